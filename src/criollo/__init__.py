@@ -1,0 +1,3 @@
+"""Criollo: a Kubernetes container runtime daemon (CRI)."""
+
+__version__ = "0.1.0"
