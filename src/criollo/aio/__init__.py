@@ -1,0 +1,1 @@
+"""Tasks, threads, children and locks: the only place that starts any of them."""

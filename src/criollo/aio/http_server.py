@@ -1,0 +1,256 @@
+"""An HTTP/1.1 server for connections that somebody else accepted: routes in, replies out.
+
+    http = HttpServer({("GET", "/info"): info})
+    await http.serve(transport, first_bytes)        # returns when the connection has ended
+
+One request at a time per connection, kept alive between them. Everything a client can make big or slow is limited: request
+line and headers together, body, the time to send a request, the time to take a reply. What is malformed gets 400 and the
+connection is closed, so that two readers of the same bytes can never disagree about where the next request begins.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+import h11
+import msgspec
+
+from criollo.errors import (
+    CriolloError,
+    Denied,
+    Exhausted,
+    Exists,
+    Invalid,
+    NotFound,
+    TimedOut,
+    Unavailable,
+    Unsupported,
+    WrongState,
+)
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+_STATUS: Final[dict[type[CriolloError], int]] = {
+    Invalid: 400,
+    Denied: 403,
+    NotFound: 404,
+    Exists: 409,
+    WrongState: 409,
+    Unsupported: 501,
+    Unavailable: 503,
+    TimedOut: 504,
+    Exhausted: 507,
+}
+_CHUNK = 64 << 10
+MAX_HEADERS = 200
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request whose body has arrived whole. `path` is decoded and has no control characters; header names are lower-case."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """`parts`, where given, are sent as they come, after which the connection closes for HTTP/1.0 clients."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    parts: AsyncGenerator[bytes, None] | None = None
+
+
+Route = Callable[[Request], Awaitable[Reply]]
+Routes = Mapping[tuple[str, str], Route]
+"""Handlers by method and exact path."""
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes and seconds."""
+
+    head_bytes: int = 64 << 10
+    body_bytes: int = 1 << 20
+    request_s: float = 10  # from the first byte of a request to its last
+    idle_s: float = 60  # between requests
+    write_s: float = 60  # for the client to take what we sent
+
+
+def text(status: int, message: str) -> Reply:
+    """A reply for a person."""
+    return Reply(status=status, body=message.encode() + b"\n")
+
+
+class HttpServer:
+    """Answers requests by a table of routes."""
+
+    def __init__(self, routes: Routes, limits: HttpLimits | None = None) -> None:
+        self._routes = dict(routes)
+        self._limits = limits or HttpLimits()
+
+    async def serve(self, transport: asyncio.Transport, first: bytes = b"") -> None:
+        """Serve one connection until it ends. `first` are bytes already read; reading may be paused."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_CHUNK, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(first)
+        if not transport.is_closing():
+            transport.resume_reading()
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
+        wire = _Wire(reader, writer, connection, self._limits)
+        try:
+            while await self._one(wire):
+                connection.start_next_cycle()
+        except (OSError, TimeoutError, h11.LocalProtocolError) as error:
+            log.debug("HTTP connection ended", cause=error)
+        finally:
+            writer.close()
+
+    async def _one(self, wire: "_Wire") -> bool:
+        """Answer one request; True when another may follow."""
+        try:
+            request = await wire.request()
+        except h11.RemoteProtocolError as error:
+            await wire.send(text(error.error_status_hint, f"malformed request: {error}"), keep=False)
+            return False
+        except _Refused as refused:
+            await wire.send(refused.reply, keep=False)
+            return False
+        if request is None:
+            return False
+        await wire.send(await self._reply(request), keep=True)
+        return wire.can_continue
+
+    async def _reply(self, request: Request) -> Reply:
+        method = "GET" if request.method == "HEAD" else request.method
+        route = self._routes.get((method, request.path))
+        if route is None:
+            allowed = sorted(known for known, path in self._routes if path == request.path)
+            if allowed:
+                return text(405, f"{request.path[:200]} takes {', '.join(allowed)}")
+            return text(404, f"there is nothing at {request.path[:200]}")
+        try:
+            return await route(request)
+        except CriolloError as error:
+            status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+            return text(status, str(error))
+        except Exception:  # the border of a request: a bug of ours, told once
+            log.exception("HTTP request failed by a bug", method=request.method, path=request.path)
+            return text(500, "criollo has a bug; its log has the details")
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        self.reply = text(status, message)
+        super().__init__(message)
+
+
+class _Wire:
+    """h11 between a reader and a writer."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: h11.Connection, limits: HttpLimits
+    ) -> None:
+        self._reader, self._writer, self._h11, self._limits = reader, writer, connection, limits
+        self._is_http10 = False
+
+    @property
+    def can_continue(self) -> bool:
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+
+    async def request(self) -> Request | None:
+        """The next request, None when the client is done or idle. Raises RemoteProtocolError, _Refused."""
+        if not self._h11.trailing_data[0]:
+            try:
+                async with asyncio.timeout(self._limits.idle_s):
+                    self._h11.receive_data(await self._reader.read(_CHUNK))
+            except TimeoutError:
+                return None
+        try:
+            async with asyncio.timeout(self._limits.request_s):
+                head = await self._event()
+                if not isinstance(head, h11.Request):
+                    return None
+                _check_head(head, self._limits.head_bytes)
+                return _request(head, await self._body(head))
+        except TimeoutError:
+            raise _Refused(408, f"the request did not arrive within {self._limits.request_s:g} s") from None
+
+    async def send(self, reply: Reply, *, keep: bool) -> None:
+        """Send a reply; without `keep`, or where the framing demands it, the connection closes after it."""
+        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        headers = [("content-type", reply.content_type)]
+        if reply.parts is None:
+            headers.append(("content-length", str(len(reply.body))))
+        if not keep:
+            headers.append(("connection", "close"))
+        await self._write(h11.Response(status_code=reply.status, headers=headers))
+        if reply.parts is None:
+            await self._write(h11.Data(data=reply.body))
+        else:
+            async with aclosing(reply.parts) as parts:
+                async for part in parts:
+                    await self._write(h11.Data(data=part))
+        await self._write(h11.EndOfMessage())
+
+    async def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            if self._h11.they_are_waiting_for_100_continue:
+                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+            self._h11.receive_data(await self._reader.read(_CHUNK))
+        return event
+
+    async def _body(self, head: h11.Request) -> bytes:
+        body = bytearray()
+        while isinstance(event := await self._event(), h11.Data):
+            body += event.data
+            if len(body) > self._limits.body_bytes:
+                raise _Refused(413, f"the body is over {self._limits.body_bytes} bytes")
+        return bytes(body)
+
+    async def _write(self, event: h11.Event) -> None:
+        data = self._h11.send(event)
+        if data:
+            self._writer.write(data)
+            async with asyncio.timeout(self._limits.write_s):
+                await self._writer.drain()
+
+
+def _check_head(head: h11.Request, limit_bytes: int) -> None:
+    """Raise _Refused for what h11 lets pass: size of a head that came at once, other versions, two lengths of the body."""
+    names = [name for name, _ in head.headers]
+    if head.http_version not in (b"1.0", b"1.1"):
+        raise _Refused(505, "this server speaks HTTP/1.0 and HTTP/1.1")
+    if len(names) > MAX_HEADERS or len(head.target) + sum(len(n) + len(v) + 4 for n, v in head.headers) > limit_bytes:
+        raise _Refused(431, f"the request's head is over {limit_bytes} bytes or {MAX_HEADERS} headers")
+    if b"content-length" in names and b"transfer-encoding" in names:
+        raise _Refused(400, "malformed request: it has both Content-Length and Transfer-Encoding")
+
+
+def _request(head: h11.Request, body: bytes) -> Request:
+    """The request as routes see it. Raises _Refused for a target that is no plain path."""
+    target, _, query = head.target.decode("ascii").partition("?")
+    try:
+        path = unquote(target, errors="strict")
+        pairs = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=100, errors="strict"))
+    except ValueError as error:
+        raise _Refused(400, "malformed request: the target is not UTF-8 or has over 100 parameters") from error
+    if not path.startswith("/") or not path.isprintable():
+        raise _Refused(400, "malformed request: the target must be a path of printable characters")
+    return Request(
+        method=head.method.decode("ascii"),
+        path=path,
+        query=pairs,
+        headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
+        body=body,
+    )

@@ -1,0 +1,111 @@
+"""Named thread pools: what may block leaves the loop through one of these, and the name says why.
+
+`mounts` threads have a working directory of their own (CLONE_FS unshared), so that a mount may use short relative paths.
+`fresh` is for code that enters another namespace: its thread ends afterwards and never returns to a pool.
+
+A thread cannot be cancelled. When the awaiting task is cancelled, the call goes on and the awaiter waits until it has
+ended, so nothing works on behalf of nobody.
+"""
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+from criollo.linux import libc
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SIZES: Final = {"files": 8, "mounts": 4, "spawning": 4, "transfers": 12, "databases": 2}
+_pools: dict[str, ThreadPoolExecutor] = {}
+
+
+async def files(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Files, directories, `/proc`, `/sys`."""
+    return await _run("files", functools.partial(function, *args, **kwargs))
+
+
+async def mounts(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Mounting and unmounting; the thread may change its working directory."""
+    return await _run("mounts", functools.partial(function, *args, **kwargs))
+
+
+async def spawning(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Starting child processes."""
+    return await _run("spawning", functools.partial(function, *args, **kwargs))
+
+
+async def transfers(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Registry traffic, which may take minutes."""
+    return await _run("transfers", functools.partial(function, *args, **kwargs))
+
+
+async def interruptible_transfer(function: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """Registry traffic that `interrupt`, called once on the loop when the awaiter is cancelled, makes end promptly."""
+    return await _run("transfers", function, interrupt)
+
+
+async def databases(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Database work that may wait for another process or for the disk."""
+    return await _run("databases", functools.partial(function, *args, **kwargs))
+
+
+async def fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run in a thread that ends with the call: for code that enters other namespaces."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:  # handed over to the awaiter
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="fresh", daemon=True).start()
+    return await _until_done(asyncio.wrap_future(future))
+
+
+def close() -> None:
+    """End all pools; waits for calls in progress."""
+    for pool in _pools.values():
+        pool.shutdown(wait=True, cancel_futures=True)
+    _pools.clear()
+
+
+async def _run(name: str, call: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
+    pool = _pools.get(name)
+    if pool is None:
+        pool = _pools[name] = ThreadPoolExecutor(
+            _SIZES[name], thread_name_prefix=name, initializer=_own_directory if name == "mounts" else None
+        )
+    return await _until_done(asyncio.get_running_loop().run_in_executor(pool, call), interrupt)
+
+
+async def _until_done(future: "asyncio.Future[T]", interrupt: Callable[[], None] | None = None) -> T:
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if interrupt is not None:
+            interrupt()
+        if not future.done():
+            await _ignore_cancel(future)
+        if not future.cancelled():
+            future.exception()  # seen: the cancellation is what the awaiter hears
+        raise
+
+
+async def _ignore_cancel(future: "asyncio.Future[T]") -> None:
+    waiter: Awaitable[object] = asyncio.wait([future])
+    while not future.done():
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            waiter = asyncio.wait([future])
+
+
+def _own_directory() -> None:
+    libc.unshare(libc.CLONE_FS)
+    os.chdir("/")

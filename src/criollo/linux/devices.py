@@ -1,0 +1,73 @@
+"""Device nodes of this host, looked at and never opened. Source: inode(7), makedev(3)."""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+_NOT_FOR_CONTAINERS: Final = frozenset({"pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"})
+
+
+class Node(NamedTuple):
+    """`type` is c or b, `mode` the permission bits."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+
+
+def look(path: str) -> list[Node]:
+    """The node at a path, or all nodes below a directory; empty when there are none. Links are followed at `path` only,
+    and nodes keep its name.
+
+    Raises:
+        OSError: the path is not there or cannot be looked at.
+    """
+    real = os.path.realpath(path)
+    status = os.stat(real)
+    if stat.S_ISDIR(status.st_mode):
+        return [node._replace(path=path.rstrip("/") + node.path[len(real) :]) for node in _below(real, skip=frozenset())]
+    node = _node(path, status)
+    return [node] if node else []
+
+
+def host_nodes(directory: str = "/dev") -> list[Node]:
+    """What a privileged container sees: all nodes of /dev but the ones each container has of its own."""
+    return list(_below(directory, skip=_NOT_FOR_CONTAINERS))
+
+
+def _below(directory: str, *, skip: frozenset[str]) -> Iterator[Node]:
+    """Links, unreadable directories, and nodes that vanish meanwhile are passed over."""
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name in skip or entry.is_symlink():
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from _below(entry.path, skip=skip)
+        elif node := _node(entry.path, status):
+            yield node
+
+
+def _node(path: str, status: os.stat_result) -> Node | None:
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)) or status.st_rdev == 0:
+        return None
+    return Node(
+        path=path,
+        type="b" if stat.S_ISBLK(status.st_mode) else "c",
+        major=os.major(status.st_rdev),
+        minor=os.minor(status.st_rdev),
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+    )

@@ -1,0 +1,186 @@
+"""Files by descriptor: opened once beneath a directory, read to a limit, written whole or not at all (threats R1)."""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from criollo.errors import Invalid
+from criollo.linux import libc
+
+IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS
+BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
+
+
+def open_directory(path: str | Path) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_in_root(directory: int, path: str | bytes, flags: int = os.O_RDONLY, *, mode: int = 0, resolve: int = IN_ROOT) -> int:
+    """Open `path` as a process rooted at `directory` would see it; it cannot lead outside."""
+    return libc.openat2(directory, path, flags, mode=mode, resolve=resolve)
+
+
+def read_in_root(directory: int, path: str, limit_bytes: int) -> bytes | None:
+    """A regular file of a root filesystem; None when there is none.
+
+    Raises:
+        Invalid: it is no regular file, or longer than the limit.
+    """
+    try:
+        fd = open_in_root(directory, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    try:
+        return read_limited(fd, limit_bytes, name=path)
+    finally:
+        os.close(fd)
+
+
+def read_limited(source: int | str | Path, limit_bytes: int, *, name: str = "") -> bytes:
+    """The bytes of a regular file, given as descriptor or path.
+
+    Raises:
+        Invalid: no regular file, or longer than `limit_bytes`.
+        OSError: it cannot be opened or read.
+    """
+    shown = name or str(source)
+    fd = source if isinstance(source, int) else os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise Invalid(shown, stat.filemode(status.st_mode), "a regular file")
+        if status.st_size > limit_bytes:
+            raise Invalid(shown, f"{status.st_size} bytes", f"at most {limit_bytes} bytes")
+        chunks, left = [], limit_bytes + 1
+        while left > 0 and (chunk := os.read(fd, min(left, 1 << 20))):
+            chunks.append(chunk)
+            left -= len(chunk)
+    finally:
+        if not isinstance(source, int):
+            os.close(fd)
+    if left <= 0:
+        raise Invalid(shown, f"over {limit_bytes} bytes", f"at most {limit_bytes} bytes")
+    return b"".join(chunks)
+
+
+def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
+    """Replace a file: readers see the old one or the new one, never half. `durable` survives a power cut."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        try:
+            os.fchmod(fd, mode)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def make_directory(path: str | Path, mode: int = 0o700) -> None:
+    """Make a directory and its parents; the mode holds for it even when it was there."""
+    os.makedirs(path, exist_ok=True)
+    os.chmod(path, mode)
+
+
+def syncfs(path: str | Path) -> None:
+    """Flush the filesystem that holds `path`."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc.syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(path: str | Path) -> None:
+    """Remove a tree of ours: links are not followed, other filesystems not entered, absence is success."""
+    path = os.fspath(path)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(path)
+        return
+    parent = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _remove_directory(parent, os.path.basename(path), status.st_dev)
+    finally:
+        os.close(parent)
+
+
+def _remove_directory(parent: int, name: str, device: int) -> None:
+    """Depth first without recursion: an image may hold a thousand levels."""
+    stack = [_opened(parent, name, device)]
+    names = [name]
+    while stack:
+        fd = stack[-1]
+        below = _empty(fd)
+        if below is not None:
+            stack.append(_opened(fd, below, device))
+            names.append(below)
+            continue
+        os.close(stack.pop())
+        os.rmdir(names.pop(), dir_fd=stack[-1] if stack else parent)
+
+
+def _opened(parent: int, name: str, device: int) -> int:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    if os.fstat(fd).st_dev != device:
+        os.close(fd)
+        raise OSError(errno.EXDEV, "something is still mounted there", name)
+    return fd
+
+
+def _empty(fd: int) -> str | None:
+    """Unlink all files in a directory; the name of one subdirectory that is left, or None."""
+    found = None
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found = entry.name
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=fd)
+    return found
+
+
+def make_in_root(directory: int, path: str, mode: int = 0o755) -> None:
+    """Make a directory and those above it as a process rooted at `directory` would; what is there stays as it is.
+
+    Raises:
+        OSError: something on the way is no directory (ENOTDIR), or the kernel refused.
+    """
+    parent = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    seen = ""
+    try:
+        for part in (part for part in path.split("/") if part not in ("", ".")):
+            seen = f"{seen}/{part}"
+            try:
+                below = open_in_root(directory, seen, os.O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                os.mkdir(part, mode, dir_fd=parent)
+                below = open_in_root(directory, seen, os.O_PATH | os.O_DIRECTORY)
+            os.close(parent)
+            parent = below
+    finally:
+        os.close(parent)

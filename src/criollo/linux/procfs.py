@@ -1,0 +1,52 @@
+"""Facts about processes. A pid is somebody only together with its start time."""
+
+import os
+
+
+def start_time(pid: int) -> int | None:
+    """Start time in clock ticks since boot; None when there is no such process (a zombie still is one)."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether this very process runs: same start time, and no zombie."""
+    fields = _stat(pid) if pid > 0 else None
+    return fields is not None and int(fields[19]) == started and fields[0] not in ("Z", "X")
+
+
+def open_pidfd(pid: int, started: int) -> int | None:
+    """A pidfd of this very process; None when it has ended. The caller closes it."""
+    if pid <= 0:
+        return None
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if is_alive(pid, started):
+        return fd
+    os.close(fd)
+    return None
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory; 0 when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the state on: `comm` may hold spaces, parentheses and newlines."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None

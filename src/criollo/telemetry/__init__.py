@@ -1,0 +1,1 @@
+"""What operators see of us: log lines."""

@@ -1,0 +1,105 @@
+"""Structured log lines: a stable message, facts as fields.
+
+    log = get_logger(__name__)
+    log.info("container exited", container=container_id, code=137)
+
+A line is `time level message key=value …` (text) or one JSON object. Ids of the request at hand come from the context
+variable `context`, so that a driver need not know them. What is below the level costs one comparison.
+"""
+
+import contextvars
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import IO, Final
+
+LEVELS: Final = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+
+context: contextvars.ContextVar[Mapping[str, object] | None] = contextvars.ContextVar("log_context", default=None)
+
+
+class Logger:
+    """A name and the root's level; messages are literals, facts are keywords."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    @property
+    def is_debug(self) -> bool:
+        return self._logger.isEnabledFor(logging.DEBUG)
+
+    def debug(self, message: str, /, **fields: object) -> None:
+        self._emit(logging.DEBUG, message, fields)
+
+    def info(self, message: str, /, **fields: object) -> None:
+        self._emit(logging.INFO, message, fields)
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        self._emit(logging.WARNING, message, fields)
+
+    def error(self, message: str, /, **fields: object) -> None:
+        self._emit(logging.ERROR, message, fields)
+
+    def exception(self, message: str, /, **fields: object) -> None:
+        """`error` with the traceback of the exception at hand: for our own bugs only."""
+        self._emit(logging.ERROR, message, {**fields, "traceback": traceback.format_exc()})
+
+    def _emit(self, level: int, message: str, fields: Mapping[str, object]) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, "%s", message, extra={"fields": {**(context.get() or {}), **fields}})
+
+
+def get_logger(name: str) -> Logger:
+    return Logger(name)
+
+
+def set_up(level: str, *, form: str = "text", stream: IO[str] | None = None) -> None:
+    """Send all log lines of this process to `stream` (stderr); `form` is "text" or "json"."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonLine() if form == "json" else _TextLine())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("criollo").setLevel(LEVELS[level])
+
+
+def plain(value: object) -> str:
+    """A field's text: control and bidirectional characters escaped, quoted where it holds spaces."""
+    text = str(value)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text or "=" in text else text
+
+
+def _stamp(created: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
+    return f"{whole}.{int(created % 1 * 1e6):06d}Z"
+
+
+class _TextLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: Mapping[str, object] = getattr(record, "fields", {})
+        words = [_stamp(record.created), record.levelname.lower(), plain(record.getMessage())]
+        words += [f"{key}={plain(value)}" for key, value in fields.items() if key != "traceback"]
+        line = " ".join(words)
+        return f"{line}\n{fields['traceback']}" if "traceback" in fields else line
+
+
+class _JsonLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: Mapping[str, object] = getattr(record, "fields", {})
+        document = {"time": _stamp(record.created), "level": record.levelname.lower(), "msg": record.getMessage()}
+        return json.dumps({**document, **{key: str(value) for key, value in fields.items()}}, ensure_ascii=False)
