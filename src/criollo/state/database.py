@@ -1,0 +1,123 @@
+"""One SQLite file: opening, schema version, transactions.
+
+A commit in WAL mode with `synchronous=NORMAL` takes about 50 µs, less than a thread hop, so repositories are plain
+functions on the loop: commit, swap the record, done. A power cut may lose the last moments of a NORMAL database, never
+its consistency; `durable()` waits for the disk.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed, Unsupported
+
+VERSION: Final = 1
+
+
+class Database:
+    """A connection that belongs to the thread of the loop."""
+
+    def __init__(self, path: Path, schema: str) -> None:
+        """Open or create `path` with the tables of `schema`, a file of this package.
+
+        Raises:
+            Damaged: the file is no intact database.
+            Unsupported: a newer Criollo has written it.
+            Exhausted: the disk is full.
+        """
+        self.path = path
+        self._depth = 0
+        with self._told():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+            try:
+                self._prepare(schema)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self, schema: str) -> None:
+        run = self._connection.execute
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=NORMAL")
+        run("PRAGMA foreign_keys=ON")
+        run("PRAGMA wal_autocheckpoint=4000")  # the sweeper checkpoints sooner, in a thread
+        run("PRAGMA cache_size=-1024")
+        found = run("PRAGMA user_version").fetchone()[0]
+        if found > VERSION:
+            raise Unsupported(f"cannot use {self.path}: schema {found} is of a newer Criollo, this one knows {VERSION}")
+        if found == 0:
+            text = resources.files("criollo.state").joinpath(schema).read_text("utf-8")
+            self._connection.executescript(f"BEGIN;\n{text}\nPRAGMA user_version={VERSION};\nCOMMIT;")
+        broken = run("PRAGMA quick_check(1)").fetchone()[0]
+        if broken != "ok":
+            raise Damaged(self._damage(broken))
+
+    def close(self) -> None:
+        with self._told():
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._told():
+            return self._connection.execute(sql, values).fetchall()
+
+    def execute(self, sql: str, *values: Any) -> None:
+        with self._told():
+            self._connection.execute(sql, values)
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """All or nothing; `durable` returns only when it is on the disk."""
+        if durable:
+            self.execute("PRAGMA synchronous=FULL")
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        finally:
+            if durable:
+                self.execute("PRAGMA synchronous=NORMAL")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._ours(error) from error
+        except OSError as error:
+            raise HostFailed(f"cannot open {self.path}: {error.strerror}") from error
+
+    def _ours(self, error: sqlite3.DatabaseError) -> CriolloError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_FULL"):
+            return Exhausted(f"cannot write {self.path}: the disk is full; free some space and try again")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return Damaged(self._damage(str(error)))
+        return HostFailed(f"cannot use {self.path}: {error}")
+
+    def _damage(self, what: str) -> str:
+        return (
+            f"database {self.path} is damaged ({what}); stop the daemon, move the file away and start again: "
+            "images are pulled again, pods are made again by the kubelet"
+        )
+
+
+def checkpoint(path: Path) -> None:
+    """Copy the write-ahead log into the database; blocking: call it in a thread."""
+    with contextlib.closing(sqlite3.connect(path, timeout=1)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+IntegrityError = sqlite3.IntegrityError

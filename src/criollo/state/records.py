@@ -1,0 +1,159 @@
+"""Pods and containers: rows in state.db, records in memory.
+
+Memory holds every record and is replaced after the row is committed, so nobody sees a half step; lists and statuses
+read only memory.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from criollo.errors import Exists
+from criollo.model.container import Container
+from criollo.model.ids import ContainerId, PodId
+from criollo.model.pod import Pod
+from criollo.state.database import Database, IntegrityError
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+R = TypeVar("R", Pod, Container)
+
+
+class _Table(Generic[R]):
+    """One kind of record. `keys` gives the columns beside id, name, state and document."""
+
+    def __init__(self, database: Database, table: str, kind: type[R]) -> None:
+        self._database, self._table = database, table
+        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind)
+        self._encoder = msgspec.json.Encoder()
+        self._records: dict[str, R] = {}
+        self._names: dict[str, str] = {}
+        self.broken: list[tuple[str, str]] = []  # (id, why) of rows that could not be read
+        for row_id, document in database.query(f"SELECT id, document FROM {table}"):  # noqa: S608
+            self._load(row_id, document)
+
+    def _load(self, row_id: str, document: str) -> None:
+        try:
+            record = self._decoder.decode(document)
+        except msgspec.MsgspecError as error:
+            log.error("unreadable record; it will be torn down", table=self._table, id=row_id, error=error)
+            self.broken.append((row_id, str(error)))
+            return
+        self._records[record.id] = record
+        self._names[record.name] = record.id
+
+    def get(self, record_id: str) -> R | None:
+        return self._records.get(record_id)
+
+    def by_name(self, name: str) -> R | None:
+        found = self._names.get(name)
+        return None if found is None else self._records[found]
+
+    def by_prefix(self, prefix: str) -> list[R]:
+        """All whose id begins so; an exact match alone."""
+        exact = self._records.get(prefix)
+        if exact is not None or not prefix:
+            return [exact] if exact is not None else []
+        return [record for record_id, record in self._records.items() if record_id.startswith(prefix)]
+
+    def all(self) -> list[R]:
+        return list(self._records.values())
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(list(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def insert(self, record: R) -> R:
+        """Reserve the record's name.
+
+        Raises:
+            Exists: another object has the name.
+        """
+        columns = {"id": record.id, "name": record.name, "state": str(record.state), **self._keys(record)}
+        marks = ", ".join("?" * (len(columns) + 1))
+        sql = f"INSERT INTO {self._table} ({', '.join(columns)}, document) VALUES ({marks})"  # noqa: S608
+        try:
+            self._database.execute(sql, *columns.values(), self._encode(record))
+        except IntegrityError as error:
+            holder = self.by_name(record.name)
+            raise Exists(self._table, record.name, holder.id if holder else str(error)) from error
+        self._records[record.id] = record
+        self._names[record.name] = record.id
+        return record
+
+    def put(self, record: R) -> R:
+        """Replace a record that is there."""
+        sql = f"UPDATE {self._table} SET state = ?, document = ? WHERE id = ?"  # noqa: S608
+        self._database.execute(sql, str(record.state), self._encode(record), record.id)
+        self._records[record.id] = record
+        return record
+
+    def delete(self, record_id: str) -> None:
+        self._database.execute(f"DELETE FROM {self._table} WHERE id = ?", record_id)  # noqa: S608
+        record = self._records.pop(record_id, None)
+        if record is not None:
+            del self._names[record.name]
+
+    def _encode(self, record: R) -> str:
+        return self._encoder.encode(record).decode("utf-8", "surrogateescape")
+
+    def _keys(self, record: R) -> Mapping[str, str]:
+        return {}
+
+
+class PodRows(_Table[Pod]):
+    """All pod sandboxes of the node."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, "pod", Pod)
+
+
+class ContainerRows(_Table[Container]):
+    """All containers of the node."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, "container", Container)
+
+    def of_pod(self, pod_id: str) -> list[Container]:
+        return [container for container in self._records.values() if container.pod_id == pod_id]
+
+    def _keys(self, record: Container) -> Mapping[str, str]:
+        return {"pod_id": record.pod_id}
+
+
+class State:
+    """state.db: pods, containers and facts; the owner of the root directory opens it, nobody else."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, "schema.sql")
+        self.path = path
+        self.pods = PodRows(self._database)
+        self.containers = ContainerRows(self._database)
+
+    def pod(self, pod_id: PodId) -> Pod:
+        """A pod that must be there."""
+        pod = self.pods.get(pod_id)
+        assert pod is not None, pod_id
+        return pod
+
+    def container(self, container_id: ContainerId) -> Container:
+        """A container that must be there."""
+        container = self.containers.get(container_id)
+        assert container is not None, container_id
+        return container
+
+    def fact(self, key: str) -> str | None:
+        rows = self._database.query("SELECT value FROM fact WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+    def set_fact(self, key: str, value: str) -> None:
+        self._database.execute(
+            "INSERT INTO fact VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value
+        )
+
+    def close(self) -> None:
+        self._database.close()
