@@ -1,0 +1,262 @@
+"""HTTP connections to registries, each request held by the lifeline of its transfer.
+
+One request is one hop: no redirects, no retries, no decoding of content; those belong to the callers. There is one pool for
+plain HTTP, one for verified TLS and one without verification (only for hosts marked insecure), each once more per proxy; they
+are made on first need, since a trust store takes megabytes. Everything here runs in transfer threads, except `close_idle`.
+"""
+
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InsecureRequestWarning,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.response import BaseHTTPResponse
+
+from criollo.errors import Unavailable
+from criollo.registry.lifeline import Lifeline
+from criollo.registry.proxies import Proxies, userinfo, without_userinfo
+from criollo.registry.redirects import Origin, origin
+
+CHUNK_BYTES: Final = 128 << 10  # measured best with http.client's read1
+_MAX_ADDRESSES: Final = 4
+_thread = threading.local()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long and how often; seconds and bytes."""
+
+    connect_s: float = 10
+    idle_s: float = 60  # without a byte; below `slowest_bytes` in that time counts as idle too
+    slowest_bytes: int = 4096
+    document_s: float = 120  # a manifest, token or error text as a whole
+    rounds: int = 4  # through all endpoints, without progress between
+    backoff_s: float = 0.25  # doubled each round, with jitter
+    longest_wait_s: float = 30  # whatever Retry-After says
+    keep_s: float = 5  # idle connections
+
+
+class Retryable(Unavailable):
+    """It may work at the next try, after `wait_s` seconds if that is more than our own pause."""
+
+    def __init__(self, message: str, *, wait_s: float = 0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class Unreachable(Retryable):
+    """No answer at all came back."""
+
+
+class NoTls(Unavailable):
+    """TLS could not be agreed on, or the certificate is not trusted: waiting does not mend that."""
+
+
+class Connections:
+    """All pools of one registry client."""
+
+    def __init__(self, limits: Limits, environ: Mapping[str, str]) -> None:
+        self._limits = limits
+        self._proxies = Proxies(environ)
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+
+    def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], insecure: bool, body: bytes | None = None
+    ) -> BaseHTTPResponse:
+        """Send one request and return the answer with its body unread; the caller closes or releases it.
+
+        Raises:
+            Unreachable, NoTls: no answer; the message says why and what to look at.
+            Aborted: the transfer was ended.
+        """
+        there = origin(url)
+        proxy = self._proxies.choose(there.scheme, there.host, there.port)
+        trust = "none" if there.scheme == "http" else "anybody" if insecure else "store"
+        pool = self._pool(trust, proxy)
+        lifeline = _current()
+        lifeline.check()
+        try:
+            return pool.urlopen(
+                method,
+                url,
+                body=body,
+                headers=dict(headers),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError) as error:
+            lifeline.check()
+            kind = NoTls if isinstance(error, SSLError) else Unreachable
+            raise kind(_why(error, there, proxy, self._limits)) from error
+
+    def close_idle(self) -> None:
+        """Close connections that no request uses."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.clear()
+
+    def _pool(self, trust: str, proxy: str) -> urllib3.PoolManager:
+        with self._lock:
+            pool = self._pools.get((trust, proxy))
+            if pool is None:
+                pool = self._pools[trust, proxy] = _make_pool(self._limits, trust, proxy)
+            return pool
+
+
+def held_by(lifeline: Lifeline) -> None:
+    """From here on, the requests of this thread belong to `lifeline`."""
+    _thread.lifeline = lifeline
+
+
+def broken(error: Exception, host: str, limits: Limits) -> Retryable:
+    """The error of ours for a body that broke off."""
+    if isinstance(error, ReadTimeoutError):
+        return Retryable(f"cannot fetch from registry {host}: no byte for {limits.idle_s:g} s; try again later")
+    return Retryable(f"cannot fetch from registry {host}: the connection broke off; try again later")
+
+
+def _current() -> Lifeline:
+    lifeline: Lifeline = _thread.lifeline
+    return lifeline
+
+
+class _PlainConnection(HTTPConnection):
+    """urllib3's, but its socket belongs to the transfer at hand."""
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        _take_over(self)
+        super().request(*args, **kwargs)
+
+
+class _TlsConnection(HTTPSConnection):
+    """The same over TLS."""
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        _take_over(self)
+        super().request(*args, **kwargs)
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def _take_over(connection: HTTPConnection) -> None:
+    """A kept connection serves another transfer now."""
+    sock = connection.sock
+    if sock is not None:
+        _current().hold(sock)
+
+
+def _connect(connection: HTTPConnection) -> socket.socket:
+    """A connected socket, held by the transfer's lifeline from before the connect."""
+    try:
+        found = socket.getaddrinfo(connection._dns_host.strip("[]"), connection.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise NameResolutionError(connection.host, connection, error) from error
+    except UnicodeError:
+        raise LocationParseError(f"{connection.host!r}, host is not valid") from None
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, address in found[:_MAX_ADDRESSES]:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            _current().hold(sock)
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(connection.timeout)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            _current().check()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    if isinstance(failure, TimeoutError):
+        raise ConnectTimeoutError(connection, "no answer in time") from failure
+    raise NewConnectionError(connection, str(failure)) from failure
+
+
+def _make_pool(limits: Limits, trust: str, proxy: str) -> urllib3.PoolManager:
+    """A pool whose TLS trusts the node's `store`, `anybody`, or is not needed (`none`)."""
+    context = None
+    if trust == "store":
+        context = ssl.create_default_context()
+    elif trust == "anybody":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        warnings.filterwarnings("ignore", category=InsecureRequestWarning)  # registries.conf asked for it
+    if context is not None:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    timeout = urllib3.Timeout(connect=limits.connect_s, read=limits.idle_s)
+    arguments: dict[str, Any] = {"num_pools": 16, "maxsize": 8, "block": False, "timeout": timeout}
+    if context is not None:
+        arguments["ssl_context"] = context
+    if proxy:
+        user = userinfo(proxy)
+        headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+        pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=headers, **arguments)
+    else:
+        pool = urllib3.PoolManager(**arguments)
+    pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+    return pool
+
+
+def _why(error: Exception, there: Origin, proxy: str, limits: Limits) -> str:
+    what = f"cannot reach registry {there.netloc}"
+    if proxy:
+        what += f" through proxy {without_userinfo(proxy)}"
+    if isinstance(error, ProxyError) and isinstance(error.original_error, Exception):
+        return f"{what}: the proxy does not serve us; check HTTPS_PROXY and NO_PROXY"
+    if isinstance(error, NameResolutionError):
+        return f"{what}: its name does not resolve; check the image name and the node's DNS"
+    if isinstance(error, NewConnectionError):
+        cause = error.__cause__.strerror if isinstance(error.__cause__, OSError) else None
+        return f"{what}: {(cause or 'no connection').lower()}; check that it runs and listens there"
+    if isinstance(error, ConnectTimeoutError):
+        return f"{what}: no connection within {limits.connect_s:g} s; check network and firewall"
+    if isinstance(error, ReadTimeoutError):
+        return f"{what}: no answer for {limits.idle_s:g} s; try again later"
+    if isinstance(error, SSLError):
+        return f"{what}: {_tls_cause(error)}"
+    return f"{what}: it broke off the connection; try again later"
+
+
+def _tls_cause(error: SSLError) -> str:
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text:
+        cause = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "not trusted"
+        return f"its certificate is refused ({cause}); add its CA to the node's store, or mark it insecure in registries.conf"
+    if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
+        return "it does not speak TLS; if that is meant, mark it insecure in registries.conf"
+    return "no TLS connection could be agreed on; check its certificate and TLS version"

@@ -1,0 +1,307 @@
+"""One question to one endpoint: scheme, redirects, authentication, and what its status means.
+
+HTTPS first; plain HTTP only for an endpoint marked insecure and only after HTTPS gave no answer. Each hop of a redirect gets
+fresh headers; credentials stay with the origin they are for. A 401 is answered once, with what its challenge wants.
+
+Source: OCI distribution-spec v1.1, section Pull and section Authentication.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+from urllib.parse import urlencode
+
+import msgspec
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from criollo.errors import Denied, Invalid, NotFound, Unauthenticated, Unavailable, printable
+from criollo.registry import auth, auth_files, redirects
+from criollo.registry.auth import Challenge, Credentials
+from criollo.registry.connections import CHUNK_BYTES, Connections, Limits, NoTls, Retryable, Unreachable, broken
+from criollo.registry.hosts import Endpoint, Hosts
+from criollo.registry.redirects import Origin, next_hop, origin
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+_MAX_ERROR_BYTES: Final = 64 << 10
+_CLIENT_ID: Final = "criollo"
+_MAX_REMEMBERED: Final = 256
+_TOKEN_MARGIN_S: Final = 5
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of an endpoint: `path` below its repository (`manifests/latest`), with the credentials it may get."""
+
+    endpoint: Endpoint
+    path: str
+    headers: Mapping[str, str] = {}
+    credentials: Credentials | None = None
+
+    @property
+    def thing(self) -> tuple[str, str]:
+        """What is asked for, as kind and name."""
+        kind, _, identifier = self.path.partition("/")
+        name = self.endpoint.name
+        return (
+            ("blob", f"{identifier} of {name}")
+            if kind == "blobs"
+            else ("image", f"{name}{'@' if ':' in identifier else ':'}{identifier}")
+        )
+
+
+class _Permit(msgspec.Struct, frozen=True):
+    """An Authorization header and until when (monotonic seconds) it is good."""
+
+    header: str
+    until: float
+
+    def __repr__(self) -> str:
+        return "_Permit(***)"
+
+
+class Exchange:
+    """Asks, and remembers what it learnt: which scheme a host speaks, and tokens (host, repository, credentials)."""
+
+    def __init__(
+        self, hosts: Hosts, connections: Connections, *, limits: Limits, user_agent: str, auth_paths: Sequence[Path] = ()
+    ) -> None:
+        self._hosts, self._connections, self._limits = hosts, connections, limits
+        self._auth_paths = tuple(auth_paths)
+        self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
+        self._schemes: dict[str, str] = {}
+        self._permits: dict[tuple[str, str, Credentials | None], _Permit] = {}
+
+    def ask(self, question: Question) -> BaseHTTPResponse:
+        """The answer, of status 200 or 206, with its body unread.
+
+        Raises:
+            NotFound, Unauthenticated, Denied: the registry says so.
+            Retryable: it is out of reach, overloaded or failing.
+            Unavailable: anything else that is no answer.
+        """
+        endpoint = question.endpoint
+        if question.credentials is None and self._auth_paths:
+            question = msgspec.structs.replace(question, credentials=auth_files.lookup(self._auth_paths, endpoint))
+        answer = self._by_scheme(question)
+        if answer.status not in (200, 206):
+            self._refuse(answer, question)
+        return answer
+
+    def read(self, answer: BaseHTTPResponse, limit_bytes: int, *, what: str, host: str) -> bytes:
+        """The whole of a small body.
+
+        Raises:
+            Invalid: longer than the limit.
+            Retryable: it broke off or took too long.
+        """
+        deadline = time.monotonic() + self._limits.document_s
+        body = bytearray()
+        try:
+            while chunk := answer.read1(CHUNK_BYTES):
+                body += chunk
+                if len(body) > limit_bytes:
+                    raise Invalid(what, f"over {limit_bytes} bytes from {host}", f"at most {limit_bytes} bytes")
+                if time.monotonic() > deadline:
+                    raise Retryable(f"cannot fetch from registry {host}: {what} took over {self._limits.document_s:g} s")
+        except (HTTPError, OSError) as error:
+            answer.close()
+            raise broken(error, host, self._limits) from error
+        except BaseException:
+            answer.close()
+            raise
+        answer.release_conn()
+        return bytes(body)
+
+    def _by_scheme(self, question: Question) -> BaseHTTPResponse:
+        endpoint = question.endpoint
+        known = self._schemes.get(endpoint.api_host)
+        schemes = (known,) if known else ("https", "http") if endpoint.is_insecure else ("https",)
+        for scheme in schemes:
+            try:
+                answer = self._authorized(question, scheme)
+            except (Unreachable, NoTls):
+                self._schemes.pop(endpoint.api_host, None)
+                if scheme == schemes[-1]:
+                    raise
+            else:
+                if endpoint.is_insecure:
+                    self._schemes[endpoint.api_host] = scheme
+                return answer
+        raise AssertionError("no scheme was tried")
+
+    def _authorized(self, question: Question, scheme: str) -> BaseHTTPResponse:
+        endpoint = question.endpoint
+        home = f"{scheme}://{endpoint.api_host}"
+        url = f"{home}/v2/{endpoint.repository}/{question.path}"
+        key = (home, endpoint.repository, question.credentials)
+        answer, last = self._follow(url, question, self._known(key))
+        if answer.status != 401:
+            return answer
+        self._finish(answer)
+        if origin(last) != origin(url):
+            raise Unavailable(
+                f"cannot fetch from registry {endpoint.api_host}: {origin(last).netloc}, to which it redirects, wants "
+                "credentials; none are given to another host"
+            )
+        self._permits.pop(key, None)
+        permit = self._permit(question, origin(url), answer)
+        self._remember(key, permit)
+        return self._follow(url, question, permit.header)[0]
+
+    def _known(self, key: tuple[str, str, Credentials | None]) -> str:
+        credentials = key[2]
+        if credentials is not None and credentials.registry_token:
+            return f"Bearer {credentials.registry_token}"
+        permit = self._permits.get(key)
+        return permit.header if permit is not None and permit.until > time.monotonic() else ""
+
+    def _remember(self, key: tuple[str, str, Credentials | None], permit: _Permit) -> None:
+        if len(self._permits) >= _MAX_REMEMBERED:
+            self._permits.clear()
+        self._permits[key] = permit
+
+    def _follow(self, url: str, question: Question, permit: str) -> tuple[BaseHTTPResponse, str]:
+        """The answer after at most ten redirects, and the URL it came from."""
+        home = origin(url)
+        for _ in range(redirects.MAX_HOPS + 1):
+            here = origin(url)
+            headers = {**self._headers, **question.headers}
+            permit = permit if here == home else ""
+            if permit:
+                headers["Authorization"] = permit
+            answer = self._connections.request("GET", url, headers=headers, insecure=self._is_insecure(here, question.endpoint))
+            if answer.status not in redirects.STATUSES:
+                return answer, url
+            location = answer.headers.get("Location", "")
+            self._finish(answer)
+            url = next_hop(url, location, may_be_plain=lambda there: self._is_insecure(there, question.endpoint))
+        raise Unavailable(f"cannot fetch from registry {home.netloc}: over {redirects.MAX_HOPS} redirects")
+
+    def _is_insecure(self, there: Origin, endpoint: Endpoint) -> bool:
+        if endpoint.is_insecure and there.host == _host_of(endpoint):
+            return True
+        return self._hosts.is_insecure(there.netloc)
+
+    def _permit(self, question: Question, home: Origin, answer: BaseHTTPResponse) -> _Permit:
+        """What the 401's challenge wants, if we have it."""
+        endpoint, credentials = question.endpoint, question.credentials
+        challenge = auth.choose(auth.parse_challenges(answer.headers.getlist("WWW-Authenticate")))
+        if challenge is None:
+            raise Unauthenticated(
+                f"registry {endpoint.api_host} refuses {endpoint.name} and says no way to log in that we know"
+            )
+        if credentials is not None and credentials.registry_token:
+            raise Unauthenticated(f"registry {endpoint.api_host} refuses the registry token for {endpoint.name}; get a new one")
+        if challenge.scheme == "bearer":
+            token = self._token(challenge, question, home)
+            return _Permit(f"Bearer {token.value}", time.monotonic() + token.life_s - _TOKEN_MARGIN_S)
+        if credentials is None or not credentials.username:
+            raise Unauthenticated(f"registry {endpoint.api_host} wants a user and password for {endpoint.name}; {_GIVE}")
+        return _Permit(credentials.basic_header(), time.monotonic() + 3600)
+
+    def _token(self, challenge: Challenge, question: Question, home: Origin) -> auth.Token:
+        """Ask the token server that the challenge names.
+
+        Source: distribution's token specification; its OAuth2 form for identity tokens.
+        """
+        realm, server = self._realm(challenge, question.endpoint, home)
+        credentials = question.credentials
+        asked = {"service": challenge.parameters.get("service", ""), "scope": f"repository:{question.endpoint.repository}:pull"}
+        asked = {key: value for key, value in asked.items() if value}
+        plain = Question(endpoint=question.endpoint, path="")
+        if credentials is not None and credentials.identity_token:
+            form = {
+                **asked,
+                "grant_type": "refresh_token",
+                "client_id": _CLIENT_ID,
+                "refresh_token": credentials.identity_token,
+            }
+            headers = {**self._headers, "Content-Type": "application/x-www-form-urlencoded"}
+            insecure = self._is_insecure(server, question.endpoint)
+            answer = self._connections.request("POST", realm, headers=headers, insecure=insecure, body=urlencode(form).encode())
+        else:
+            named = credentials is not None and bool(credentials.username)
+            if credentials is not None and named:
+                asked["account"] = credentials.username
+            url = realm + ("&" if "?" in realm else "?") + urlencode(asked)
+            answer, _ = self._follow(url, plain, credentials.basic_header() if credentials is not None and named else "")
+        if answer.status != 200:
+            self._refuse_token(answer, question, server)
+        return auth.parse_token(
+            self.read(answer, auth.MAX_TOKEN_BYTES, what="token", host=server.netloc), realm_host=server.netloc
+        )
+
+    def _realm(self, challenge: Challenge, endpoint: Endpoint, home: Origin) -> tuple[str, Origin]:
+        """The token server's URL, if it may be asked at all."""
+        realm = challenge.parameters["realm"].partition("#")[0]
+        try:
+            server = origin(realm)
+        except ValueError:
+            raise Unauthenticated(f"registry {home.netloc} names a token server that is no http or https URL") from None
+        is_plain = server.scheme == "http"
+        if is_plain and (home.scheme == "https" or not self._is_insecure(server, endpoint)):
+            raise Unauthenticated(
+                f"registry {home.netloc} names the token server {server.netloc} over plain HTTP; nothing is sent there unless "
+                "registries.conf marks both as insecure"
+            )
+        if server.host != home.host:
+            log.debug("token server is another host", registry=home.netloc, realm=server.netloc)
+        return realm, server
+
+    def _refuse_token(self, answer: BaseHTTPResponse, question: Question, server: Origin) -> NoReturn:
+        said = self._error_text(answer)
+        if answer.status in (408, 425, 429) or answer.status >= 500:
+            raise Retryable(
+                f"token server {server.netloc} answers {answer.status}{said}; try again later", wait_s=_wait_s(answer)
+            )
+        who = "anonymous access" if question.credentials is None else "the credentials"
+        raise Unauthenticated(f"token server {server.netloc} refuses {who} for {question.endpoint.name}{said}; {_GIVE}")
+
+    def _refuse(self, answer: BaseHTTPResponse, question: Question) -> NoReturn:
+        name, host, status = question.endpoint.name, question.endpoint.api_host, answer.status
+        said = self._error_text(answer)
+        if status == 401:
+            tried = "the credentials" if question.credentials else "anonymous access"
+            raise Unauthenticated(f"registry {host} refuses {tried} for {name}{said}; {_GIVE}")
+        if status == 403:
+            raise Denied(f"registry {host} forbids {name}{said}; ask its owner for access")
+        if status == 404:
+            raise NotFound(*question.thing, f"so says registry {host}{said}")
+        if status in (408, 425, 429) or status >= 500:
+            raise Retryable(f"registry {host} answers {status} for {name}{said}; try again later", wait_s=_wait_s(answer))
+        raise Unavailable(f"cannot fetch {name} from registry {host}: it answers {status}{said}")
+
+    def _error_text(self, answer: BaseHTTPResponse) -> str:
+        """What an error body says, as `: code: message`; empty if it is not in the registry's form."""
+        try:
+            body = self.read(answer, _MAX_ERROR_BYTES, what="error text", host="")
+            first = json.loads(body)["errors"][0]
+            text = f": {first['code']}: {first['message']}" if first.get("message") else f": {first['code']}"
+        except (Invalid, Retryable, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return ""
+        return printable(text[:300])
+
+    def _finish(self, answer: BaseHTTPResponse) -> None:
+        """Done with an answer whose body does not matter: a short one is read so that the connection can serve on."""
+        length = answer.headers.get("Content-Length", "")
+        if answer.status == 401 and length.isascii() and length.isdecimal() and int(length[:9]) <= _MAX_ERROR_BYTES:
+            self._error_text(answer)
+        else:
+            answer.close()
+
+
+_GIVE: Final = "give credentials by imagePullSecrets or an auth file"
+
+
+def _host_of(endpoint: Endpoint) -> str:
+    return origin(f"https://{endpoint.api_host}/").host
+
+
+def _wait_s(answer: BaseHTTPResponse) -> float:
+    """Retry-After in seconds; its date form counts as none."""
+    text = answer.headers.get("Retry-After", "").strip()
+    return float(text[:9]) if text.isascii() and text.isdecimal() else 0.0

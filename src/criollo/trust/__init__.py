@@ -1,0 +1,1 @@
+"""Which images may be used at all: policy.json and, later, signatures."""

@@ -1,0 +1,84 @@
+"""What a node must not have more of after a test than before it: the leak check of every test with real parts."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+OURS = re.compile(r"conmon|crun|runc|criollo")
+
+
+class Snapshot(NamedTuple):
+    """Everything a container runtime could leave behind, by name."""
+
+    mounts: frozenset[str]
+    namespaces: frozenset[str]
+    cgroups: frozenset[str]
+    processes: frozenset[str]
+    interfaces: frozenset[str]
+
+
+def snapshot(*, namespaces_dir: Path = Path("/run")) -> Snapshot:
+    return Snapshot(_mounts(), _namespaces(namespaces_dir), _cgroups(), _processes(), _interfaces())
+
+
+def leaked(before: Snapshot, *, namespaces_dir: Path = Path("/run"), limit_s: float = 10) -> dict[str, list[str]]:
+    """What is there now and was not before, by kind; waits a while for what the kernel still takes away."""
+    return settled(lambda: _difference(before, snapshot(namespaces_dir=namespaces_dir)), limit_s)
+
+
+def settled(measure: Callable[[], dict[str, list[str]]], limit_s: float) -> dict[str, list[str]]:
+    deadline = time.monotonic() + limit_s
+    while (found := measure()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _difference(before: Snapshot, after: Snapshot) -> dict[str, list[str]]:
+    kinds = Snapshot._fields
+    return {kind: sorted(new) for kind, old, now in zip(kinds, before, after, strict=True) if (new := now - old)}
+
+
+def _mounts() -> frozenset[str]:
+    return frozenset(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _namespaces(directory: Path) -> frozenset[str]:
+    found = set()
+    for kind in ("netns", "ipcns", "utsns", "userns", "pidns"):
+        if (directory / kind).is_dir():
+            found |= {f"{kind}/{name}" for name in os.listdir(directory / kind)}
+    return frozenset(found)
+
+
+def _cgroups() -> frozenset[str]:
+    """Cgroups of containers and pods; one hierarchy's failure to go is seen by name."""
+    found = set()
+    for directory, names, _ in os.walk("/sys/fs/cgroup"):
+        found |= {f"{directory}/{name}" for name in names if name.startswith(("crio-", "pod", "criollo"))}
+    return frozenset(found)
+
+
+def _processes() -> frozenset[str]:
+    found = set()
+    for entry in os.listdir("/proc"):
+        if not entry.isdecimal():
+            continue
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] and OURS.search(os.path.basename(words[0]).decode("utf-8", "replace")):
+            found.add(f"{entry} {b' '.join(words)[:200].decode('utf-8', 'replace')}")
+    return frozenset(found)
+
+
+def _interfaces() -> frozenset[str]:
+    return frozenset(name for name in os.listdir("/sys/class/net") if name.startswith("veth"))
+
+
+def held_by(pid: int) -> dict[str, int]:
+    """How many descriptors and threads a process has."""
+    return {"fds": len(os.listdir(f"/proc/{pid}/fd")), "threads": len(os.listdir(f"/proc/{pid}/task"))}
