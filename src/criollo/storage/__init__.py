@@ -1,0 +1,1 @@
+"""Where layers and root filesystems live on the disk, and how they are mounted."""

@@ -1,0 +1,180 @@
+"""Unpacked layers: staged beside the store, committed by rename, never changed afterwards.
+
+    <root>/layers/<name>/        the tree of a layer; the name is 32 hex digits of its chain id
+    <root>/layers/empty/         the layer of an image without layers
+    <root>/staging/<random>/     trees in the making; one that nobody works on is garbage and goes at the next `open`
+    <root>/trash/<random>/       trees on their way out
+
+A directory in `layers` is whole: it got its name after its digests were right. Everything is 0700, so that no local user
+reaches a setuid file of an image.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from criollo.aio import threads
+from criollo.errors import Invalid, explain
+from criollo.linux import files, libc
+from criollo.oci.digest import Digest
+from criollo.storage.trash import Trash
+
+EMPTY: Final = "empty"
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
+_BENEATH: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def layer_name(chain_id: Digest) -> str:
+    """The directory of the layer with this chain id: short, because mount(2) takes one page of options."""
+    return chain_id.hex[:32]
+
+
+class Staging:
+    """A directory in the making: `path`, and `fd`, which is open until it is committed or discarded."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path, self.fd = path, fd
+
+
+class Layers:
+    """The layers below `root`; see the module."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.directory = root / "layers"
+        self.trash = Trash(root / "trash")
+        self._staging = root / "staging"
+
+    async def open(self) -> None:
+        """Make the directories, repair their modes, move what nobody works on to the trash.
+
+        Raises:
+            CriolloError: the root cannot be used.
+        """
+        await threads.files(self._open)
+        self.trash.wake()
+
+    def _open(self) -> None:
+        with explain(f"open the layer store {self.root}"):
+            for directory in (self.directory, self._staging):
+                files.make_directory(directory, 0o700)
+            self.trash.open()
+            (self.directory / EMPTY).mkdir(mode=0o755, exist_ok=True)
+            for left in self._staging.iterdir():
+                self.trash.put(left)
+
+    def has(self, name: str) -> bool:
+        return self.path(name).is_dir()
+
+    def path(self, name: str) -> Path:
+        """The directory of a layer, whether it exists or not.
+
+        Raises:
+            Invalid: no name of a layer.
+        """
+        if name != EMPTY and not _NAME.fullmatch(name):
+            raise Invalid("layer", name, "32 lower-case hex digits")
+        return self.directory / name
+
+    def names(self) -> set[str]:
+        """All layers on the disk."""
+        with explain(f"list the layers in {self.directory}"):
+            return {name for name in os.listdir(self.directory) if _NAME.fullmatch(name)}
+
+    async def stage(self) -> Staging:
+        """A new empty directory with the mode of a root directory, 0755. `commit` or `discard` it.
+
+        Raises:
+            Exhausted: the disk is full.
+        """
+        return await threads.files(self._stage)
+
+    def _stage(self) -> Staging:
+        path = self._staging / secrets.token_hex(16)
+        with explain("make a staging directory for a layer"):
+            path.mkdir()
+            path.chmod(0o755)
+            return Staging(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    async def commit(self, staging: Staging, name: str, *, implied: Iterable[str] = (), below: Sequence[str] = ()) -> None:
+        """Give a staged tree its name. If a layer of that name is there, it stays and the staged one is dropped.
+
+        `implied` are the directories that the layer uses but does not describe (`workers.messages.Unpacked`): they take
+        mode, owner and times from the topmost of the layers `below` (bottom first, all committed) that has them.
+
+        Raises:
+            CriolloError: the kernel refused; the staging directory is still there.
+        """
+        await threads.files(self._commit, staging, self.path(name), tuple(implied), [self.path(each) for each in below])
+        await self.discard(staging)
+
+    def _commit(self, staging: Staging, target: Path, implied: Sequence[str], below: Sequence[Path]) -> None:
+        with explain(f"commit layer {target.name}"):
+            if implied and below:
+                _inherit(staging.fd, implied, below)
+            with contextlib.suppress(FileExistsError):
+                libc.rename_noreplace(os.fspath(staging.path), os.fspath(target))
+
+    async def discard(self, staging: Staging) -> None:
+        """Let go of a staging directory; safe to repeat, and after `commit`."""
+        await threads.files(self._discard, staging)
+        self.trash.wake()
+
+    def _discard(self, staging: Staging) -> None:
+        if staging.fd >= 0:
+            os.close(staging.fd)
+            staging.fd = -1
+        with explain(f"discard {staging.path}"):
+            self.trash.put(staging.path)
+
+    async def remove(self, name: str) -> None:
+        """Take a layer out of the store; its files are deleted in the background. Absence is success."""
+        path = self.path(name)
+        with explain(f"remove layer {name}"):
+            await threads.files(self.trash.put, path)
+        self.trash.wake()
+
+    async def sync(self) -> None:
+        """Flush the file system of the store: once per pull, before the rows that rely on it."""
+        with explain(f"flush the layer store {self.root}"):
+            await threads.files(files.syncfs, self.directory)
+
+
+def _inherit(layer: int, implied: Sequence[str], below: Sequence[Path]) -> None:
+    """Directories that the layer only passes through look as they do in the layers below it."""
+    lower = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in reversed(below)]
+    try:
+        for name in implied:
+            for directory in lower:
+                if _copy_attributes(directory, layer, name or "."):
+                    break
+    finally:
+        for fd in lower:
+            os.close(fd)
+
+
+def _copy_attributes(source: int, target: int, name: str) -> bool:
+    """Copy mode, owner and times of a directory; False when `source` has none of that name."""
+    try:
+        found = files.open_in_root(source, name, _BENEATH, resolve=files.BENEATH)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(found)
+        made = files.open_in_root(target, name, _BENEATH, resolve=files.BENEATH)
+        try:
+            os.fchown(made, status.st_uid, status.st_gid)
+            os.fchmod(made, stat.S_IMODE(status.st_mode))
+            os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        finally:
+            os.close(made)
+    except OSError:
+        return True  # replaced by something else later in the layer
+    finally:
+        os.close(found)
+    return True

@@ -1,0 +1,93 @@
+"""What is removed goes to the trash by one rename and is deleted later, so that no request waits for a large tree.
+
+    <root>/trash/<random>        whole trees, one per removal
+
+Emptying never follows links, never enters a mount, copes with any depth and any number of files (`linux.tree`), and is
+interrupted between two trees or at the next directory. What cannot be deleted stays and is tried again at the next start.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from criollo.aio import threads
+from criollo.errors import explain
+from criollo.linux import tree
+from criollo.linux.files import make_directory
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+_SHOWN: Final = 3  # of the names that could not be removed
+
+
+class Trash:
+    """One per store root. `open` it, `put` trees in, and let `run` be somebody's task, or call `empty`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._filled = asyncio.Event()
+        self._emptying = asyncio.Lock()
+        self._stop = False
+        self._stuck: set[str] = set()
+
+    def open(self) -> None:
+        """Make the directory; what it holds from before is deleted by the next round. Blocking."""
+        make_directory(self.path, 0o700)
+
+    def put(self, directory: Path) -> bool:
+        """Move a tree here, which takes it out of sight at once; False when it does not exist. Blocking.
+
+        Raises:
+            OSError: something is mounted on it, or it is on another file system.
+        """
+        try:
+            os.rename(directory, self.path / f"{directory.name[:64]}.{secrets.token_hex(8)}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def wake(self) -> None:
+        """Tell `run` that there is work."""
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Empty the trash whenever something was put into it, until cancelled."""
+        while True:
+            await self.empty()
+            await self._filled.wait()
+            self._filled.clear()
+
+    async def empty(self) -> None:
+        """Delete what is in the trash, one tree after the other. Cancelling it stops soon; the rest stays."""
+        async with self._emptying:
+            self._stop = False
+            try:
+                await threads.files(self._empty_all)
+            finally:
+                self._stop = True
+
+    def interrupt(self) -> None:
+        """Make a deletion in progress stop at the next directory."""
+        self._stop = True
+
+    def _empty_all(self) -> None:
+        with explain(f"empty {self.path}"):
+            scratch = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while not self._stop and (names := [name for name in os.listdir(scratch) if name not in self._stuck]):
+                kept = tree.remove(scratch, names[0], scratch, should_stop=lambda: self._stop)
+                if kept and not self._stop:
+                    self._stuck.add(names[0])
+                    log.warning(
+                        "cannot remove everything; it stays until the next start",
+                        trash=self.path,
+                        count=len(kept),
+                        first="; ".join(kept[:_SHOWN]),
+                    )
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(scratch)

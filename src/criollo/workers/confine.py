@@ -1,0 +1,38 @@
+"""The limits a worker lives under while it reads hostile bytes (threat rule R2), set once, before the first byte.
+
+Afterwards nothing may be imported, no name service asked, no program started: everything needed is loaded by the fork
+server before it forks.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from criollo.linux import sandbox
+
+MEMORY_BYTES: Final = 1 << 30
+OPEN_FILES: Final = 64
+CPU_S: Final = 3600
+
+_KEPT: Final = (
+    sandbox.CAP_CHOWN,
+    sandbox.CAP_DAC_OVERRIDE,
+    sandbox.CAP_FOWNER,
+    sandbox.CAP_FSETID,
+    sandbox.CAP_MKNOD,
+    sandbox.CAP_SETFCAP,
+    sandbox.CAP_SYS_ADMIN,  # trusted.* attributes
+)
+
+
+def confine(directory: int, fds: Sequence[int], *, file_bytes: int) -> None:
+    """Make `directory` the root, keep only `fds` open, lower the limits, drop what is not needed to write a layer.
+
+    Raises:
+        OSError: the kernel refused; the process must not go on.
+    """
+    sandbox.enter(directory)
+    sandbox.keep_only(fds)
+    os.umask(0)
+    sandbox.limit(memory_bytes=MEMORY_BYTES, files=OPEN_FILES, file_bytes=file_bytes, cpu_s=CPU_S)
+    sandbox.drop_privileges(_KEPT)

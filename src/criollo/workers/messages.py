@@ -1,0 +1,102 @@
+"""What the daemon asks of a worker and what the worker answers: JSON of known shape, never pickle.
+
+A job travels to the fork server as one packet, with its descriptors beside it: first the socket for the answers, then
+those that the job's docstring names. Answers are packets on that socket: any number of `Progress`, one `Done` or
+`Failed`, and from the fork server `Ended` when the process is gone, after which the socket closes.
+"""
+
+from typing import Final
+
+import msgspec
+
+MAX_PACKET_BYTES: Final = 64 << 10
+MAX_FDS: Final = 8
+
+
+class UnpackJob(msgspec.Struct, frozen=True, kw_only=True, tag="unpack"):
+    """Unpack a layer. Descriptors: the empty directory, the pipe with the compressed bytes."""
+
+    compression: str
+    limit_bytes: int
+    limit_entries: int
+
+
+class PackJob(msgspec.Struct, frozen=True, kw_only=True, tag="pack"):
+    """Write a layer as a tar. Descriptors: its directory, the pipe to write to."""
+
+
+class ProbeJob(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+    """Look at a volume source. No descriptors."""
+
+    path: str
+    create: bool
+
+
+class UsernsJob(msgspec.Struct, frozen=True, kw_only=True, tag="userns"):
+    """Make a user namespace and namespaces of the other kinds that it owns (`net`, `ipc`, `uts`). No descriptors.
+
+    The maps are in the format of /proc/PID/uid_map. The answer comes with a descriptor per kind.
+    """
+
+    uid_map: str
+    gid_map: str
+    kinds: tuple[str, ...]
+
+
+Job = UnpackJob | PackJob | ProbeJob | UsernsJob
+
+
+class Unpacked(msgspec.Struct, frozen=True, kw_only=True, tag="unpacked"):
+    """An unpacked layer. `implied` are directories that the layer uses but does not describe, for `storage.layers`."""
+
+    diff_id: str
+    size_bytes: int
+    inodes: int
+    implied: tuple[str, ...] = ()
+
+
+class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
+    """A written layer tar."""
+
+    diff_id: str
+    size_bytes: int
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+    """A volume source. `kind` is directory, file, block, char, fifo, socket or missing; `path` is free of links."""
+
+    kind: str
+    path: str = ""
+    major: int = 0
+    minor: int = 0
+    mount_point: str = ""
+    propagation: str = "private"  # of the mount that holds it: private, shared or slave
+    fstype: str = ""
+    readonly: bool = False
+
+
+class Namespaces(msgspec.Struct, frozen=True, kw_only=True, tag="namespaces"):
+    """The kinds of the namespaces whose descriptors came along, in the same order."""
+
+    kinds: tuple[str, ...]
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    done_bytes: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The job failed. `error` names one of our error classes."""
+
+    error: str
+    text: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The process is gone: its exit status, negative for a signal."""
+
+    status: int
+
+
+Result = Unpacked | Packed | Probe | Namespaces
+Answer = Result | Progress | Failed | Ended

@@ -1,0 +1,406 @@
+"""The layer tar format as a state machine: bytes in, entries and their content out.
+
+    parser = Parser()
+    for chunk in plain_bytes:
+        for event in parser.feed(chunk):      # an Entry, or a memoryview: more content of the last Entry
+            ...
+    parser.close()                            # Damaged if the stream stopped in the middle
+
+Reads ustar, pax, GNU (long names, base-256 numbers, all sparse formats) and v7. An entry whose content lies in the
+fed chunk carries it in `body`, which is the common case and saves an event per file; otherwise `body` is None and
+memoryviews follow until `stored` bytes have come. Owner names are ignored, numbers count. Global pax headers are
+skipped, as the Go archive reader of other runtimes does. Sizes are never negative, every step consumes a block or
+ends, and nothing larger than `pax.MAX_HEADER_BYTES` is held.
+
+Source: POSIX.1-2017, pax, ustar Interchange Format; GNU tar manual, Basic Tar Format; OCI image-spec, layer.md.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from criollo.errors import Damaged
+from criollo.workers.pax import (
+    MAX_HEADER_BYTES,
+    MAX_SPARSE_REGIONS,
+    Region,
+    parse_decimal,
+    parse_records,
+    parse_time,
+    sparse_map_of,
+    sparse_regions,
+)
+
+BLOCK: Final = 512
+MAX_PATH_BYTES: Final = 4096
+MAX_ENTRIES: Final = 10_000_000
+
+FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+
+_KINDS: Final = {b"\0": FILE, b"7": FILE, **{kind: kind for kind in (FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO)}}
+_PAX, _PAX_GLOBAL, _SOLARIS_PAX, _LONG_NAME, _LONG_LINK = b"x", b"g", b"X", b"L", b"K"
+_GNU_SPARSE, _GNU_VOLUME, _GNU_DUMPDIR = b"S", b"V", b"D"
+_HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_ZEROS: Final = bytes(BLOCK)
+_NOTHING: Final = memoryview(b"")
+_XATTR: Final = b"SCHILY.xattr."
+_MAX_ID: Final = (1 << 32) - 2  # -1 means "leave as it is" to chown(2)
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One member of a layer: `name` and `link` as written, times in ns, `stored` the bytes it has in the stream."""
+
+    name: bytes
+    kind: bytes
+    mode: int
+    uid: int
+    gid: int
+    stored: int
+    mtime_ns: int
+    link: bytes
+    major: int = 0
+    minor: int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    sparse: tuple[Region, ...] | None = None
+    size: int = 0
+    body: memoryview | None = None
+
+
+class Parser:
+    """One layer's bytes, in any split; see the module."""
+
+    def __init__(self, *, max_entries: int = MAX_ENTRIES) -> None:
+        self.entries = 0
+        self._max_entries = max_entries
+        self._left = 0  # content bytes of the last entry still to come
+        self._skip = 0  # padding, and content that nobody wants
+        self._head = bytearray()  # a header cut by the end of a chunk
+        self._held = bytearray()  # content of an extension header, or a sparse map
+        self._wanted = 0  # how long `_held` has to become
+        self._waiting: Entry | None = None  # the sparse file whose map is being read
+        self._extension = b""
+        self._records: list[tuple[bytes, bytes]] = []
+        self._long_name = self._long_link = b""
+        self._zero_blocks = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Entry | memoryview]:
+        """The events of the next bytes. Exhaust it before the next call.
+
+        Raises:
+            Damaged: not a tar, or one with a shape that is refused; the text names the entry.
+        """
+        view, at, end = memoryview(chunk), 0, len(chunk)
+        while at < end:
+            if self._left:
+                piece = view[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                yield piece
+            elif self._skip:
+                step = min(self._skip, end - at)
+                self._skip -= step
+                at += step
+            elif self._zero_blocks > 1:
+                return  # what follows the end of the archive counts for the digest only
+            elif self._wanted:
+                step = min(self._wanted - len(self._held), end - at)
+                self._held += view[at : at + step]
+                at += step
+                if len(self._held) == self._wanted and (entry := self._extended()) is not None:
+                    at = self._attach(entry, view, at)
+                    yield entry
+            else:
+                if self._head or end - at < BLOCK:
+                    step = min(BLOCK - len(self._head), end - at)
+                    self._head += view[at : at + step]
+                    at += step
+                    if len(self._head) < BLOCK:
+                        return
+                    found = self._header(bytes(self._head), 0)
+                    self._head.clear()
+                else:
+                    found = self._header(chunk, at)
+                    at += BLOCK
+                if found is not None:
+                    at = self._attach(found, view, at)
+                    yield found
+
+    def close(self) -> None:
+        """Say that no more bytes come.
+
+        Raises:
+            Damaged: an entry, a header or an extension is incomplete.
+        """
+        if self._left or self._skip >= BLOCK or self._head or self._wanted or self._waiting:
+            raise self._damaged("the stream ends in the middle of it")
+        if self._records or self._long_name or self._long_link:
+            raise self._damaged("the stream ends after an extension header")
+
+    def _attach(self, entry: Entry, view: memoryview, at: int) -> int:
+        """Give the entry its content if all of it is here; returns where the next header begins."""
+        stored = entry.stored
+        if not stored:
+            entry.body = _NOTHING  # a slice, even an empty one, would keep the chunk alive
+            return at
+        after = at + stored
+        if after > len(view):
+            self._left = stored
+            self._skip += -stored % BLOCK
+            return at
+        entry.body = view[at:after]
+        self._skip += -stored % BLOCK
+        return after
+
+    def _header(self, block: bytes, at: int) -> Entry | None:
+        """Read a header block; None if it is no entry by itself."""
+        (name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, major, minor, prefix) = _HEADER.unpack_from(
+            block, at
+        )
+        # The low half of Adler-32 is 1 + the sum of all bytes modulo 65521: a checksum at the speed of C.
+        total = zlib.adler32(memoryview(block)[at : at + BLOCK]) & 0xFFFF
+        if total == 1 and block[at : at + BLOCK] == _ZEROS:
+            self._zero_blocks += 1
+            return None
+        self.entries += 1
+        if self._zero_blocks:
+            raise self._damaged("it follows a block of zeros, which ends an archive")
+        if self.entries > self._max_entries:
+            raise self._damaged(f"a layer may have {self._max_entries} entries")
+        if (self._number(checksum, "checksum") + sum(checksum) - 8 * 32 + 1 - total) % 65521:
+            raise self._damaged("the checksum of its header is wrong")
+        stored = self._number(size, "size")
+        if kind not in _KINDS and kind != _GNU_SPARSE:
+            self._extension_header(kind, stored)
+            return None
+        name = name.partition(b"\0")[0]
+        if magic == b"ustar\x0000" and prefix[0]:
+            name = prefix.partition(b"\0")[0] + b"/" + name
+        entry = Entry(
+            name,
+            _KINDS.get(kind, FILE),
+            self._number(mode, "mode") & 0o7777,
+            self._number(uid, "uid"),
+            self._number(gid, "gid"),
+            stored,
+            self._number(mtime, "mtime", signed=True) * 1_000_000_000,
+            link.partition(b"\0")[0],
+        )
+        if kind in (CHAR, BLOCK_DEVICE):
+            entry.major, entry.minor = self._number(major, "device number"), self._number(minor, "device number")
+        if self._long_name or self._long_link or self._records:
+            self._apply_extensions(entry)
+        self._settle(entry)
+        if kind == _GNU_SPARSE:
+            return self._old_sparse(entry, block[at : at + BLOCK])
+        return entry if self._waiting is None else None
+
+    def _settle(self, entry: Entry) -> None:
+        """The rules that hold for the final values of every entry."""
+        entry.size = entry.size or entry.stored
+        if entry.kind == FILE:
+            if entry.name.endswith(b"/"):  # v7 has no type for directories
+                entry.kind, entry.stored, self._skip = DIRECTORY, 0, entry.stored + -entry.stored % BLOCK
+        else:
+            entry.stored = entry.size = 0  # links and devices may state the size of what they stand for
+        if len(entry.name) > MAX_PATH_BYTES or len(entry.link) > MAX_PATH_BYTES:
+            raise self._damaged(f"its name or link is longer than {MAX_PATH_BYTES} bytes", entry.name)
+        if entry.uid > _MAX_ID or entry.gid > _MAX_ID:
+            raise self._damaged(f"owner {entry.uid}:{entry.gid} is out of range (0 to {_MAX_ID})", entry.name)
+        if entry.size >= 1 << 63 or entry.stored >= 1 << 62:
+            raise self._damaged(f"its size is {entry.size}", entry.name)
+
+    def _extension_header(self, kind: bytes, size: int) -> None:
+        if kind in (_PAX, _SOLARIS_PAX, _LONG_NAME, _LONG_LINK):
+            if size > MAX_HEADER_BYTES:
+                raise self._damaged(f"its extension header has {size} bytes, the limit is {MAX_HEADER_BYTES}")
+            self._extension, self._wanted = kind, size + -size % BLOCK
+            self._held.clear()
+            self._held_size = size
+            if not size:
+                self._extended()
+        elif kind in (_PAX_GLOBAL, _GNU_VOLUME):
+            self._skip = size + -size % BLOCK
+        else:
+            raise self._damaged(f"its type is {kind!a}, which no layer may have")
+
+    def _extended(self) -> Entry | None:
+        """All wanted bytes are held: an extension for the next entry, or (a part of) a sparse map."""
+        if self._waiting is not None:
+            return self._old_sparse_more() if self._extension == _GNU_SPARSE else self._new_sparse_more()
+        content = bytes(self._held[: self._held_size])
+        self._wanted = 0
+        self.entries -= 1  # it belongs to the entry after it
+        if self._extension == _LONG_NAME:
+            self._long_name = content.partition(b"\0")[0]
+        elif self._extension == _LONG_LINK:
+            self._long_link = content.partition(b"\0")[0]
+        else:
+            try:
+                self._records = parse_records(content)
+            except Damaged as error:
+                raise self._damaged(str(error)) from None
+        return None
+
+    def _apply_extensions(self, entry: Entry) -> None:
+        entry.name = self._long_name or entry.name
+        entry.link = self._long_link or entry.link
+        records, self._records, self._long_name, self._long_link = self._records, [], b"", b""
+        if not records:
+            return
+        try:
+            self._apply_records(entry, records)
+        except Damaged as error:
+            raise self._damaged(str(error), entry.name) from None
+
+    def _apply_records(self, entry: Entry, records: list[tuple[bytes, bytes]]) -> None:
+        xattrs = {}
+        latest = dict(records)
+        for key, value in latest.items():
+            if key.startswith(_XATTR):
+                xattrs[key[len(_XATTR) :]] = value
+            elif value and (apply := _PAX_KEYS.get(key)) is not None:
+                apply(entry, value)
+        entry.xattrs = tuple(xattrs.items())
+        entry.name = latest.get(b"GNU.sparse.name") or entry.name  # its header has a made-up name
+        if b"\0" in entry.name or b"\0" in entry.link:
+            raise Damaged("a name has a NUL byte")
+        if entry.kind != FILE:
+            return
+        real = latest.get(b"GNU.sparse.realsize") or latest.get(b"GNU.sparse.size")
+        if latest.get(b"GNU.sparse.major") == b"1" and latest.get(b"GNU.sparse.minor") == b"0":
+            entry.size = parse_decimal(real or b"", "sparse file size")
+            self._waiting, self._extension, self._wanted = entry, b"", BLOCK
+            self._held.clear()
+        elif (numbers := sparse_map_of(records)) is not None:
+            entry.size = parse_decimal(real or b"", "sparse file size")
+            self._set_sparse(entry, numbers)
+
+    def _set_sparse(self, entry: Entry, numbers: list[int]) -> None:
+        entry.sparse = sparse_regions(numbers, entry.size)
+        content = sum(length for _, length in entry.sparse)
+        if content != entry.stored:
+            raise Damaged(f"sparse map: its regions have {content} bytes, the archive has {entry.stored}")
+
+    def _old_sparse(self, entry: Entry, block: bytes) -> Entry | None:
+        """GNU's own sparse header: four regions here, more in blocks that follow while a flag says so."""
+        entry.size = self._number(block[483:495], "size")
+        self._numbers: list[int] = []
+        self._waiting, self._extension = entry, _GNU_SPARSE
+        return self._old_sparse_regions(block[386:482], more=block[482] != 0)
+
+    def _old_sparse_more(self) -> Entry | None:
+        block = bytes(self._held)
+        return self._old_sparse_regions(block[:504], more=block[504] != 0)
+
+    def _old_sparse_regions(self, fields: bytes, *, more: bool) -> Entry | None:
+        for start in range(0, len(fields), 24):
+            offset, length = fields[start : start + 12], fields[start + 12 : start + 24]
+            if not offset[0]:
+                break
+            self._numbers += (self._number(offset, "sparse map number"), self._number(length, "sparse map number"))
+        if len(self._numbers) > 2 * MAX_SPARSE_REGIONS:
+            raise self._damaged(f"its sparse map has more than {MAX_SPARSE_REGIONS} regions")
+        if more:
+            self._held.clear()
+            self._wanted = BLOCK
+            return None
+        return self._sparse_done(self._numbers)
+
+    def _new_sparse_more(self) -> Entry | None:
+        """GNU sparse 1.0: the map precedes the content, as decimal lines in whole blocks: count, offset, length, …"""
+        waiting = self._waiting
+        assert waiting is not None
+        lines = self._held.split(b"\n", 2 * MAX_SPARSE_REGIONS + 2)
+        try:
+            count = parse_decimal(bytes(lines[0]), "sparse map size") if len(lines) > 1 else MAX_SPARSE_REGIONS
+            if count > MAX_SPARSE_REGIONS or len(self._held) > min(waiting.stored, MAX_HEADER_BYTES):
+                raise Damaged(f"sparse map: {count} regions in {waiting.stored} bytes; the limit is {MAX_SPARSE_REGIONS}")
+            if len(lines) < 2 * count + 2:
+                self._wanted = len(self._held) + BLOCK
+                return None
+            numbers = [parse_decimal(bytes(line), "sparse map number") for line in lines[1 : 2 * count + 1]]
+        except Damaged as error:
+            raise self._damaged(str(error), waiting.name) from None
+        waiting.stored -= len(self._held)
+        return self._sparse_done(numbers)
+
+    def _sparse_done(self, numbers: list[int]) -> Entry:
+        entry, self._waiting, self._wanted = self._waiting, None, 0
+        assert entry is not None
+        try:
+            self._set_sparse(entry, numbers)
+        except Damaged as error:
+            raise self._damaged(str(error), entry.name) from None
+        return entry
+
+    def _number(self, field: bytes, what: str, *, signed: bool = False) -> int:
+        """A numeric header field: octal digits ended by space or NUL, or base-256 when the top bit is set."""
+        known = _NUMBERS.get(field)
+        if known is not None:
+            return known
+        if field[0] & 0x80:
+            width = 8 * len(field) - 1
+            number = int.from_bytes(field, "big") & ((1 << width) - 1)
+            if number >> (width - 1):
+                number -= 1 << width
+        else:
+            digits = field.partition(b"\0")[0].strip(b" ")
+            if digits and not (digits.isdigit() and digits.translate(None, b"01234567") == b""):
+                raise self._damaged(f"its {what} is {digits!a}, not an octal number")
+            number = int(digits, 8) if digits else 0
+        if number < 0 and not signed:
+            raise self._damaged(f"its {what} is negative ({number})")
+        if abs(number) >= 1 << 63:
+            raise self._damaged(f"its {what} is out of range")
+        if len(field) == 8 and len(_NUMBERS) < 4096:
+            _NUMBERS[field] = number
+        return number
+
+    def _damaged(self, why: str, name: bytes = b"") -> Damaged:
+        return Damaged(f"layer entry {self.entries}{f' ({show_name(name)})' if name else ''}: {why}")
+
+
+_NUMBERS: dict[bytes, int] = {}  # modes and owners repeat in every header
+
+
+def _set_name(entry: Entry, value: bytes) -> None:
+    entry.name = value
+
+
+def _set_link(entry: Entry, value: bytes) -> None:
+    entry.link = value
+
+
+def _set_size(entry: Entry, value: bytes) -> None:
+    entry.stored = parse_decimal(value, "size")
+
+
+def _set_uid(entry: Entry, value: bytes) -> None:
+    entry.uid = parse_decimal(value, "uid")
+
+
+def _set_gid(entry: Entry, value: bytes) -> None:
+    entry.gid = parse_decimal(value, "gid")
+
+
+def _set_mtime(entry: Entry, value: bytes) -> None:
+    entry.mtime_ns = parse_time(value)
+
+
+_PAX_KEYS: Final = {
+    b"path": _set_name,
+    b"linkpath": _set_link,
+    b"size": _set_size,
+    b"uid": _set_uid,
+    b"gid": _set_gid,
+    b"mtime": _set_mtime,
+}
+
+
+def show_name(name: bytes) -> str:
+    """A name from an archive, fit for a message: control characters escaped, length bounded."""
+    text = name[:200].decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
