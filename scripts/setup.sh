@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Make a machine ready for tests and the demo: packages, .venv, mounts. Safe to repeat; quick when nothing changed.
+#   scripts/setup.sh [--bench]     --bench adds what only the comparison with containerd needs
+# PYTHON names the interpreter (3.11 or newer); where it is too old, /usr/bin/python3 is tried.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(
+  crun runc conmon containernetworking-plugins    # runtimes, monitor, networks
+  docker-registry skopeo umoci apache2-utils      # a registry and images for the tests; htpasswd
+  golang-github-containers-common                 # /etc/containers/policy.json and registries.conf
+  catatonit busybox-static                        # infra containers; the test image
+  iptables nftables iproute2 e2fsprogs            # host ports, test networks, small disks
+  python3-venv make shellcheck ca-certificates
+)
+[[ "${1:-}" == "--bench" ]] && packages+=(containerd)
+
+say() { printf 'setup: %s\n' "$*"; }
+
+missing_packages() {
+  local package
+  for package in "${packages[@]}"; do
+    [[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] || echo "$package"
+  done
+}
+
+install_packages() {
+  local missing
+  if ! command -v dpkg-query >/dev/null; then
+    say "this is no Debian: install by hand what is missing of: ${packages[*]}"
+    return
+  fi
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]})) || return 0
+  if ((EUID != 0)); then
+    say "not root: tests with real parts need: apt-get install ${missing[*]}"
+    return
+  fi
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -q -y -o DPkg::Lock::Timeout=600 update
+  apt-get -q -y -o DPkg::Lock::Timeout=600 install --no-install-recommends "${missing[@]}"
+}
+
+is_usable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-python3}" /usr/bin/python3 python3.13 python3.12 python3.11; do
+    if is_usable "$candidate"; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  say "no Python 3.11 or newer with venv found; install one and run: make setup PYTHON=/path/to/python3" >&2
+  exit 1
+}
+
+make_venv() {
+  local python wanted
+  # Only what changes the environment's content; the sources are linked, not copied.
+  wanted="$(cat requirements/dev.txt pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1) $PWD"
+  if [[ -x .venv/bin/python && "$(cat .venv/.setup-done 2>/dev/null)" == "$wanted" ]] && .venv/bin/python -c 'import criollo'; then
+    return
+  fi
+  python="$(find_python)"
+  say ".venv with $("$python" --version), libraries pinned by hash"
+  if [[ ! -x .venv/bin/python ]] || ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    rm -rf .venv
+    "$python" -m venv .venv
+  fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+  echo "$wanted" > .venv/.setup-done
+}
+
+mount_hugetlb() {
+  # On cgroup v1 crun opens the hugetlb hierarchy when the kernel has it, mounted or not.
+  [[ "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)" == tmpfs ]] || return 0
+  grep -q '^hugetlb' /proc/cgroups || return 0
+  mountpoint -q /sys/fs/cgroup/hugetlb && return 0
+  if ((EUID != 0)); then
+    say "not root: crun needs: mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb"
+    return
+  fi
+  say "mounting the hugetlb cgroup hierarchy"
+  mkdir -p /sys/fs/cgroup/hugetlb
+  mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb || say "that failed; containers by crun may fail"
+}
+
+install_packages
+make_venv
+mount_hugetlb

@@ -1,0 +1,1 @@
+"""The command `crio`: flags, verbs, exit codes."""

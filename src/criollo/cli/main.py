@@ -1,0 +1,144 @@
+"""`crio`: the daemon when no verb is given, else a verb; errors are one line on stderr.
+
+This module and what it imports at the top stay light (click and the settings): a verb must not pay for the daemon.
+Exit status: 0, 1 for an error of ours, 2 for a command line that makes no sense, 130 for an interrupt.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from criollo import __version__
+from criollo.cli import flags, version
+from criollo.config.files import find_default
+from criollo.config.host import Host, settle_on_host
+from criollo.config.load import Loaded, load
+from criollo.config.settings import defaults
+from criollo.config.template import render
+from criollo.errors import CriolloError, Invalid
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The console script `crio`; returns the exit status."""
+    try:
+        status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name="crio", standalone_mode=False)
+    except CriolloError as error:
+        click.echo(f"crio: {error}", err=True)
+        return 1
+    except click.ClickException as error:
+        click.echo(f"crio: {error.format_message()} See 'crio --help'.", err=True)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+class _Crio(click.Group):
+    """The group, with Go's way of writing booleans: `--flag` and `--flag=false`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, flags.with_values(args))
+
+
+@click.command("config")
+@click.option("--default", "only_defaults", is_flag=True, help="Print the defaults, without files, environment and flags.")
+@click.pass_context
+def _config(context: click.Context, only_defaults: bool) -> None:
+    """Print the configuration in force, as a file that crio reads."""
+    if only_defaults:
+        base = defaults(systemd=Host.here(os.environ).systemd)
+        click.echo(render(base, commented_defaults=False, base=base), nl=False)
+        return
+    loaded = _loaded(context.find_root().params)
+    for warning in loaded.warnings:
+        click.echo(f"crio: warning: {warning}", err=True)
+    base = defaults(systemd=Host.here(os.environ).systemd)
+    click.echo(render(loaded.settings, base=base), nl=False)
+
+
+@click.command("version")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the versions of all libraries.")
+def _version(as_json: bool, verbose: bool) -> None:
+    """Print the version of crio, Python and the libraries."""
+    click.echo(version.as_json(verbose=verbose) if as_json else version.as_text(verbose=verbose))
+
+
+@click.command("help")
+@click.argument("verb", required=False)
+@click.pass_context
+def _help(context: click.Context, verb: str | None) -> None:
+    """Show help of crio or of a verb."""
+    root = context.find_root()
+    found = command if verb is None else command.get_command(root, verb)
+    if found is None:
+        raise click.UsageError(f"No such command {verb!r}.")
+    shown = root if verb is None else click.Context(found, info_name=verb, parent=root)
+    click.echo(found.get_help(shown))
+
+
+def _daemon(**parameters: Any) -> int:
+    """A Kubernetes container runtime: without a command, run the daemon."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return 0
+    loaded = settle_on_host(_loaded(parameters), Host.here(os.environ))
+    from criollo.daemon.main import serve  # gRPC and all drivers: 20 MiB and 0.3 s that no verb needs
+
+    return serve(loaded)
+
+
+def _loaded(parameters: dict[str, Any]) -> Loaded:
+    """The configuration that global flags and the environment ask for."""
+    usual_conf, usual_dir = find_default()
+    conf = _named(parameters["config"], usual_conf)
+    conf_dir = _named(parameters["config_dir"], usual_dir)
+    loaded = load(conf, conf_dir, environ=os.environ, overrides=flags.overrides(parameters))
+    form = parameters["log_format"]
+    if form not in ("text", "json"):
+        raise Invalid("--log-format", form, "'text' or 'json'")
+    return msgspec.structs.replace(loaded, log_format=form)
+
+
+def _named(text: str | None, usual: Path | None) -> Path | None:
+    """The path of `-c` and `-d`: not given is the usual one, the empty text is none."""
+    if text is None:
+        return usual
+    return Path(text).absolute() if text else None
+
+
+def _global_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["-c", "--config"], metavar="FILE", envvar="CONTAINER_CONFIG", help="The configuration file; '' for none."
+        ),
+        click.Option(
+            ["-d", "--config-dir"], metavar="DIRECTORY", envvar="CONTAINER_CONFIG_DIR", help="The drop-in files; '' for none."
+        ),
+        click.Option(
+            ["--log-format"], metavar="TEXT", envvar="CONTAINER_LOG_FORMAT", default="text", help="Log lines: 'text' or 'json'."
+        ),
+        *flags.setting_flags(),
+    ]
+
+
+command = _Crio(
+    "crio",
+    callback=_daemon,
+    params=_global_options(),
+    invoke_without_command=True,
+    context_settings=_CONTEXT,
+    help=_daemon.__doc__,
+    commands={"config": _config, "version": _version, "help": _help},
+)
+click.version_option(__version__, "-v", "--version", message="crio version %(version)s (criollo)")(command)

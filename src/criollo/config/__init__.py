@@ -1,0 +1,1 @@
+"""Settings: the typed tree, where its values come from, and how it is written out again."""
