@@ -1,0 +1,70 @@
+"""From a request to the spec of one container: the table of contents.
+
+Pure: the same request and host give the same bytes. Whatever differs from what was asked without being an error comes
+back as a note beside the spec.
+"""
+
+from criollo.errors import Invalid, Unsupported
+from criollo.model.pod import ProfileType, SecurityProfile
+from criollo.oci import runtime_spec
+from criollo.specgen import mounts, paths
+from criollo.specgen.annotations import annotations
+from criollo.specgen.host import HostFacts
+from criollo.specgen.linux import linux
+from criollo.specgen.process import process
+from criollo.specgen.request import Built, SpecRequest
+
+
+def build(request: SpecRequest, host: HostFacts) -> Built:
+    """The spec of a container, and notes for its log.
+
+    Raises:
+        Invalid: a value that cannot be; the message names the field.
+        Unsupported: the host, the runtime or this build lacks something that was asked for.
+        WrongState: the pod lacks a namespace that the container is to join.
+    Source: OCI runtime-spec, config.md and config-linux.md.
+    """
+    notes = _confinement_notes(request, host)
+    first, process_notes = process(request, host)
+    mounted, rootfs_propagation = mounts.mounts(request)
+    spec = runtime_spec.Spec(
+        oci_version=runtime_spec.OCI_VERSION,
+        process=first,
+        root=runtime_spec.Root(
+            path=paths.check_absolute(request.rootfs, "rootfs"),
+            readonly=request.config.security.readonly_rootfs or request.defaults.read_only,
+        ),
+        hostname=request.pod.hostname if request.pod.uts_ns else "",  # the host's own must not be set
+        mounts=mounted,
+        hooks=request.hooks,
+        annotations=annotations(request),
+        linux=linux(request, host, rootfs_propagation),
+    )
+    return Built(spec=spec, notes=tuple(dict.fromkeys([*notes, *process_notes])))
+
+
+def _confinement_notes(request: SpecRequest, host: HostFacts) -> list[str]:
+    """Profiles that nobody has applied: one of the user's own is refused, the default is told about."""
+    security, done = request.config.security, request.confinement
+    if request.privileged:
+        return []
+    notes = []
+    if not done.seccomp_done and _wants_default(security.seccomp, "seccomp"):
+        notes.append(
+            "seccomp profile RuntimeDefault is not applied: this build has no seccomp support; the container is unconfined"
+        )
+    if not done.apparmor_done and _wants_default(security.apparmor, "apparmor") and host.apparmor:
+        notes.append("AppArmor profile RuntimeDefault is not applied: this build has no AppArmor support")
+    if security.selinux is not None and host.selinux and not done.process_label:
+        notes.append("SELinux options are not applied: this build has no SELinux support")
+    return notes
+
+
+def _wants_default(profile: SecurityProfile | None, kind: str) -> bool:
+    if profile is None:
+        return False
+    if profile.type is ProfileType.LOCALHOST:
+        if not profile.localhost_ref:
+            raise Invalid(f"{kind}.localhost_ref", "", "the name of a profile")
+        raise Unsupported(f"cannot apply {kind} profile {profile.localhost_ref}: profiles of the node are not supported yet")
+    return profile.type is ProfileType.RUNTIME_DEFAULT

@@ -1,0 +1,242 @@
+"""The mounts of a container: the kernel's filesystems, the pod's files, and what was asked for, in that order of claim.
+
+A requested mount takes the place of a default at the same path and of all defaults below it. Mounts are ordered by depth,
+so that a parent never hides its child. Files of the pod are read-only: they lie on the run directory's tmpfs, which no
+container may fill (CVE-2025-9566).
+Source: OCI runtime-spec, config.md, Mounts; CRI v1, Mount; mount_namespaces(7).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from criollo.errors import Invalid, Unsupported
+from criollo.linux.mount import MountEntry
+from criollo.model.container import Mount, Propagation
+from criollo.model.pod import NamespaceMode
+from criollo.oci import runtime_spec
+from criollo.specgen import paths
+from criollo.specgen.request import ImageDefaults, PlannedMount, SourcePropagation, SpecRequest, is_mapped, mappings
+
+TTY_GROUP: Final = 5  # devpts files belong to it: devpts(5), gid=
+
+_SAFE: Final = ("nosuid", "noexec", "nodev")
+_POD_FILE: Final = ("bind", "ro", *_SAFE)
+_OPTIONS: Final = frozenset(_SAFE)
+_BELOW_PROC: Final = frozenset(  # what runc lets through as well: libcontainer/rootfs_linux.go, checkProcMount
+    "/proc/" + name
+    for name in (
+        "cpuinfo diskstats loadavg meminfo net/dev slabinfo stat swaps sys/crypto/fips_enabled sys/kernel/ns_last_pid uptime"
+    ).split()
+)
+_STRENGTH: Final = {"": 0, Propagation.HOST_TO_CONTAINER.value: 1, Propagation.BIDIRECTIONAL.value: 2}
+
+
+def mounts(request: SpecRequest) -> tuple[tuple[runtime_spec.Mount, ...], str]:
+    """All mounts, parents first, and the propagation the rootfs needs for them ("" for the runtime's default).
+
+    Raises:
+        Invalid: a destination, option or propagation that cannot be.
+        Unsupported: the runtime lacks recursive read-only or id-mapped mounts.
+    """
+    asked: dict[str, runtime_spec.Mount] = {}
+    rootfs_propagation = ""
+    for planned in request.mounts:
+        mount, propagation = _requested(planned, request)
+        if mount.destination in asked:
+            raise Invalid("mounts.container_path", mount.destination, "each destination once")
+        asked[mount.destination] = mount
+        rootfs_propagation = max(rootfs_propagation, propagation, key=_STRENGTH.__getitem__)
+    kept = [mount for mount in defaults(request) if not _is_covered(mount.destination, asked)]
+    ordered = sorted([*kept, *asked.values()], key=lambda mount: paths.depth(mount.destination))
+    return tuple(ordered), rootfs_propagation
+
+
+def defaults(request: SpecRequest) -> list[runtime_spec.Mount]:
+    """What every container has unless something else is asked for at its place."""
+    found = [*_kernel_mounts(request), *_pod_mounts(request)]
+    if request.defaults.read_only:
+        found += [_writable_tmpfs(path, mode) for path, mode in (("/run", "0755"), ("/tmp", "1777"), ("/var/tmp", "1777"))]  # noqa: S108
+    return found
+
+
+def host_source(mount: Mount, prefix: str) -> str:
+    """Where to look for a mount's source: its path below `bind_mount_prefix`.
+
+    Raises:
+        Invalid: no source, or not absolute.
+    """
+    if not mount.host_path:
+        raise Invalid("mounts.host_path", mount.host_path, f"a source for {mount.container_path}")
+    clean = paths.check_absolute(mount.host_path, "mounts.host_path")
+    return prefix.rstrip("/") + clean if prefix else clean
+
+
+def source_propagation(source: str, entries: Sequence[MountEntry]) -> SourcePropagation:
+    """How the mount that holds a real path takes part in propagation; `entries` as mountinfo lists them, latest last."""
+    holder = None
+    for entry in entries:
+        if paths.is_at_or_below(source, entry.target) and (holder is None or len(entry.target) >= len(holder.target)):
+            holder = entry
+    if holder is None:
+        return SourcePropagation.PRIVATE
+    if holder.is_shared:
+        return SourcePropagation.SHARED
+    return SourcePropagation.SLAVE if holder.is_slave else SourcePropagation.PRIVATE
+
+
+def check_absent(source: str, rejected: Iterable[str]) -> None:
+    """Whether a source that is not there may be made as a directory.
+
+    Raises:
+        Invalid: it is one of `absent_mount_sources_to_reject`.
+    """
+    if source in rejected:
+        raise Invalid(
+            "mounts.host_path",
+            source,
+            f"an existing path: cannot mount {source}: path does not exist and will cause issues as a directory",
+        )
+
+
+def image_volumes(image: ImageDefaults, asked: Sequence[Mount]) -> tuple[str, ...]:
+    """Where the image wants volumes and the request mounts nothing.
+
+    Raises:
+        Invalid: a volume that is not absolute, or on or below /proc, /sys or /dev.
+    """
+    wanted = [paths.check_outside_kernel(path, "image config Volumes") for path in image.volumes]
+    taken = {paths.check_absolute(mount.container_path, "mounts.container_path") for mount in asked}
+    return tuple(path for path in dict.fromkeys(wanted) if path != "/" and path not in taken)
+
+
+def _requested(planned: PlannedMount, request: SpecRequest) -> tuple[runtime_spec.Mount, str]:
+    mount, source = planned.mount, planned.source
+    destination = _destination(mount, source)
+    if not source.startswith("/"):
+        raise Unsupported(f"cannot mount {mount.image or mount.host_path} at {destination}: it has no place on this host")
+    paths.check_text(source, "mounts.host_path")
+    propagation = _propagation(planned, request.defaults.storage_root)
+    unknown = set(mount.options) - _OPTIONS
+    if unknown:
+        raise Invalid("mounts.options", sorted(unknown), f"only {', '.join(_SAFE)}")
+    if (mount.uid_mappings or mount.gid_mappings) and not request.defaults.supports_idmap:
+        raise Unsupported(
+            f"cannot mount {mount.host_path} at {destination}: idmap mounts specified but OCI runtime does not support them; "
+            "use a newer runtime"
+        )
+    access = _access(mount, propagation, request.defaults.supports_rro)
+    rootfs = "" if propagation is Propagation.PRIVATE else propagation.value
+    return runtime_spec.Mount(
+        destination=destination,
+        type="bind",
+        source=source,
+        options=("rbind", propagation.value, access, *(word for word in _SAFE if word in mount.options)),
+        uid_mappings=mappings(mount.uid_mappings),
+        gid_mappings=mappings(mount.gid_mappings),
+    ), rootfs
+
+
+def _destination(mount: Mount, source: str) -> str:
+    field = "mounts.container_path"
+    clean = paths.check_absolute(mount.container_path, field)
+    if clean == "/":
+        raise Invalid(field, mount.container_path, "a path below /, not the root itself")
+    if mount.image:
+        return paths.check_outside_kernel(clean, field)
+    if clean == "/proc" and source != "/proc":
+        raise Invalid(field, mount.container_path, "nothing but the host's /proc at /proc")
+    if clean.startswith("/proc/") and clean not in _BELOW_PROC:
+        raise Invalid(field, mount.container_path, f"below /proc only {', '.join(sorted(_BELOW_PROC))}")
+    return clean
+
+
+def _propagation(planned: PlannedMount, storage_root: str) -> Propagation:
+    """The propagation to use, checked against the source's.
+
+    A private copy of the storage root would keep the mounts of other containers busy: it follows the host instead.
+    """
+    asked, mount = planned.mount.propagation, planned.mount
+    if asked is Propagation.BIDIRECTIONAL and planned.propagation is not SourcePropagation.SHARED:
+        raise Invalid("mounts.propagation", mount.host_path, "a source on a shared mount; on the host: mount --make-shared")
+    if asked is Propagation.HOST_TO_CONTAINER and planned.propagation is SourcePropagation.PRIVATE:
+        raise Invalid(
+            "mounts.propagation", mount.host_path, "a source on a shared or slave mount; on the host: mount --make-shared"
+        )
+    holds_storage = bool(storage_root) and paths.is_at_or_below(storage_root, planned.source)
+    if asked is Propagation.PRIVATE and holds_storage and not mount.recursive_read_only and not mount.image:
+        return Propagation.HOST_TO_CONTAINER
+    return asked
+
+
+def _access(mount: Mount, propagation: Propagation, supports_rro: bool) -> str:
+    if mount.image:
+        if not mount.readonly:
+            raise Invalid("mounts.readonly", False, f"true: the image volume at {mount.container_path} cannot be written")
+        return "ro"
+    if not mount.recursive_read_only:
+        return "ro" if mount.readonly else "rw"
+    field = "mounts.recursive_read_only"
+    if not mount.readonly:
+        raise Invalid(field, mount.host_path, "readonly too: recursive read-only mount conflicts with read-write mount")
+    if propagation is not Propagation.PRIVATE:
+        raise Invalid(field, mount.host_path, "no propagation: recursive read-only mount requires private propagation")
+    if not supports_rro:
+        raise Unsupported(
+            f"recursive read-only mount support is not available for hostPath {mount.host_path}: "
+            "it needs kernel 5.12 and a runtime that knows rro"
+        )
+    return "rro"
+
+
+def _kernel_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
+    """Filesystems of a namespace the pod does not own cannot be mounted anew from a user namespace; they are bound."""
+    namespaces = request.pod.config.security.namespaces
+    in_user_ns = request.has_user_namespace
+    writable = "rw" if request.privileged else "ro"
+    host_pids = request.config.security.namespaces.pid is NamespaceMode.NODE
+    host_ipc = namespaces.ipc is NamespaceMode.NODE
+    host_network = namespaces.network is NamespaceMode.NODE
+    tty = (f"gid={TTY_GROUP}",) if is_mapped(request.pod.gids, TTY_GROUP) else ()
+    found = [
+        _bound("/proc", "rw") if in_user_ns and host_pids else _fresh("/proc", "proc", "proc", *_SAFE),
+        _fresh("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _bound("/sys", writable) if in_user_ns and host_network else _fresh("/sys", "sysfs", "sysfs", *_SAFE, writable),
+        _fresh("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty),
+        _bound("/dev/mqueue", "rw") if in_user_ns and host_ipc else _fresh("/dev/mqueue", "mqueue", "mqueue", *_SAFE),
+    ]
+    if not (in_user_ns and host_network):  # bound with /sys otherwise
+        found.append(_fresh("/sys/fs/cgroup", "cgroup", "cgroup", *_SAFE, "relatime", writable))
+    return found
+
+
+def _pod_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
+    pod = request.pod
+    found = []
+    if pod.shm:
+        found.append(runtime_spec.Mount(destination="/dev/shm", type="bind", source=pod.shm, options=("bind", "rw")))  # noqa: S108
+    for destination, source in (
+        ("/etc/resolv.conf", pod.resolv_conf),
+        ("/etc/hostname", pod.hostname_file),
+        ("/etc/hosts", pod.hosts),
+        ("/run/.containerenv", pod.container_env),
+    ):
+        if source:
+            found.append(runtime_spec.Mount(destination=destination, type="bind", source=source, options=_POD_FILE))
+    return found
+
+
+def _fresh(destination: str, kind: str, source: str, *options: str) -> runtime_spec.Mount:
+    return runtime_spec.Mount(destination=destination, type=kind, source=source, options=options)
+
+
+def _bound(path: str, access: str) -> runtime_spec.Mount:
+    return runtime_spec.Mount(destination=path, type="bind", source=path, options=("rbind", "rprivate", *_SAFE, access))
+
+
+def _writable_tmpfs(path: str, mode: str) -> runtime_spec.Mount:
+    """`tmpcopyup` is an extension of runc and crun: the image's content is copied in."""
+    return _fresh(path, "tmpfs", "tmpfs", "rw", *_SAFE, "tmpcopyup", f"mode={mode}")
+
+
+def _is_covered(path: str, asked: Iterable[str]) -> bool:
+    return any(paths.is_at_or_below(path, top) for top in asked)

@@ -1,0 +1,101 @@
+"""Which annotations reach a spec."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from specgen_requests import config, pod, request
+
+from criollo.errors import Invalid
+from criollo.specgen.annotations import annotations, permitted
+from criollo.specgen.request import Defaults
+
+
+def test_container_wins_over_pod_and_pod_over_defaults() -> None:
+    made = annotations(
+        request(
+            pod=pod(annotations={"a": "pod", "b": "pod"}),
+            config=config(annotations={"a": "container"}),
+            defaults=Defaults(annotations={"a": "default", "b": "default", "c": "default"}),
+        )
+    )
+    assert (made["a"], made["b"], made["c"]) == ("container", "pod", "default")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["org.systemd.property.Description", "run.oci.handler", "run.oci.keep_original_groups", "krun.cpus",
+     "io.kubernetes.cri-o.TTY",
+     "io.kubernetes.cri.container-type", "io.container.manager", "io.katacontainers.config.hypervisor.path",
+     "unified-cgroup.crio.io", "unified-cgroup.crio.io/ctr", "cdi.k8s.io/x", "module.wasm.image/variant",
+     "io.containers.trace-syscall", "a\n.crio.io", "umask.crio.io/a\nb"],
+)  # fmt: skip
+def test_control_words_do_not_come_from_a_pod(key: str) -> None:
+    hostile = {key: "value-of-the-pod", "plain": "x"}
+    made = annotations(request(pod=pod(annotations=hostile), config=config(annotations=hostile)))
+    assert made["plain"] == "x"
+    assert key.startswith("a\n") or "value-of-the-pod" not in made.values()
+
+
+def test_no_list_opens_what_is_ours() -> None:
+    asked = {"org.systemd.property.After": "x", "io.kubernetes.cri-o.TTY": "x", "run.oci.hooks.stdout": "x"}
+    assert permitted(asked, tuple(asked)) == {}
+
+
+def test_allowed_names_cover_variants_after_a_slash_only() -> None:
+    asked = {
+        "unified-cgroup.crio.io": "1",
+        "unified-cgroup.crio.io/web": "2",
+        "unified-cgroup.crio.iox": "3",
+        "x.unified-cgroup.crio.io": "4",
+    }
+    assert permitted(asked, ["unified-cgroup.crio.io"]) == {
+        "unified-cgroup.crio.io": "1",
+        "unified-cgroup.crio.io/web": "2",
+        "unified-cgroup.crio.iox": "3",  # nobody's control word
+    }
+    assert permitted({"run.oci.handler": "wasm"}, ["run.oci.handler"]) == {"run.oci.handler": "wasm"}
+    assert permitted({"module.wasm.image/variant": "compat"}, ["module.wasm.image/"]) == {"module.wasm.image/variant": "compat"}
+
+
+@pytest.mark.parametrize("value", ["a b", "a,b", "a\n", "a\0"])
+def test_allowed_hypervisor_value_cannot_carry_another_argument(value: str) -> None:
+    key = "io.katacontainers.config.hypervisor.kernel_params"
+    assert permitted({key: "quiet"}, [key]) == {key: "quiet"}
+    with pytest.raises(Invalid):
+        permitted({key: value}, [key])
+
+
+@pytest.mark.parametrize("grace", ["1 u'x'", "-1", "١", "", "1\n", "9" * 11])
+def test_grace_is_digits_or_nothing(grace: str) -> None:
+    asked = pod(annotations={"io.kubernetes.pod.terminationGracePeriod": grace})
+    assert "org.systemd.property.TimeoutStopUSec" not in annotations(
+        request(pod=asked, defaults=Defaults(systemd_cgroups=True))
+    )
+
+
+def test_grace_becomes_the_stop_timeout_of_the_scope() -> None:
+    asked = pod(annotations={"io.kubernetes.pod.terminationGracePeriod": "88"})
+    made = annotations(request(pod=asked, defaults=Defaults(systemd_cgroups=True)))
+    assert made["org.systemd.property.TimeoutStopUSec"] == "uint64 88000000"
+    assert "org.systemd.property.TimeoutStopUSec" not in annotations(request(pod=asked))
+
+
+def test_infra_container_says_it_is_the_sandbox() -> None:
+    assert annotations(request(is_infra=True))["io.kubernetes.cri.container-type"] == "sandbox"
+    assert annotations(request())["io.kubernetes.cri.container-type"] == "container"
+
+
+def test_configured_annotations_are_left_as_they_are() -> None:
+    configured = {"a": "default"}
+    annotations(request(defaults=Defaults(annotations=configured), config=config(annotations={"a": "x"})))
+    assert configured == {"a": "default"}
+
+
+@given(st.dictionaries(st.text(max_size=30), st.text(max_size=10), max_size=4))
+def test_nothing_of_ours_ever_passes(asked: dict[str, str]) -> None:
+    prefixed = {
+        prefix + key: value
+        for key, value in asked.items()
+        for prefix in ("org.systemd.property.", "krun.", "io.kubernetes.cri-o.")
+    }
+    assert permitted(prefixed, tuple(prefixed)) == {}

@@ -1,0 +1,204 @@
+"""Namespaces, devices, masks and cgroup values."""
+
+import json
+from typing import Any
+
+import pytest
+from specgen_requests import HOST, WEAK_HOST, config, pod, request, security
+
+from criollo.errors import Invalid, WrongState
+from criollo.model.container import Device
+from criollo.model.pod import HugepageLimit, IdMapping, NamespaceMode, Namespaces, Resources
+from criollo.oci import runtime_spec
+from criollo.specgen import linux, resources
+from criollo.specgen.host import HostFacts
+from criollo.specgen.request import Defaults, DeviceNode
+
+NODE, POD, TARGET = NamespaceMode.NODE, NamespaceMode.POD, NamespaceMode.TARGET
+MAPPED = (IdMapping(host_id=100000, container_id=0, length=65536),)
+FUSE = DeviceNode(path="/dev/fuse", host_path="/dev/fuse", type="c", major=10, minor=229, mode=0o666)
+KMSG = DeviceNode(path="/dev/kmsg", host_path="/dev/kmsg", type="c", major=1, minor=11)
+
+
+def spaces(host: HostFacts = HOST, **fields: Any) -> dict[str, str]:
+    return {entry.type: entry.path for entry in linux.namespaces(request(**fields), host)}
+
+
+def test_container_joins_its_pod() -> None:
+    expected = {"mount": "", "network": "/run/netns/n", "ipc": "/run/ipcns/i", "uts": "/run/utsns/u", "pid": "", "cgroup": ""}
+    assert spaces() == expected
+
+
+def test_cgroup_namespace_is_private_on_v2_except_for_privileged() -> None:
+    assert "cgroup" not in spaces(WEAK_HOST)
+    assert "cgroup" not in spaces(config=config(security=security(privileged=True)))
+
+
+def test_host_namespaces_are_absent() -> None:
+    host = Namespaces(network=NODE, pid=NODE, ipc=NODE)
+    found = spaces(pod=pod(host, network_ns="", ipc_ns="", uts_ns=""), config=config(security=security(namespaces=host)))
+    assert set(found) == {"mount", "cgroup"}
+
+
+def test_container_cannot_leave_the_pods_network_or_ipc() -> None:
+    asked = Namespaces(network=NODE, pid=NamespaceMode.CONTAINER, ipc=NODE)
+    found = spaces(config=config(security=security(namespaces=asked)))
+    assert (found["network"], found["ipc"]) == ("/run/netns/n", "/run/ipcns/i")
+
+
+@pytest.mark.parametrize(
+    ("mode", "where"), [(POD, {"pod": pod(pid_ns="/proc/7/ns/pid")}), (TARGET, {"target_pid_ns": "/proc/7/ns/pid"})]
+)
+def test_shared_pid_namespace_is_joined(mode: NamespaceMode, where: dict[str, Any]) -> None:
+    asked = config(security=security(namespaces=Namespaces(pid=mode)))
+    assert spaces(config=asked, **where)["pid"] == "/proc/7/ns/pid"
+    with pytest.raises(WrongState, match="pid namespace"):
+        spaces(config=asked)
+
+
+def test_user_namespace_is_joined_and_mapped() -> None:
+    built = linux.linux(request(pod=pod(user_ns="/run/userns/x", uids=MAPPED, gids=MAPPED)), HOST, "")
+    assert runtime_spec.Namespace(type="user", path="/run/userns/x") in built.namespaces
+    assert built.uid_mappings == (runtime_spec.IdMapping(container_id=0, host_id=100000, size=65536),)
+
+
+def test_devices_begin_with_deny_all_and_last_of_a_path_wins() -> None:
+    other = DeviceNode(path="/dev/fuse", host_path="/dev/kmsg", type="c", major=1, minor=11, permissions="r")
+    nodes, rules = linux.devices(request(devices=(FUSE, other)))
+    assert rules[0] == runtime_spec.DeviceRule(allow=False, access="rwm")
+    assert [(node.path, node.major) for node in nodes] == [("/dev/fuse", 1)]
+    assert rules[1:] == (runtime_spec.DeviceRule(allow=True, type="c", major=1, minor=11, access="r"),)
+
+
+def test_privileged_has_host_devices_unless_configured_otherwise() -> None:
+    asked = {"config": config(security=security(privileged=True)), "host_devices": (KMSG,), "devices": (FUSE,)}
+    nodes, rules = linux.devices(request(**asked))
+    assert [node.path for node in nodes] == ["/dev/kmsg", "/dev/fuse"]
+    assert rules == (runtime_spec.DeviceRule(allow=True, access="rwm"),)
+    nodes, rules = linux.devices(request(**asked, defaults=Defaults(privileged_without_host_devices=True)))
+    assert [node.path for node in nodes] == ["/dev/fuse"]
+    assert not rules[0].allow
+
+
+def test_device_over_a_host_device_is_refused_in_a_privileged_container() -> None:
+    hidden = DeviceNode(path="/dev/kmsg", host_path="/dev/null", type="c", major=1, minor=3)
+    asked = {"config": config(security=security(privileged=True)), "host_devices": (KMSG,)}
+    with pytest.raises(Invalid, match="privileged"):
+        linux.devices(request(devices=(hidden,), **asked))
+    linux.devices(request(devices=(KMSG,), **asked))
+
+
+@pytest.mark.parametrize(
+    "change", [{"type": "p"}, {"path": "relative"}, {"path": "/proc/x"}, {"permissions": "rwx"}, {"permissions": "rr"}]
+)
+def test_malformed_devices_are_refused(change: dict[str, str]) -> None:
+    fields = {field: getattr(FUSE, field) for field in FUSE.__struct_fields__}
+    with pytest.raises(Invalid):
+        linux.devices(request(devices=(DeviceNode(**{**fields, **change}),)))
+
+
+def test_directory_of_devices_keeps_its_shape_elsewhere() -> None:
+    found = [
+        DeviceNode(path="", host_path=f"/dev/snd/{name}", type="c", major=116, minor=n)
+        for n, name in enumerate(("seq", "by/x"))
+    ]
+    placed = linux.placed(Device(container_path="/dev/sound", host_path="/dev/snd/", permissions="rw"), found)
+    assert [(node.path, node.permissions) for node in placed] == [("/dev/sound/seq", "rw"), ("/dev/sound/by/x", "rw")]
+    with pytest.raises(Invalid):
+        linux.placed(Device(container_path="/dev/x", host_path="/dev/none"), [])
+    with pytest.raises(Invalid):
+        linux.placed(Device(container_path="/dev/x", host_path="/dev/sn"), found)
+
+
+def test_masks_are_the_requests_plus_ours_or_none() -> None:
+    asked = security(masked_paths=("/proc/kcore", "/opt/x"), readonly_paths=("/proc/sys",))
+    built = linux.linux(request(config=config(security=asked)), HOST, "")
+    assert set(built.masked_paths) == {*linux.MASKED, "/opt/x", *HOST.thermal_paths}
+    assert built.readonly_paths == ("/proc/sys",)
+    assert linux.linux(request(), HOST, "").masked_paths == ()
+    privileged = security(masked_paths=("/proc/kcore",), readonly_paths=("/proc/sys",), privileged=True)
+    open_built = linux.linux(request(config=config(security=privileged)), HOST, "")
+    assert (open_built.masked_paths, open_built.readonly_paths) == ((), ())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+     "/sys/devices/virtual/powercap", "/proc/acpi", "/proc/asound", "/proc/latency_stats", "/proc/timer_stats"],
+)  # fmt: skip
+def test_places_that_leak_stay_on_the_list(path: str) -> None:
+    assert path in linux.MASKED
+
+
+def test_limits_are_given_only_where_asked() -> None:
+    assert resources.limits(Resources(), host=HOST) == runtime_spec.Resources()
+    got = resources.limits(Resources(cpu_quota_us=-1, cpuset_cpus="0-1,3"), host=HOST)
+    assert got.cpu == runtime_spec.Cpu(quota=-1, cpus="0-1,3")
+    assert got.memory is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "swap", "host", "expected"),
+    [
+        (64, 0, HOST, runtime_spec.Memory(limit=64, swap=64)),
+        (64, 80, HOST, runtime_spec.Memory(limit=64, swap=80)),
+        (64, -1, HOST, runtime_spec.Memory(limit=64, swap=-1)),
+        (64, 80, WEAK_HOST, runtime_spec.Memory(limit=64)),
+        (0, 80, HOST, None),
+        (-1, 0, HOST, runtime_spec.Memory(limit=-1, swap=-1)),
+    ],
+)
+def test_swap_follows_the_limit_and_the_host(limit: int, swap: int, host: HostFacts, expected: object) -> None:
+    assert resources.limits(Resources(memory_limit_bytes=limit, memory_swap_limit_bytes=swap), host=host).memory == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"memory_limit_bytes": 64, "memory_swap_limit_bytes": 63}, "cannot be lower than memory limit"),
+        ({"memory_limit_bytes": 64, "memory_swap_limit_bytes": -2}, "swap"),
+        ({"memory_limit_bytes": -2}, "memory_limit"),
+        ({"memory_limit_bytes": 9}, "too low"),
+        ({"cpu_shares": -1}, "cpu_shares"),
+        ({"cpu_quota_us": -2}, "cpu_quota"),
+        ({"cpu_period_us": 1 << 63}, "cpu_period"),
+        ({"cpuset_cpus": "0-"}, "cpuset_cpus"),
+        ({"cpuset_mems": "0\n1"}, "cpuset_mems"),
+        ({"hugepage_limits": (HugepageLimit(page_size="3MB", limit_bytes=1),)}, "2MB, 1GB"),
+        ({"hugepage_limits": (HugepageLimit(page_size="2MB", limit_bytes=-1),)}, "bytes"),
+        ({"unified": {"../x": "1"}}, "memory.high"),
+        ({"unified": {"cgroup.procs": "1"}}, "memory.high"),
+        ({"unified": {"memory.high": "1\0"}}, "NUL"),
+    ],
+)
+def test_bad_limits_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        resources.limits(Resources(**fields), host=HOST, min_memory_bytes=10)
+
+
+def test_hugepages_are_those_of_the_host() -> None:
+    asked = Resources(
+        hugepage_limits=(HugepageLimit(page_size="2MB", limit_bytes=0), HugepageLimit(page_size="64KB", limit_bytes=0))
+    )
+    assert resources.limits(asked, host=HOST).hugepage_limits == (runtime_spec.HugepageLimit(page_size="2MB", limit=0),)
+    assert resources.limits(asked, host=WEAK_HOST).hugepage_limits == ()
+
+
+def test_unified_needs_v2() -> None:
+    asked = Resources(unified={"memory.high": "10M"})
+    assert resources.limits(asked, host=HOST).unified == {"memory.high": "10M"}
+    with pytest.raises(Invalid, match="cgroup v1"):
+        resources.limits(asked, host=WEAK_HOST)
+
+
+def test_pids_limit_is_written_only_above_zero() -> None:
+    assert resources.pids(7, HOST) == runtime_spec.Pids(limit=7)
+    assert resources.pids(0, HOST) is resources.pids(-1, HOST) is None
+
+
+def test_update_is_json_with_only_what_changes() -> None:
+    asked = Resources(cpu_shares=512, memory_limit_bytes=1 << 26)
+    assert json.loads(resources.resources_update(asked, host=HOST)) == {
+        "memory": {"limit": 1 << 26, "swap": 1 << 26},
+        "cpu": {"shares": 512},
+    }
