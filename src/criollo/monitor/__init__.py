@@ -1,0 +1,1 @@
+"""Conmon: the process that outlives the daemon and watches one container."""

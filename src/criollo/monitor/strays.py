@@ -1,0 +1,42 @@
+"""Monitors that nobody knows: a daemon killed between spawning conmon and writing its pid leaves one behind."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from criollo.linux import proctree
+
+
+def find_strays(exits_dir: Path, known: Collection[int]) -> list[tuple[int, str]]:
+    """(pid, container id) of every conmon that writes into `exits_dir` and is not in `known` (blocking)."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdecimal() or int(entry) in known:
+            continue
+        words = _command_line(int(entry))
+        if _after(words, "--exit-dir") == str(exits_dir) and (container_id := _after(words, "--cid")):
+            found.append((int(entry), container_id))
+    return found
+
+
+def kill_strays(exits_dir: Path, known: Collection[int]) -> list[str]:
+    """End them with the runtime each may still be running; returns their container ids (blocking)."""
+    strays = find_strays(exits_dir, known)
+    for pid, _ in strays:
+        proctree.kill_tree(pid)
+    return [container_id for _, container_id in strays]
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(1 << 16).decode("utf-8", "replace").split("\0")
+    except OSError:
+        return []
+
+
+def _after(words: list[str], option: str) -> str:
+    try:
+        return words[words.index(option) + 1]
+    except (ValueError, IndexError):
+        return ""

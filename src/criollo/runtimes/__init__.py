@@ -1,0 +1,1 @@
+"""Drive a runtime handler."""

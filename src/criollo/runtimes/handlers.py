@@ -1,0 +1,76 @@
+"""Handler name → runtime, with what each said of itself at start."""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from criollo.errors import CriolloError, NotFound, Unavailable
+from criollo.runtimes.base import Probe, Runtime
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Handlers:
+    """The handlers that work on this node. Made by `open_handlers`."""
+
+    def __init__(self, runtimes: Mapping[str, Runtime], default: str, probes: Mapping[str, Probe]) -> None:
+        self._runtimes, self.default, self.probes = dict(runtimes), default, dict(probes)
+
+    def get(self, name: str) -> Runtime:
+        """The runtime of a handler; the empty name is the default's.
+
+        Raises:
+            NotFound: no such handler.
+        """
+        try:
+            return self._runtimes[name or self.default]
+        except KeyError:
+            raise NotFound("runtime handler", name, f"this node has {', '.join(sorted(self._runtimes))}") from None
+
+    def names(self) -> list[str]:
+        return sorted(self._runtimes)
+
+
+async def open_handlers(candidates: Mapping[str, Runtime], default: str) -> Handlers:
+    """Ask every candidate's program for its version at once; one that does not work is dropped with a warning.
+
+    Raises:
+        NotFound: the default handler is not among the candidates.
+        Unavailable: the default handler's program does not work.
+    """
+    if default not in candidates:
+        raise NotFound("default runtime handler", default, f"the configuration has {', '.join(sorted(candidates)) or 'none'}")
+    found: dict[str, Probe] = {}
+
+    async def probe(name: str, runtime: Runtime) -> None:
+        try:
+            found[name] = await runtime.probe()
+        except CriolloError as error:
+            if name == default:
+                raise Unavailable(f"default runtime handler {name} does not work: {error}") from error
+            log.warning("runtime handler dropped: its program does not work", handler=name, error=error)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, runtime in candidates.items():
+                group.create_task(probe(name, runtime))
+    except* Unavailable as broken:
+        raise broken.exceptions[0] from None
+    for name, answer in found.items():
+        if answer.warning:
+            log.warning("runtime has published holes", handler=name, advice=answer.warning)
+    return Handlers({name: candidates[name] for name in candidates if name in found}, default, found)
+
+
+def find_program(path: str, name: str) -> Path:
+    """A handler's program: its configured path, else the handler's name looked up in PATH.
+
+    Raises:
+        NotFound: there is no such program.
+    """
+    found = shutil.which(path or name)
+    if found is None:
+        raise NotFound("program of runtime handler", name, f"{path or name} is no program; set runtime_path")
+    return Path(found).absolute()

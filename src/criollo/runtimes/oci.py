@@ -1,0 +1,246 @@
+"""Runtimes with a command line: crun, runc and their like, through a monitor.
+
+    create          conmon ▶ runtime create         start, delete, state, update     runtime <verb>
+    kill            pidfd_send_signal where the container's first process is a process of this kernel and ours to name;
+                    else `runtime kill` (gVisor's pid is the sandbox, not the workload)
+    exec_sync       runtime exec, see `execsync`    wait_exit                        see `monitor.exits`
+
+Every call of the program has a limit; one that passes it is killed with its children. A runtime's words reach the
+caller as the message only, without timestamps and levels.
+Source: OCI runtime-spec 1.0; crun(1), runc(8).
+"""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from criollo.aio import process, threads
+from criollo.aio.cleanup import cleanup
+from criollo.errors import CriolloError, HostFailed, ToolFailed
+from criollo.linux import procfs
+from criollo.linux.cgroup import Driver, Hierarchies, container_cgroup
+from criollo.monitor.conmon import Conmon, Created, Launch
+from criollo.monitor.exits import Exit, Watched, wait_exit
+from criollo.runtimes import execsync
+from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
+from criollo.wire.conmon import Garbled
+from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_features, parse_state, parse_version, readable
+
+_NATIVE: Final = frozenset({"crun", "runc", "youki"})  # their pid is the workload's first process
+_PROBE_LIMIT_S: Final = 10.0
+_MONITOR: Final = "crio-conmon"
+
+
+class Handler(msgspec.Struct, frozen=True, kw_only=True):
+    """A runtime handler. `root` is the runtime's own state directory (on a tmpfs); `monitor_cgroup` is "" (where the
+    daemon sits), "pod", or a cgroup path."""
+
+    name: str
+    path: Path
+    root: Path
+    driver: Driver = Driver.CGROUPFS
+    monitor_cgroup: str = ""
+    monitor_env: Mapping[str, str] = {}
+    create_limit_s: float = 240.0
+    verb_limit_s: float = 60.0
+
+
+class OciRuntime:
+    """A handler whose program is an OCI runtime. `probe` first: it decides how `kill` works."""
+
+    def __init__(self, handler: Handler, conmon: Conmon, hierarchies: Hierarchies) -> None:
+        self._handler, self._conmon, self._hierarchies = handler, conmon, hierarchies
+        self._command = [str(handler.path), f"--root={handler.root}"]
+        self._is_native = False
+
+    @property
+    def name(self) -> str:
+        return self._handler.name
+
+    async def probe(self) -> Probe:
+        """Version and features of the program; one without `features` has none.
+
+        Raises:
+            ToolFailed, TimedOut, HostFailed: it cannot be run or fails at `--version`.
+        """
+        argv = [str(self._handler.path), "--version"]
+        said = await process.run(argv, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
+        version = parse_version(said.stdout)
+        self._is_native = version.name in _NATIVE
+        return Probe(version, await self._features(version), known_bad(version))
+
+    async def create(self, request: CreateRequest) -> Created:
+        """Create a container from its bundle, with a monitor.
+
+        Raises:
+            ToolFailed: the runtime refused; the message is its own.
+            TimedOut: no answer within the handler's create limit.
+        """
+        launch = Launch(
+            container_id=request.container_id,
+            name=request.name,
+            bundle=request.bundle,
+            runtime=self._command,
+            log_path=request.log_path,
+            tty=request.tty,
+            stdin=request.stdin,
+            stdin_once=request.stdin_once,
+            systemd_cgroup=self._handler.driver is Driver.SYSTEMD,
+            cgroup=self._monitor_place(request.cgroup_parent, request.container_id),
+            env=self._handler.monitor_env,
+            timeout_s=self._handler.create_limit_s,
+        )
+        try:
+            return await self._conmon.create(launch, self._hierarchies)
+        except BaseException:
+            undo = self.delete(request.container_id, cgroup_parent=request.cgroup_parent, force=True)
+            await cleanup(
+                undo, limit_s=2 * self._handler.verb_limit_s, what=f"remove half-made container {request.container_id}"
+            )
+            raise
+
+    async def start(self, container_id: str) -> None:
+        """Let the created container run its process.
+
+        Raises:
+            ToolFailed: its command does not exist or cannot be executed, or a hook failed.
+        """
+        await self._verb(container_id, "start", container_id)
+
+    async def kill(self, watched: Watched, number: int) -> bool:
+        """Send a signal to the first process; False when it is gone. The start time guards against another's pid.
+
+        Raises:
+            ToolFailed: the runtime could not deliver it (only where the runtime must do it).
+        """
+        if not self._is_native:
+            return await self._kill_by_runtime(watched, number)
+        pidfd = procfs.open_pidfd(watched.pid, watched.pid_started)
+        if pidfd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(pidfd)
+        return True
+
+    async def kill_all(self, watched: Watched) -> None:
+        """SIGKILL all processes in the container's cgroup, and its first one.
+
+        Raises:
+            HostFailed: some are still there after five seconds.
+        """
+        await self.kill(watched, signal.SIGKILL)
+        if watched.cgroup and not await threads.files(self._hierarchies.kill, watched.cgroup):
+            raise HostFailed(f"cannot kill all processes of container {watched.container_id}: some are stuck in the kernel")
+
+    async def delete(self, container_id: str, *, cgroup_parent: str, force: bool = False) -> None:
+        """Remove the runtime's state, the cgroups, exit file and attach link. Absence is success.
+
+        With `force` a container that is not stopped is killed: for one that nobody waits for, as its exit is forgotten.
+        The plain verb is tried first anyway, because a forced one may wait (runc: 0.1 s) for a death long past.
+
+        Raises:
+            ToolFailed, TimedOut: the runtime cannot delete it; what it left in cgroups is removed all the same.
+        """
+        try:
+            await self._delete(container_id, force=force)
+        except CriolloError:
+            if force:
+                await threads.files(self._remove_places, container_id, cgroup_parent)
+            raise
+        await threads.files(self._remove_places, container_id, cgroup_parent)
+
+    async def state(self, container_id: str) -> State | None:
+        """The runtime's view of a container; None when it knows none of this id.
+
+        Raises:
+            ToolFailed: the verb failed otherwise, or its answer is no state.
+        """
+        what = f"ask for the state of container {container_id}"
+        argv = [*self._command, "state", container_id]
+        said = await process.run(argv, what=what, timeout_s=self._handler.verb_limit_s, check=False)
+        if said.status != 0:
+            if is_gone(message := readable(said.stderr)):
+                return None
+            raise ToolFailed(what, argv, said.status, message)
+        try:
+            return parse_state(said.stdout, container_id)
+        except Garbled as error:
+            raise ToolFailed(what, argv, said.status, str(error)) from None
+
+    async def update(self, container_id: str, resources: bytes) -> None:
+        """Apply new limits (`linux.resources` as JSON).
+
+        Raises:
+            ToolFailed: the kernel or the runtime refused, for instance a memory limit below what is in use.
+        """
+        await self._verb(container_id, "update", "--resources", "-", container_id, stdin=resources)
+
+    async def exec_sync(self, request: ExecRequest) -> ExecResult:
+        """Run a command to its end; see `execsync.exec_sync`."""
+        return await execsync.exec_sync(self._command, request)
+
+    async def wait_exit(self, watched: Watched) -> Exit:
+        """Return when the container has ended; see `monitor.exits.wait_exit`."""
+        return await wait_exit(watched, self._conmon.exits_dir, self._hierarchies)
+
+    def cgroup(self, cgroup_parent: str, container_id: str) -> str:
+        """The container's cgroup path below the hierarchies."""
+        return container_cgroup(self._handler.driver, cgroup_parent, container_id).path
+
+    async def _features(self, version: Version) -> Mapping[str, object]:
+        argv = [str(self._handler.path), "features"]
+        said = await process.run(argv, what=f"ask {version.name} for its features", timeout_s=_PROBE_LIMIT_S, check=False)
+        if said.status != 0:
+            return {}
+        try:
+            return parse_features(said.stdout)
+        except Garbled:
+            return {}
+
+    async def _verb(self, container_id: str, *words: str, stdin: bytes = b"") -> None:
+        what = f"cannot {words[0]} container {container_id}"
+        argv = [*self._command, *words]
+        said = await process.run(argv, what=what, timeout_s=self._handler.verb_limit_s, stdin=stdin, check=False)
+        if said.status != 0:
+            raise ToolFailed(what, argv, said.status, readable(said.stderr) or readable(said.stdout))
+
+    async def _delete(self, container_id: str, *, force: bool) -> None:
+        try:
+            await self._verb(container_id, "delete", container_id)
+        except ToolFailed as error:
+            if is_gone(error.stderr_tail):
+                return
+            if not force:
+                raise
+            await self._verb(container_id, "delete", "--force", container_id)
+
+    async def _kill_by_runtime(self, watched: Watched, number: int) -> bool:
+        try:
+            await self._verb(watched.container_id, "kill", watched.container_id, str(number))
+        except ToolFailed:
+            if procfs.is_alive(watched.pid, watched.pid_started):
+                raise
+            return False
+        return True
+
+    def _monitor_place(self, cgroup_parent: str, container_id: str) -> str:
+        where = self._handler.monitor_cgroup
+        if not where or self._handler.driver is Driver.SYSTEMD:
+            return ""
+        return container_cgroup(Driver.CGROUPFS, cgroup_parent if where == "pod" else where, container_id, prefix=_MONITOR).path
+
+    def _remove_places(self, container_id: str, cgroup_parent: str) -> None:
+        """Container's and monitor's cgroups, as far as the runtime left them; what conmon left (blocking)."""
+        for path in (self.cgroup(cgroup_parent, container_id), self._monitor_place(cgroup_parent, container_id)):
+            if path and self._hierarchies.exists(path):
+                self._hierarchies.kill(path)
+                self._hierarchies.remove(path)
+        self._conmon.forget(container_id)

@@ -1,0 +1,1 @@
+"""Protocols as bytes and events: state machines without sockets."""

@@ -1,0 +1,149 @@
+"""What OCI runtimes print: errors, `--version`, `features`, `state`. Pure; nothing here trusts its input.
+
+Errors come as plain text (crun), as logfmt (`time="…" level=error msg="…"`, runc) or as JSON lines (either, with
+`--log-format json`). A person should read only the message.
+Source: OCI runtime-spec, State and Features; crun and runc output as of crun 1.8-1.28, runc 1.1-1.4.
+"""
+
+import re
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from criollo.wire.conmon import MAX_PID, Garbled
+
+MAX_STATE: Final = 1 << 20
+MAX_FEATURES: Final = 1 << 20
+_LOGFMT: Final = re.compile(r'\blevel=(\w+) msg=("(?:[^"\\]|\\.)*"|\S+)')
+_VERSION: Final = re.compile(r"^(\S+) version v?([0-9]{1,6})\.([0-9]{1,6})(?:\.([0-9]{1,6}))?\S*$", re.MULTILINE)
+_GONE: Final = re.compile(
+    r"does not exist|/status`?: No such file or directory|cannot open directory '.*': No such file or directory"
+)
+_BAD_LEVELS: Final = frozenset({"error", "fatal", "panic"})
+# Last fixes of published holes: below these a container may reach the host (docs/threat-model.md, R14).
+FIXED: Final[dict[str, tuple[tuple[int, ...], ...]]] = {"crun": ((1, 28),), "runc": ((1, 3, 6), (1, 4, 3))}
+
+
+class Status(StrEnum):
+    """OCI runtime-spec, State; runc and crun add `paused`."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+
+
+class State(NamedTuple):
+    status: Status
+    pid: int  # 0 when there is no process
+
+
+class Version(NamedTuple):
+    """`name` is what the program calls itself; `runsc version release-20240729.0` and others have no numbers: ()."""
+
+    name: str
+    numbers: tuple[int, ...]
+    text: str
+
+
+class _Line(msgspec.Struct):
+    msg: str = ""
+    level: str = ""
+
+
+class _State(msgspec.Struct):
+    id: str
+    status: Status
+    pid: int = 0
+
+
+def readable(output: bytes | str) -> str:
+    """The message in a runtime's error output: the last error it logged, else what it wrote."""
+    text = output.decode("utf-8", "replace") if isinstance(output, bytes) else output
+    found = ""
+    plain = []
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        level, message = _logged(line)
+        if not level:
+            plain.append(line)
+        elif level in _BAD_LEVELS and message:
+            found = message
+    return found or "\n".join(plain)
+
+
+def is_gone(message: str) -> bool:
+    """Whether a runtime's error says that it knows no such container."""
+    return _GONE.search(message) is not None
+
+
+def parse_state(output: bytes, container_id: str) -> State:
+    """The answer to `state`.
+
+    Raises:
+        Garbled: too long, no JSON, another container's, an unknown status, an impossible pid.
+    """
+    if len(output) > MAX_STATE:
+        raise Garbled(f"state longer than {MAX_STATE} bytes")
+    try:
+        state = msgspec.json.decode(output, type=_State)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Garbled(f"no state: {error}") from None
+    if state.id != container_id:
+        raise Garbled(f"state of another container: {state.id[:80]!r}")
+    if state.pid and not 2 <= state.pid <= MAX_PID:
+        raise Garbled(f"state with pid {state.pid}")
+    return State(state.status, state.pid)
+
+
+def parse_version(output: bytes) -> Version:
+    """The answer to `--version`: its first line, in numbers where it has them."""
+    text = output[:4096].decode("utf-8", "replace")
+    first = text.strip().partition("\n")[0][:200]
+    if (match := _VERSION.search(text)) is None:
+        return Version(first.partition(" ")[0], (), first)
+    name, *numbers = match.groups()
+    return Version(name, tuple(int(number) for number in numbers if number is not None), first)
+
+
+def known_bad(version: Version) -> str:
+    """Why this version is not safe against hostile images; empty when nothing is known."""
+    fixes = FIXED.get(version.name)
+    if not fixes or not version.numbers:
+        return ""
+    own_line = [fix for fix in fixes if fix[:2] == version.numbers[:2] and len(fix) > 2]
+    if version.numbers >= (own_line[0] if own_line else fixes[-1]):
+        return ""
+    wanted = " or ".join(".".join(map(str, fix)) for fix in fixes)
+    return f"{version.name} {'.'.join(map(str, version.numbers))} has published holes; use {wanted} or newer"
+
+
+def parse_features(output: bytes) -> dict[str, object]:
+    """The answer to `features`.
+
+    Raises:
+        Garbled: too long, or no JSON object.
+    """
+    if len(output) > MAX_FEATURES:
+        raise Garbled(f"features longer than {MAX_FEATURES} bytes")
+    try:
+        return msgspec.json.decode(output, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Garbled(f"no features: {error}") from None
+
+
+def _logged(line: str) -> tuple[str, str]:
+    """Level and message of a log line; two empty texts when it is none."""
+    if line.startswith("{"):
+        try:
+            found = msgspec.json.decode(line, type=_Line)
+        except (msgspec.DecodeError, RecursionError):
+            return "", ""
+        return found.level, found.msg
+    if (match := _LOGFMT.search(line)) is None:
+        return "", ""
+    level, message = match.groups()
+    if message.startswith('"'):
+        message = re.sub(r"\\(.)", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), message[1:-1])
+    return level, message
