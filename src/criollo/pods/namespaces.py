@@ -1,0 +1,181 @@
+"""The namespaces of a pod: which ones it has, where they are pinned, making and letting go of them.
+
+Net, ipc and uts are made and pinned in-process and live without a process; the uts namespace follows the net namespace,
+so that a host-network pod has the node's hostname. A user namespace (and what it owns) is made by a child with a single
+thread, which `make_userns` stands for. The PID namespace is held by the infra container and is not pinned here.
+
+Each path ends in the pod id, so teardown needs only the id.
+"""
+
+import errno
+import re
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from criollo.aio import threads
+from criollo.errors import Exhausted, Invalid, Unsupported, explain
+from criollo.linux import namespaces as kernel
+from criollo.linux.namespaces import SYSCTL_ROOT, Kind
+from criollo.model.ids import PodId, is_id, short
+from criollo.model.pod import NamespaceMode, Pod, PodConfig, Record, UserNamespace
+from criollo.pods import sysctls
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+MODES: Final = "config.linux.security_context.namespace_options"
+
+_HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # 64 bytes: sethostname(2)
+
+# Makes a user namespace with its mappings, and namespaces of the other kinds owned by it; gives their descriptors, which
+# live until the context ends.
+MakeUserns = Callable[[UserNamespace, frozenset[Kind]], AbstractAsyncContextManager[Mapping[Kind, int]]]
+
+
+class Plan(Record, frozen=True, kw_only=True):
+    """What `pin_pod` will do for a pod."""
+
+    kinds: frozenset[Kind]
+    sysctls: dict[str, str] = {}
+    user: UserNamespace | None = None
+
+
+def plan(config: PodConfig, *, defaults: Mapping[str, str]) -> Plan:
+    """The namespaces that are pinned for a pod, and the sysctls written in them.
+
+    `defaults` are the node's sysctls; one that a pod's namespaces have no place for is dropped with a warning.
+
+    Raises:
+        Invalid: a mode that a pod cannot have, or a sysctl that it may not set.
+    """
+    kinds = wanted(config)
+    chosen = sysctls.choose(config.sysctls, defaults, kinds)
+    for sentence in chosen.dropped:
+        log.warning("default sysctl not applied", pod=config.name, cause=sentence)
+    return Plan(kinds=kinds, sysctls=chosen.chosen, user=config.security.namespaces.user if Kind.USER in kinds else None)
+
+
+def wanted(config: PodConfig) -> frozenset[Kind]:
+    """The kinds of namespace that a pod has of its own and that are pinned.
+
+    Raises:
+        Invalid: a mode that a pod cannot have.
+    """
+    options = config.security.namespaces
+    for field, mode in (("network", options.network), ("ipc", options.ipc)):
+        if mode not in (NamespaceMode.POD, NamespaceMode.NODE):
+            raise Invalid(f"{MODES}.{field}", mode.name, "POD or NODE")
+    kinds = set()
+    if options.network is NamespaceMode.POD:
+        kinds |= {Kind.NET, Kind.UTS}
+    if options.ipc is NamespaceMode.POD:
+        kinds.add(Kind.IPC)
+    if options.user is not None and options.user.mode is not NamespaceMode.NODE:
+        if options.user.mode is not NamespaceMode.POD:
+            raise Invalid(f"{MODES}.userns_options.mode", options.user.mode.name, "POD or NODE")
+        kinds.add(Kind.USER)
+    return frozenset(kinds)
+
+
+def hostname(config: PodConfig, pod_id: PodId) -> str:
+    """The pod's hostname: as asked, else the node's for host network, else the first digits of the id.
+
+    Raises:
+        Invalid: no hostname, or longer than the kernel takes.
+    """
+    if config.hostname:
+        if not _HOSTNAME.fullmatch(config.hostname):
+            raise Invalid("config.hostname", config.hostname, "1 to 64 letters, digits, '.', '_' and '-'")
+        return config.hostname
+    return socket.gethostname() if config.security.namespaces.network is NamespaceMode.NODE else short(pod_id)
+
+
+async def prepare(directory: Path) -> None:
+    """Make the directories; once at start."""
+    with explain(f"prepare the namespaces directory {directory}"):
+        await threads.mounts(kernel.prepare_directory, directory)
+
+
+async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUserns | None = None) -> dict[str, str]:
+    """Make and pin the namespaces of a pod, with hostname and sysctls set and `lo` up; returns kind → path.
+
+    On an error the caller tears down (`unpin_pod`).
+
+    Raises:
+        Invalid: a sysctl that the kernel does not take.
+        Unsupported: a user namespace where this node makes none.
+        Exhausted, HostFailed: the kernel refused.
+    """
+    where = {kind: _path(directory, kind, pod.id) for kind in sorted(wish.kinds)}
+    async with AsyncExitStack() as stack:
+        made: Mapping[Kind, int] = {}
+        if wish.user is not None:
+            if make_userns is None:
+                raise Unsupported(f"cannot make a user namespace for pod {pod.id}: this node has no maker of them")
+            made = await stack.enter_async_context(make_userns(wish.user, wish.kinds))
+        name = (pod.hostname or short(pod.id)) if Kind.UTS in wish.kinds else None
+        with explain(f"create the namespaces of pod {pod.id}"):
+            try:
+                await threads.fresh(kernel.pin, wish.kinds, where, hostname=name, sysctls=wish.sysctls, made=made)
+            except OSError as error:
+                _explain_sysctl(error, wish.sysctls)
+                _explain_limit(error, pod.id)
+                raise
+    return {str(kind): str(path) for kind, path in where.items()}
+
+
+async def unpin_pod(pod: Pod, *, directory: Path) -> None:
+    """Let go of all namespaces pinned for a pod, also of leftovers that are plain files; safe to repeat.
+
+    Raises:
+        HostFailed: the kernel refused.
+    """
+    with explain(f"remove the namespaces of pod {pod.id}"):
+        removed = await threads.mounts(_unpin_all, pod.id, directory)
+    for path in removed:
+        if path.parent.name == "netns":
+            log.info("Removed netns path", path=path)
+
+
+async def pinned_ids(directory: Path) -> frozenset[str]:
+    """All ids that have something pinned, for the sweep after a restart. Names that are no pod id are not ours."""
+    return await threads.files(_names, directory)
+
+
+def _unpin_all(pod_id: PodId, namespaces_dir: Path) -> list[Path]:
+    return [path for kind in Kind if kernel.unpin(path := _path(namespaces_dir, kind, pod_id))]
+
+
+def _names(namespaces_dir: Path) -> frozenset[str]:
+    found: set[str] = set()
+    for kind in Kind:
+        directory = kernel.directory_of(namespaces_dir, kind)
+        if directory.is_dir():
+            found.update(entry.name for entry in directory.iterdir() if is_id(entry.name))
+    return frozenset(found)
+
+
+def _path(namespaces_dir: Path, kind: Kind, pod_id: PodId) -> Path:
+    return kernel.directory_of(namespaces_dir, kind) / pod_id
+
+
+def _explain_limit(error: OSError, pod_id: PodId) -> None:
+    """Raise Exhausted for ENOSPC of unshare(2): the kernel's word for a limit, although no disk is full."""
+    if error.errno == errno.ENOSPC and error.filename is None:
+        raise Exhausted(
+            f"cannot create the namespaces of pod {pod_id}: no more namespaces allowed; raise user.max_net_namespaces, "
+            "user.max_ipc_namespaces and user.max_uts_namespaces"
+        ) from error
+
+
+def _explain_sysctl(error: OSError, chosen: Mapping[str, str]) -> None:
+    """Raise Invalid when the error is about a sysctl's file: the request is at fault, not the host."""
+    shown = str(error.filename or "")
+    for name, value in chosen.items():
+        relative = "/".join(part.replace("/", ".") for part in name.split("."))
+        if shown == f"{SYSCTL_ROOT}/{relative}":
+            cause = "a sysctl of the pod's namespace" if error.errno == errno.ENOENT else "a value that the kernel takes"
+            raise Invalid(f"{sysctls.FIELD}[{name}]", value, f"{cause} ({error.strerror})") from error
