@@ -1,0 +1,269 @@
+"""CreateContainer, as a job with stages: a request that is cut joins it again or finds its result."""
+
+import asyncio
+import os
+from typing import Final, NamedTuple
+
+import msgspec
+
+from criollo.aio import threads
+from criollo.aio.cleanup import cleanup
+from criollo.aio.jobs import Job
+from criollo.containers import volumes
+from criollo.containers.context import Containers
+from criollo.containers.rootfs import prepare
+from criollo.containers.teardown import tear_down
+from criollo.containers.watch import watch
+from criollo.errors import Exists, Invalid, NotFound, WrongState, explain
+from criollo.images import resolve
+from criollo.images.commit import leased
+from criollo.images.trusted import judge_local
+from criollo.linux import procfs
+from criollo.linux.cgroup import container_cgroup
+from criollo.model.container import Container, ContainerConfig, ContainerState, ContainerUser
+from criollo.model.ids import ContainerId, container_name, new_id
+from criollo.model.image import Image
+from criollo.model.pod import NamespaceMode, Pod, PodState
+from criollo.model.signals import parse_signal
+from criollo.oci import runtime_spec
+from criollo.oci.image_spec import ImageConfig, decode_config
+from criollo.runtimes.base import CreateRequest, Runtime
+from criollo.specgen import users
+from criollo.specgen.build import build
+from criollo.specgen.request import Built, DeviceNode, ImageDefaults, PlannedMount, PodView, SpecRequest
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+UNCOLLECTED_S: Final = 120  # how long a result waits for the client to ask again
+
+
+async def create_container(containers: Containers, pod_id: str, config: ContainerConfig) -> ContainerId:
+    """Make a container of a ready pod: rootfs mounted, monitor running, first process waiting for StartContainer.
+
+    A repeated request for one that was created and not started returns its id.
+
+    Raises:
+        NotFound: no such pod or image.
+        WrongState: the pod is not ready.
+        Exists: the name is taken.
+        Invalid: the request or the image asks for what cannot be; the message names the field.
+    Source: CRI v1, CreateContainer.
+    """
+    pod = containers.state.pods.get(pod_id)
+    if pod is None:
+        raise NotFound("pod sandbox", pod_id)
+    if pod.state is not PodState.READY:
+        raise WrongState("pod sandbox", pod_id, str(pod.state), "READY")
+    name = container_name(config.name, config.attempt, pod.config.name, pod.config.namespace, pod.config.uid)
+    if containers.creates.get(name) is None and (taken := containers.state.containers.by_name(name)) is not None:
+        if taken.state is not ContainerState.CREATED:
+            raise Exists("container", name, f"container {taken.id} ({taken.state})")
+        containers.uncollected.discard(taken.id)
+        return taken.id
+
+    async def orphaned(container_id: ContainerId) -> None:
+        containers.uncollected.add(container_id)
+        containers.tasks.start(_tear_down_uncollected(containers, container_id), name=f"uncollected {container_id}")
+
+    made = await containers.creates.join(name, lambda job: _create(containers, job, pod, config, name), orphaned=orphaned)
+    containers.uncollected.discard(made)
+    return made
+
+
+async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, config: ContainerConfig, name: str) -> ContainerId:
+    runtime = containers.handlers.get(pod.handler)
+    image = resolve.require(containers.images, config.image.image)
+    judge_local(containers.images, image, config.image)
+    container = Container(
+        id=ContainerId(new_id()),
+        pod_id=pod.id,
+        name=name,
+        config=config,
+        handler=pod.handler,
+        state=ContainerState.CREATING,
+        created_ns=containers.clock(),
+        image_id=image.id,
+        image_ref=image.digests[0] if image.digests else image.id,
+        log_path=log_path(pod, config),
+        resources=config.resources,
+        mounts=config.mounts,
+        privileged=config.security.privileged,
+    )
+    containers.state.containers.insert(container)
+    try:
+        with leased(containers.images, image.layers):
+            container = await _bring_up(containers, job, pod, container, image, runtime=runtime)
+    except BaseException:
+        await cleanup(tear_down(containers, container.id), what=f"create of container {container.id}")
+        raise
+    log.info("container created", container=container.id, pod=pod.id, name=config.name, image=image.id, pid=container.pid)
+    return container.id
+
+
+class _Gathered(NamedTuple):
+    """What `_bring_up` knows before the spec."""
+
+    image: ImageDefaults
+    user: users.ResolvedUser
+    mounts: tuple[PlannedMount, ...]
+    devices: tuple[DeviceNode, ...]
+    rootfs: str
+
+
+async def _bring_up(
+    containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, image: Image, *, runtime: Runtime
+) -> Container:
+    defaults, stop_signal = image_defaults(decode_config(image.config))
+    job.stage("container storage")
+    rootfs = await containers.roots.create(container.id, image.layers)
+    job.stage("container volumes")
+    devices = (*containers.additional_devices, *container.config.devices)
+    mounts = await volumes.plan_mounts(containers, container) if container.config.mounts else ()
+    nodes = await volumes.find_devices(devices) if devices else ()
+    job.stage("container spec")
+    bundle = containers.places.bundle(container.id)
+    prepared = await threads.files(
+        prepare, rootfs, bundle, container.config, defaults, image_volume_mode=containers.image_volume_mode
+    )
+    gathered = _Gathered(defaults, prepared.user, (*prepared.mounts, *mounts), nodes, str(rootfs))
+    built = build(_request(containers, pod, container, gathered), containers.host)
+    for note in built.notes:
+        containers.tell_once(note, container.id)
+    await threads.files(_write_bundle, containers, container, built)
+    job.stage("container runtime creation")
+    created = await runtime.create(_create_request(containers, pod, container))
+    container = msgspec.structs.replace(
+        container,
+        state=ContainerState.CREATED,
+        pid=created.pid,
+        pid_started=created.pid_started,
+        monitor_pid=created.monitor_pid,
+        monitor_started=created.monitor_started,
+        user=ContainerUser(uid=prepared.user.uid, gid=prepared.user.gid, groups=prepared.user.groups),
+        stop_signal=container.config.stop_signal or parse_signal(stop_signal),
+    )
+    containers.state.containers.put(container)
+    watch(containers, container)
+    return container
+
+
+def image_defaults(image: ImageConfig) -> tuple[ImageDefaults, str]:
+    """What the image says about running it, and its stop signal."""
+    config = image.config
+    defaults = ImageDefaults(
+        user=config.user,
+        env=config.env,
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        working_dir=config.working_dir,
+        stop_signal=config.stop_signal,
+        volumes=tuple(config.volumes),
+    )
+    return defaults, config.stop_signal
+
+
+def _request(containers: Containers, pod: Pod, container: Container, gathered: _Gathered) -> SpecRequest:
+    return SpecRequest(
+        container_id=container.id,
+        container_name=container.name,
+        config=container.config,
+        pod=pod_view(pod),
+        image=gathered.image,
+        user=gathered.user,
+        rootfs=gathered.rootfs,
+        cgroups_path=container_cgroup(containers.cgroup_driver, pod.cgroup_parent, container.id).spec_path,
+        image_name=container.config.image.user_specified_image or container.config.image.image,
+        log_path=container.log_path,
+        target_pid_ns=_target_pid_namespace(containers, container),
+        mounts=gathered.mounts,
+        devices=gathered.devices,
+        host_devices=volumes.host_devices() if container.privileged else (),
+        defaults=containers.defaults_of(container.handler),
+    )
+
+
+def pod_view(pod: Pod) -> PodView:
+    """What a container needs to know of its pod, from the pod's record."""
+    user = pod.config.security.namespaces.user
+    return PodView(
+        id=pod.id,
+        config=pod.config,
+        handler=pod.handler,
+        hostname=pod.hostname,
+        network_ns=pod.namespaces.get("net", ""),
+        ipc_ns=pod.namespaces.get("ipc", ""),
+        uts_ns=pod.namespaces.get("uts", ""),
+        user_ns=pod.namespaces.get("user", ""),
+        pid_ns=pod.namespaces.get("pid", ""),
+        uids=user.uids if user is not None and pod.namespaces.get("user") else (),
+        gids=user.gids if user is not None and pod.namespaces.get("user") else (),
+        resolv_conf=pod.files.get("resolv.conf", ""),
+        hostname_file=pod.files.get("hostname", ""),
+        hosts=pod.files.get("hosts", ""),
+        shm=pod.files.get("shm", ""),
+    )
+
+
+def _target_pid_namespace(containers: Containers, container: Container) -> str:
+    """The PID namespace of the container that this one debugs; empty unless asked for.
+
+    Raises:
+        NotFound, WrongState: the target is not there or does not run.
+    """
+    namespaces = container.config.security.namespaces
+    if namespaces.pid is not NamespaceMode.TARGET:
+        return ""
+    found = [each for each in containers.state.containers.by_prefix(namespaces.target_id) if each.pod_id == container.pod_id]
+    if len(found) != 1:
+        raise NotFound("container", namespaces.target_id, "the target of a shared PID namespace must be in the same pod")
+    target = found[0]
+    if not procfs.is_alive(target.pid, target.pid_started):
+        raise WrongState("container", target.id, str(target.state), "RUNNING")
+    return f"/proc/{target.pid}/ns/pid"
+
+
+def _write_bundle(containers: Containers, container: Container, built: Built) -> None:
+    bundle = containers.places.bundle(container.id)
+    with explain(f"write bundle of container {container.id}"):
+        fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(runtime_spec.encode(built.spec))
+    if container.log_path:
+        with explain(f"make log directory of container {container.id}"):
+            os.makedirs(os.path.dirname(container.log_path), 0o755, exist_ok=True)
+
+
+def log_path(pod: Pod, config: ContainerConfig) -> str:
+    """Where the log goes; empty when either half was not given.
+
+    Raises:
+        Invalid: it would leave the pod's log directory.
+    """
+    if not config.log_path or not pod.config.log_directory:
+        return ""
+    path = os.path.normpath(os.path.join(pod.config.log_directory, config.log_path))
+    if not path.startswith(os.path.normpath(pod.config.log_directory) + "/"):
+        raise Invalid("config.log_path", config.log_path, "a path below the pod's log directory")
+    return path
+
+
+def _create_request(containers: Containers, pod: Pod, container: Container) -> CreateRequest:
+    return CreateRequest(
+        container_id=container.id,
+        name=container.name,
+        bundle=containers.places.bundle(container.id),
+        log_path=container.log_path,
+        tty=container.config.tty,
+        stdin=container.config.stdin,
+        stdin_once=container.config.stdin_once,
+        cgroup_parent=pod.cgroup_parent,
+    )
+
+
+async def _tear_down_uncollected(containers: Containers, container_id: ContainerId) -> None:
+    await asyncio.sleep(UNCOLLECTED_S)
+    if container_id in containers.uncollected:
+        log.warning("nobody asked for a container again; removing it", container=container_id)
+        await cleanup(tear_down(containers, container_id), what=f"uncollected container {container_id}")
+        containers.uncollected.discard(container_id)

@@ -1,0 +1,92 @@
+"""What a container's root filesystem needs before its spec: looked at and written beneath its own root (threats R1, R14).
+
+Blocking functions for a thread; one call does it all, because each hop costs as much as the work.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from criollo.errors import Invalid, explain
+from criollo.linux import files
+from criollo.model.container import ContainerConfig, Mount
+from criollo.specgen import paths, users
+from criollo.specgen.mounts import image_volumes
+from criollo.specgen.process import working_directory
+from criollo.specgen.request import ImageDefaults, PlannedMount
+
+MAX_ACCOUNTS_BYTES: Final = 10 << 20  # of /etc/passwd and /etc/group in an image (threats R3)
+PASSWD: Final = "/etc/passwd"  # noqa: S105
+
+
+class Prepared(NamedTuple):
+    """Whom the process runs as, and mounts that come from the image rather than from the request."""
+
+    user: users.ResolvedUser
+    mounts: tuple[PlannedMount, ...]
+
+
+def prepare(rootfs: Path, bundle: Path, config: ContainerConfig, image: ImageDefaults, *, image_volume_mode: str) -> Prepared:
+    """Check the root, find the user, make what is missing: working directory, volumes, a line in passwd.
+
+    Raises:
+        Invalid: a hostile or broken image; the message names the file or field.
+    """
+    directory = files.open_directory(rootfs)
+    try:
+        paths.check_rootfs({path: _mode(directory, path) for path in ("/", *paths.KERNEL)})
+        passwd = files.read_in_root(directory, "etc/passwd", MAX_ACCOUNTS_BYTES)
+        group = files.read_in_root(directory, "etc/group", MAX_ACCOUNTS_BYTES)
+        user = users.resolve(config.security, image.user, passwd=passwd, group=group)
+        _make(directory, working_directory(config, image), "working directory")
+        with explain(f"make bundle {bundle}"):
+            os.makedirs(bundle, 0o700, exist_ok=True)
+        mounts = _volumes(directory, bundle, image_volumes(image, config.mounts), image_volume_mode)
+        mounts += _accounts(directory, bundle, user, passwd, config.mounts)
+    finally:
+        os.close(directory)
+    return Prepared(user, tuple(mounts))
+
+
+def _mode(directory: int, path: str) -> int | None:
+    try:
+        return os.stat("." if path == "/" else path.lstrip("/"), dir_fd=directory, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _make(directory: int, path: str, what: str) -> None:
+    try:
+        files.make_in_root(directory, path)
+    except NotADirectoryError as error:
+        raise Invalid(what, path, "a directory of the image: something on the way is not a directory") from error
+    except OSError as error:
+        raise Invalid(what, path, f"a path that can be made in the image ({error.strerror})") from error
+
+
+def _volumes(directory: int, bundle: Path, wanted: Sequence[str], mode: str) -> list[PlannedMount]:
+    """Directories that the image declares as volumes: made in the writable layer, or bound from the bundle."""
+    mounts = []
+    for number, path in enumerate(wanted if mode != "ignore" else ()):
+        if mode == "mkdir":
+            _make(directory, path, "image config Volumes")
+            continue
+        source = bundle / "volumes" / str(number)
+        with explain(f"make volume {path}"):
+            os.makedirs(source, 0o755, exist_ok=True)
+        mounts.append(PlannedMount(mount=Mount(container_path=path, host_path=str(source)), source=str(source)))
+    return mounts
+
+
+def _accounts(
+    directory: int, bundle: Path, user: users.ResolvedUser, passwd: bytes | None, asked: Sequence[Mount]
+) -> list[PlannedMount]:
+    """A passwd with a line for a user the image does not know: many programs fail without one."""
+    if user.in_passwd or passwd is None or any(mount.container_path.rstrip("/") in ("/etc", PASSWD) for mount in asked):
+        return []
+    path = bundle / "passwd"
+    with explain(f"write {path}"):
+        path.write_bytes(users.passwd_with(passwd, uid=user.uid, gid=user.gid, home=user.home))
+        path.chmod(0o644)
+    return [PlannedMount(mount=Mount(container_path=PASSWD, host_path=str(path), readonly=True), source=str(path))]

@@ -1,0 +1,102 @@
+"""StopContainer: the stop signal, a grace period, then SIGKILL until it is gone."""
+
+import asyncio
+import signal
+import time
+from typing import Final
+
+from criollo.aio.together import first
+from criollo.containers.context import Containers
+from criollo.containers.status import is_visible
+from criollo.containers.watch import wait_ended, watched
+from criollo.errors import TimedOut
+from criollo.model.container import Container, ContainerState
+from criollo.model.ids import ContainerId
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+KILL_LIMIT_S: Final = 120
+FIRST_BACKOFF_S: Final = 0.02
+
+
+async def stop_container(containers: Containers, container_id: str, *, grace_s: float) -> None:
+    """Stop a container: its stop signal, then SIGKILL after `grace_s` seconds; 0 or less kills at once.
+
+    Safe to repeat; a later call may shorten the grace of the one in progress, never lengthen it. An unknown or stopped
+    container is success. Returns when the exit is recorded, so logs are complete.
+
+    Raises:
+        TimedOut: still alive 120 s after the first SIGKILL (blocked in the kernel).
+    Source: CRI v1, StopContainer; OCI runtime-spec, section Kill.
+    """
+    found = [each for each in containers.state.containers.by_prefix(container_id) if is_visible(containers, each)]
+    if len(found) == 1:
+        await stop(containers, found[0].id, grace_s=grace_s)
+
+
+async def stop(containers: Containers, container_id: ContainerId, *, grace_s: float) -> None:
+    """`stop_container` for an id that is known, visible or not."""
+    container = containers.state.containers.get(container_id)
+    if container is None or container.state not in (ContainerState.CREATED, ContainerState.RUNNING):
+        return
+    ends = time.monotonic() + max(0.0, grace_s)
+    if ends < containers.grace_ends.get(container_id, float("inf")):
+        containers.grace_ends[container_id] = ends
+        if container_id in containers.grace_changed:
+            containers.grace_changed[container_id].set()
+    await containers.stops.join(container_id, lambda job: _stop(containers, container))
+
+
+async def _stop(containers: Containers, container: Container) -> None:
+    containers.grace_changed[container.id] = asyncio.Event()
+    try:
+        # A container that was never started has no handler for a signal: nothing to be graceful about.
+        if container.state is ContainerState.RUNNING and not await _politely(containers, container):
+            log.warning("container ignored its stop signal; killing it", container=container.id, signal=container.stop_signal)
+        await _kill(containers, container)
+    finally:
+        del containers.grace_changed[container.id]
+        containers.grace_ends.pop(container.id, None)
+
+
+async def _politely(containers: Containers, container: Container) -> bool:
+    """Signal and wait out the grace period; whether the container has ended."""
+    if containers.grace_ends[container.id] <= time.monotonic():
+        return True  # no grace was asked for: not a container's fault
+    await containers.handlers.get(container.handler).kill(watched(containers, container), container.stop_signal)
+    changed = containers.grace_changed[container.id]
+    while (left_s := containers.grace_ends[container.id] - time.monotonic()) > 0:
+        changed.clear()
+        if await _ended_within(containers, container.id, left_s, changed):
+            return True
+    return container.id not in containers.ended
+
+
+async def _kill(containers: Containers, container: Container) -> None:
+    runtime, target = containers.handlers.get(container.handler), watched(containers, container)
+    deadline, backoff_s = time.monotonic() + KILL_LIMIT_S, FIRST_BACKOFF_S
+    while container.id in containers.ended:
+        if time.monotonic() > deadline:
+            raise TimedOut(
+                f"cannot stop container {container.id}: process {container.pid} still lives {KILL_LIMIT_S} s after SIGKILL; "
+                f"see /proc/{container.pid}/stack for what the kernel waits for"
+            )
+        await runtime.kill(target, signal.SIGKILL)
+        await _ended_within(containers, container.id, backoff_s)
+        backoff_s = min(backoff_s * 2, 5)
+
+
+async def _ended_within(
+    containers: Containers, container_id: str, limit_s: float, changed: asyncio.Event | None = None
+) -> bool:
+    """Whether the container ended within the limit; returns early when its grace was changed."""
+    try:
+        async with asyncio.timeout(limit_s):
+            if changed is None:
+                await wait_ended(containers, container_id)
+            else:
+                await first(wait_ended(containers, container_id), changed.wait())
+    except TimeoutError:
+        pass
+    return container_id not in containers.ended

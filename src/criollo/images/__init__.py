@@ -1,0 +1,1 @@
+"""References, pull, list, load, save, remove: the life of an image."""

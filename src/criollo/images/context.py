@@ -1,0 +1,52 @@
+"""What the image verbs work with: rows, layers, workers, registries, policy."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+
+from criollo.aio.jobs import Jobs
+from criollo.aio.locks import KeyedLocks
+from criollo.images.progress import PullProgress
+from criollo.model.ids import ImageId
+from criollo.oci.platform import Platform
+from criollo.registry.client import Registry
+from criollo.registry.hosts import Hosts
+from criollo.state.images import ImageRows, LayerRow
+from criollo.storage.layers import Layers
+from criollo.storage.rootfs import RootStore
+from criollo.trust.policy import Policy
+from criollo.workers.pool import Workers
+
+MAX_LAYER_BYTES = 64 << 30  # of one layer, unpacked: beyond it is a bomb, not an image
+
+
+class Images:
+    """The drivers under the image verbs, and what is in progress.
+
+    `leases` counts the layers that a running pull or create needs: they are not collected. `finished` holds layers whose
+    directory is whole but which have no row yet: a cut pull leaves them to the next one, a restart sweeps them.
+    `in_use(image_id)` names the containers that need an image; the wiring sets it, since containers live a floor above.
+    """
+
+    def __init__(
+        self,
+        rows: ImageRows,
+        layers: Layers,
+        *,
+        roots: RootStore,
+        workers: Workers,
+        registry: Registry,
+    ) -> None:
+        self.rows, self.layers, self.roots, self.workers, self.registry = rows, layers, roots, workers, registry
+        self.hosts: Hosts = registry.hosts
+        self.policy: Policy = Policy.accept_all()
+        self.platform: Platform | None = None  # None: the host's
+        self.pinned: Collection[str] = ()
+        self.progress_timeout_s: float = 0
+        self.clock: Callable[[], int] = time.time_ns
+        self.pulls: Jobs[ImageId] = Jobs("pull")
+        self.progress: dict[str, PullProgress] = {}
+        self.layer_locks = KeyedLocks()
+        self.leases: Counter[str] = Counter()
+        self.finished: dict[str, LayerRow] = {}
+        self.in_use: Callable[[str], list[str]] = lambda image_id: []

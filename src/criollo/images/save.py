@@ -1,0 +1,138 @@
+"""Save images to files: an OCI layout directory, an `oci-archive` or a `docker-archive`.
+
+Blobs are not kept after a pull, so layers are written anew from their directories, uncompressed and always the same for
+the same tree. Where a layer's bytes differ from those it was built as, its diff id differs, and so does the id of the
+saved image; content and config are the same (docs/decisions/0004).
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from criollo.aio import threads
+from criollo.errors import Invalid, explain
+from criollo.images.context import Images
+from criollo.images.layout import REF_NAME, encode_manifest, synthesize
+from criollo.images.resolve import require
+from criollo.linux import files
+from criollo.model.image import Image
+from criollo.oci.digest import Digest
+from criollo.oci.image_spec import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from criollo.telemetry.log import get_logger
+from criollo.workers.messages import Packed
+
+log = get_logger(__name__)
+
+FORMATS: Final = ("oci-archive", "docker-archive", "oci-dir")
+
+
+class _Written(NamedTuple):
+    """An image in the making: its layers' diff ids and sizes, and its new config."""
+
+    names: tuple[str, ...]
+    config: bytes
+    sizes: tuple[int, ...]
+
+
+async def save_images(images: Images, names: Sequence[str], path: Path, *, form: str) -> list[Image]:
+    """Write images into one file or directory, which must not be there yet.
+
+    Raises:
+        Invalid: unknown format, or the path exists.
+        NotFound: no such image.
+        Exhausted: the disk is full; nothing is left at `path`.
+    """
+    if form not in FORMATS:
+        raise Invalid("format", form, " or ".join(FORMATS))
+    if os.path.lexists(path):
+        raise Invalid("path", str(path), "a path where nothing is yet")
+    found = [require(images, name) for name in names]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with explain(f"save to {path}"):
+            os.makedirs(temporary / "blobs/sha256", 0o755)
+            written = [await _write_layers(images, image, name, temporary) for image, name in zip(found, names, strict=True)]
+            await threads.files(_write_docker if form == "docker-archive" else _write_oci, temporary, written)
+            if form == "oci-dir":
+                os.rename(temporary, path)
+            else:
+                await _archive(images, temporary, path)
+    finally:
+        await threads.files(files.remove_tree, temporary)
+    return found
+
+
+async def _write_layers(images: Images, image: Image, name: str, directory: Path) -> _Written:
+    diff_ids, sizes = [], []
+    for layer in image.layers:
+        part = directory / "blobs/sha256" / f".{layer}"
+        packed = await _pack(images, images.layers.path(layer), part)
+        os.rename(part, part.with_name(packed.diff_id.removeprefix("sha256:")))
+        diff_ids.append(packed.diff_id)
+        sizes.append(packed.size_bytes)
+    document: dict[str, Any] = msgspec.json.decode(image.config)
+    config = image.config
+    if document["rootfs"]["diff_ids"] != diff_ids:
+        document["rootfs"]["diff_ids"] = diff_ids
+        config = msgspec.json.encode(document)
+        log.info("saved image has layers of other bytes, so another id", image=image.id, saved=Digest.of(config).hex)
+    wanted = tuple(each for each in image.names if each == name) or image.names
+    return _Written(wanted, config, tuple(sizes))
+
+
+async def _pack(images: Images, directory: Path, target: Path) -> Packed:
+    """Write a directory as a tar file."""
+    source = files.open_directory(directory)
+    sink = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        async with images.workers.pack(source) as job:
+            await threads.transfers(_drain, job.pipe_fd, sink)
+            return await job.result()
+    finally:
+        os.close(source)
+        os.close(sink)
+
+
+def _drain(pipe_fd: int, sink: int) -> None:
+    with explain("write an archive"):
+        while os.splice(pipe_fd, sink, 1 << 20):
+            pass
+
+
+async def _archive(images: Images, directory: Path, path: Path) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tar")
+    try:
+        await _pack(images, directory, part)
+        os.rename(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_oci(directory: Path, written: Sequence[_Written]) -> None:
+    entries = []
+    for each in written:
+        manifest = encode_manifest(synthesize(each.config, each.sizes), layer_type=OCI_LAYER)
+        _write_blob(directory, each.config)
+        _write_blob(directory, manifest)
+        entry = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(manifest)), "size": len(manifest)}
+        entries += [{**entry, "annotations": {REF_NAME: name}} for name in each.names] or [entry]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    (directory / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+    (directory / "index.json").write_bytes(msgspec.json.encode(index))
+
+
+def _write_docker(directory: Path, written: Sequence[_Written]) -> None:
+    entries = []
+    for each in written:
+        config = Digest.of(each.config)
+        (directory / f"{config.hex}.json").write_bytes(each.config)
+        layers = [f"blobs/sha256/{layer.digest.hex}" for layer in synthesize(each.config).layers]
+        entries.append({"Config": f"{config.hex}.json", "RepoTags": list(each.names), "Layers": layers})
+    (directory / "manifest.json").write_bytes(msgspec.json.encode(entries))
+
+
+def _write_blob(directory: Path, content: bytes) -> None:
+    (directory / "blobs/sha256" / Digest.of(content).hex).write_bytes(content)

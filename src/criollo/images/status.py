@@ -1,0 +1,60 @@
+"""List and look up images; what they take on the disk."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from criollo.images.context import Images
+from criollo.images.resolve import find
+from criollo.model.image import Image
+from criollo.oci.image_spec import decode_config
+from criollo.storage.rootfs import FsUsage
+
+
+class Usage(NamedTuple):
+    """Where images live and what they use there."""
+
+    mountpoint: str
+    used_bytes: int
+    inodes_used: int
+
+
+def list_images(images: Images) -> list[Image]:
+    return images.rows.all()
+
+
+def find_image(images: Images, name: str) -> Image | None:
+    """The image a reference, an id or the beginning of an id means; None when it is not here."""
+    return find(images, name)
+
+
+def is_pinned(images: Images, image: Image) -> bool:
+    """Whether a rule of `pinned_images` holds one of its names: exact, `prefix*` or `*word*`."""
+    return image.pinned or any(_matches(rule, name) for rule in images.pinned for name in image.names)
+
+
+async def fs_usage(images: Images) -> Usage:
+    """Bytes and inodes of all layers, from their rows: no walk over the disk."""
+    where: FsUsage = await images.roots.fs_usage()
+    rows = images.rows.layers()
+    return Usage(where.mountpoint, sum(row.size_bytes for row in rows), sum(row.inodes for row in rows))
+
+
+async def container_usage(images: Images) -> Usage:
+    """The filesystem of the writable layers; the same one as the images'."""
+    return await fs_usage(images)
+
+
+def verbose(images: Images, image: Image) -> dict[str, str]:
+    """What `ImageStatus` adds when asked to be verbose: the image's own config as `info.imageSpec`."""
+    config = decode_config(image.config)
+    document = {"labels": config.config.labels, "imageSpec": msgspec.Raw(image.config)}
+    return {"info": msgspec.json.encode(document).decode()}
+
+
+def _matches(rule: str, name: str) -> bool:
+    if rule.startswith("*") and rule.endswith("*") and len(rule) > 1:
+        return rule[1:-1] in name
+    if rule.endswith("*"):
+        return name.startswith(rule[:-1])
+    return rule == name

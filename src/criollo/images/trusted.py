@@ -1,0 +1,35 @@
+"""Whether the signature policy lets a local image run: judged again at every create, by the names it is here under."""
+
+from criollo.errors import Denied
+from criollo.images.context import Images
+from criollo.model.container import ImageSpec
+from criollo.model.image import Image
+from criollo.oci.reference import Reference
+
+
+def judge_local(images: Images, image: Image, spec: ImageSpec) -> None:
+    """Refuse an image that the policy rejects.
+
+    The name the user wrote decides when it is a name of this image; else any of its names may vouch for it.
+
+    Raises:
+        Denied: the policy rejects it; the message names scope and reason.
+    """
+    names = _names(image, spec)
+    refusal: Denied | None = None
+    for name in names:
+        try:
+            images.policy.judge(Reference.parse(name))
+        except Denied as error:
+            refusal = error
+        else:
+            return
+    if refusal is not None:
+        raise refusal
+    images.policy.judge_unnamed(image.id)
+
+
+def _names(image: Image, spec: ImageSpec) -> tuple[str, ...]:
+    known = (*image.names, *image.digests)
+    asked = spec.user_specified_image or spec.image
+    return (asked,) if asked in known else known

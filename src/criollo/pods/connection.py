@@ -1,0 +1,50 @@
+"""A pod's attachment to its network: made at its start, taken back at its stop, retried by the sweeper."""
+
+import msgspec
+
+from criollo.errors import CriolloError
+from criollo.model.pod import Pod
+from criollo.network.attachment import Attachment
+from criollo.pods.context import Pods
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+
+def attachment(pod: Pod) -> Attachment:
+    """The pod as a network sees it."""
+    config = pod.config
+    return Attachment(
+        pod_id=pod.id,
+        netns=pod.namespaces.get("net", ""),
+        name=config.name,
+        namespace=config.namespace,
+        uid=config.uid,
+        ports=config.ports,
+        annotations=config.annotations,
+        cgroup_path=pod.cgroup_parent,
+        dns=config.dns,
+    )
+
+
+async def connect(pods: Pods, pod: Pod) -> tuple[tuple[str, ...], str]:
+    """CNI ADD; addresses and the network's name, both empty for a pod in the host's network."""
+    if pod.host_network:
+        return (), ""
+    attached = await pods.network.add(attachment(pod))
+    return attached.ips, attached.network_name
+
+
+async def disconnect(pods: Pods, pod_id: str) -> None:
+    """CNI DEL; a failure becomes the pod's trouble, never the caller's: the rest of the pod need not wait for it."""
+    pod = pods.state.pods.get(pod_id)
+    assert pod is not None
+    if pod.network_down:
+        return
+    try:
+        await pods.network.delete(attachment(pod))
+    except CriolloError as error:
+        log.warning("network deletion failed; the sweeper will retry", pod=pod_id, error=error)
+        pods.state.pods.put(msgspec.structs.replace(pod, trouble=str(error)))
+        return
+    pods.state.pods.put(msgspec.structs.replace(pod, network_down=True, trouble=""))

@@ -1,0 +1,111 @@
+"""RunPodSandbox, as a job with stages: namespaces, network, files, cgroup, and an infra container only where one is needed."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from criollo.aio.cleanup import cleanup
+from criollo.aio.jobs import Job
+from criollo.aio.together import together
+from criollo.errors import Exists, Unavailable
+from criollo.model.ids import PodId, new_id, pod_name
+from criollo.model.pod import NamespaceMode, Pod, PodConfig, PodState
+from criollo.pods import cgroups, connection, files, infra, namespaces
+from criollo.pods.context import Pods
+from criollo.pods.teardown import tear_down
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+UNCOLLECTED_S: Final = 120  # how long a result waits for the client to ask again
+
+
+async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
+    """Make a pod sandbox ready; a repeated request for one that is ready returns its id.
+
+    Raises:
+        NotFound: no such runtime handler.
+        Exists: the name is taken by a pod that is not ready.
+        Unavailable: the network has no valid configuration; the message has the reason.
+        Invalid: the request asks for what cannot be; the message names the field.
+    Source: CRI v1, RunPodSandbox.
+    """
+    pods.containers.handlers.get(handler)
+    name = pod_name(config.name, config.namespace, config.uid, config.attempt)
+    if pods.runs.get(name) is None and (taken := pods.state.pods.by_name(name)) is not None:
+        if taken.state is not PodState.READY:
+            raise Exists("pod sandbox", name, f"pod sandbox {taken.id} ({taken.state})")
+        pods.uncollected.discard(taken.id)
+        return taken.id
+
+    async def orphaned(pod_id: PodId) -> None:
+        pods.uncollected.add(pod_id)
+        pods.tasks.start(_tear_down_uncollected(pods, pod_id), name=f"uncollected {pod_id}")
+
+    made = await pods.runs.join(name, lambda job: _run(pods, job, config, name, handler=handler), orphaned=orphaned)
+    pods.uncollected.discard(made)
+    return made
+
+
+async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, handler: str) -> PodId:
+    wanted = namespaces.plan(config, defaults=pods.default_sysctls)  # refuses what cannot be before anything is made
+    pod_id = PodId(new_id())
+    pod = Pod(
+        id=pod_id,
+        name=name,
+        config=config,
+        handler=handler,
+        state=PodState.CREATING,
+        created_ns=pods.containers.clock(),
+        hostname=namespaces.hostname(config, pod_id),
+        cgroup_parent=cgroups.parent_of(pods, config.cgroup_parent, pod_id),
+        network_down=config.security.namespaces.network is NamespaceMode.NODE,
+    )
+    pods.state.pods.insert(pod)
+    try:
+        pod = await _bring_up(pods, job, pod, wanted)
+    except BaseException:
+        await cleanup(tear_down(pods, pod_id), what=f"run of pod sandbox {pod_id}")
+        raise
+    log.info("pod sandbox ready", pod=pod_id, name=config.name, namespace=config.namespace, ips=",".join(pod.ips))
+    return pod_id
+
+
+async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
+    if not pod.host_network and not (network := pods.network.status()).ready:
+        raise Unavailable(f"cannot run pod sandbox {pod.config.name}: network is not ready: {network.message}")
+    pod = await cgroups.ensure(pods, pod)
+    job.stage("sandbox namespaces")
+    paths = await namespaces.pin_pod(pod, wanted, directory=pods.containers.places.namespaces)
+    pod = msgspec.structs.replace(pod, namespaces=paths)
+    job.stage("sandbox network and files")
+    ips: tuple[str, ...] = ()
+    network_name = ""
+    written: dict[str, str] = {}
+
+    async def connect() -> None:
+        nonlocal ips, network_name
+        ips, network_name = await connection.connect(pods, pod)
+
+    async def write() -> None:
+        nonlocal written
+        written = await files.write(pod, runroot=pods.containers.places.runroot)
+
+    await together((connect(), write()))
+    pod = msgspec.structs.replace(pod, files=written, ips=ips, network_name=network_name)
+    if infra.is_needed(pods, pod):
+        job.stage("sandbox infra container")
+        pod = await infra.start(pods, pod)
+    pod = msgspec.structs.replace(pod, state=PodState.READY)
+    pods.state.pods.put(pod)
+    infra.watch(pods, pod)
+    return pod
+
+
+async def _tear_down_uncollected(pods: Pods, pod_id: PodId) -> None:
+    await asyncio.sleep(UNCOLLECTED_S)
+    if pod_id in pods.uncollected:
+        log.warning("nobody asked for a pod sandbox again; removing it", pod=pod_id)
+        await cleanup(tear_down(pods, pod_id), what=f"uncollected pod sandbox {pod_id}")
+        pods.uncollected.discard(pod_id)
