@@ -1,0 +1,1 @@
+"""The HTTP face: what other tools ask of the daemon."""

@@ -1,0 +1,48 @@
+"""The image routes of the HTTP face, for what CRI has no call: load, save, and how far pulls are."""
+
+from pathlib import Path
+
+import msgspec
+
+from criollo.admin.server import JSON
+from criollo.aio.http_server import Reply, Request, Route
+from criollo.errors import Invalid
+from criollo.images.context import Images
+from criollo.images.load import load_images
+from criollo.images.save import save_images
+from criollo.model.image import Image
+
+
+def image_routes(images: Images) -> dict[tuple[str, str], Route]:
+    """`GET /pulls`, `POST /images/load?path=&name=`, `POST /images/save?path=&format=&image=…`."""
+
+    async def pulls(request: Request) -> Reply:
+        return Reply(body=msgspec.json.encode([each.as_document() for each in images.progress.values()]), content_type=JSON)
+
+    async def load(request: Request) -> Reply:
+        return _listed(await load_images(images, _path(request), name=_last(request, "name")))
+
+    async def save(request: Request) -> Reply:
+        names = request.query.get("image", [])
+        if not names:
+            raise Invalid("image", "", "at least one image")
+        return _listed(await save_images(images, names, _path(request), form=_last(request, "format") or "oci-archive"))
+
+    return {("GET", "/pulls"): pulls, ("POST", "/images/load"): load, ("POST", "/images/save"): save}
+
+
+def _path(request: Request) -> Path:
+    path = Path(_last(request, "path"))
+    if not path.is_absolute():
+        raise Invalid("path", str(path), "an absolute path on this node")
+    return path
+
+
+def _last(request: Request, key: str) -> str:
+    values = request.query.get(key, [])
+    return values[-1] if values else ""
+
+
+def _listed(images: list[Image]) -> Reply:
+    document = {"images": [{"id": image.id, "names": image.names} for image in images]}
+    return Reply(body=msgspec.json.encode(document), content_type=JSON)

@@ -1,0 +1,1 @@
+"""The CRI face: gRPC on a unix socket, messages to values and back."""

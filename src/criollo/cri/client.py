@@ -1,0 +1,189 @@
+"""A CRI client: for kpod, for the daemon's own watchdog, for tests.
+
+    async with connect(path) as client:
+        reply = await client.runtime("ListContainers", api_pb2.ListContainersRequest())
+
+A status that is not OK comes back as the error of ours it was made from.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf import message_factory
+from google.protobuf.message import Message
+from h2.exceptions import ProtocolError
+
+from criollo.cri import grpc
+from criollo.cri.connection import Connection, Headers
+from criollo.cri.errors import Code, error_of
+from criollo.cri.pb import api_pb2
+from criollo.errors import CriolloError, Unavailable, explain
+
+RUNTIME: Final = "runtime.v1.RuntimeService"
+IMAGE: Final = "runtime.v1.ImageService"
+
+
+@asynccontextmanager
+async def connect(path: Path, *, limit_s: float = 5) -> AsyncIterator["Client"]:
+    """A client of the daemon that listens on the unix socket `path`.
+
+    Raises Unavailable when nobody answers within `limit_s`.
+    """
+    loop = asyncio.get_running_loop()
+    side = _Calling()
+    try:
+        with explain(f"connect to {path}"):
+            async with asyncio.timeout(limit_s):
+                await loop.create_unix_connection(lambda: side.connection, str(path))
+    except TimeoutError as error:
+        raise Unavailable(f"cannot connect to {path}: no answer in {limit_s:g} s; is the daemon stuck?") from error
+    except CriolloError as error:
+        raise Unavailable(f"{error}; is the daemon running?") from error
+    async with _closing(side) as client:
+        yield client
+
+
+@asynccontextmanager
+async def connect_socket(sock: socket.socket) -> AsyncIterator["Client"]:
+    """A client over a connected stream socket, which is ours from now on."""
+    side = _Calling()
+    await asyncio.get_running_loop().create_unix_connection(lambda: side.connection, sock=sock)
+    async with _closing(side) as client:
+        yield client
+
+
+class Client:
+    """Calls over one connection; any number at once."""
+
+    def __init__(self, side: "_Calling") -> None:
+        self._side = side
+
+    async def runtime(self, method: str, request: Message, *, timeout_s: float | None = None) -> Any:
+        """Call a method of RuntimeService; give its reply. Raises what the server meant, TimedOut, Unavailable."""
+        return await self._one(RUNTIME, method, request, timeout_s)
+
+    async def image(self, method: str, request: Message, *, timeout_s: float | None = None) -> Any:
+        """Call a method of ImageService; as `runtime`."""
+        return await self._one(IMAGE, method, request, timeout_s)
+
+    async def stream(self, service: str, method: str, request: Message) -> AsyncGenerator[Any, None]:
+        """The replies of a streaming method of `service` (RUNTIME or IMAGE) as they come."""
+        reply_type = _reply_type(service, method)
+        async with aclosing(self._side.call(f"/{service}/{method}", request.SerializeToString(), None)) as messages:
+            async for message in messages:
+                yield reply_type.FromString(message)
+
+    async def _one(self, service: str, method: str, request: Message, timeout_s: float | None) -> Any:
+        reply_type = _reply_type(service, method)
+        reply: Any = None
+        async for message in self._side.call(f"/{service}/{method}", request.SerializeToString(), timeout_s):
+            reply = reply_type.FromString(message)
+        return reply
+
+
+class _Answer:
+    """What came back on one stream so far."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.code: int | None = None
+        self.text = ""
+        self.changed = asyncio.Event()
+        self.is_over = False
+
+    def messages(self) -> list[bytes]:
+        found = []
+        while (length := grpc.announced(self.body)) is not None and len(self.body) >= grpc.PREFIX_BYTES + length:
+            found.append(bytes(self.body[grpc.PREFIX_BYTES : grpc.PREFIX_BYTES + length]))
+            del self.body[: grpc.PREFIX_BYTES + length]
+        return found
+
+
+class _Calling:
+    """The client's side of a connection."""
+
+    def __init__(self) -> None:
+        self.connection = Connection(self, client=True)
+        self._answers: dict[int, _Answer] = {}
+
+    async def call(self, path: str, body: bytes, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+        headers += [("te", "trailers"), ("content-type", grpc.CONTENT_TYPE)]
+        if timeout_s is not None:
+            headers.append(("grpc-timeout", grpc.encode_timeout(timeout_s)))
+        if self.connection.is_closing:
+            raise Unavailable(f"cannot call {path}: the daemon closed the connection; connect again")
+        try:
+            stream_id = self.connection.open_stream(headers)
+        except ProtocolError as error:
+            raise Unavailable(f"cannot call {path}: {error}; wait for other calls to end") from error
+        answer = self._answers[stream_id] = _Answer()
+        try:
+            await self.connection.send_body(stream_id, grpc.pack(body), end=True)
+            self.connection.flush()
+            async for message in _read(answer):
+                yield message
+        finally:
+            del self._answers[stream_id]
+            self.connection.reset(stream_id)
+        if answer.code is None:
+            raise Unavailable(f"the connection ended during {path}; ask for the state before you repeat the call")
+        if answer.code != Code.OK:
+            raise error_of(answer.code, answer.text)
+
+    def on_headers(self, stream_id: int, headers: Headers, *, trailers: bool) -> None:
+        answer = self._answers.get(stream_id)
+        if answer is None:
+            return
+        found = dict(headers)
+        if grpc.STATUS in found:
+            answer.code = int(found[grpc.STATUS])
+            answer.text = grpc.decode_text(found.get(grpc.MESSAGE, ""))
+        elif found.get(":status", "200") != "200":
+            answer.code, answer.text = Code.UNKNOWN, f"HTTP status {found[':status']}"
+
+    def on_data(self, stream_id: int, data: bytes) -> None:
+        if answer := self._answers.get(stream_id):
+            answer.body += data
+            answer.changed.set()
+
+    def on_end(self, stream_id: int) -> None:
+        if answer := self._answers.get(stream_id):
+            answer.is_over = True
+            answer.changed.set()
+
+    def on_reset(self, stream_id: int) -> None:
+        self.on_end(stream_id)
+
+    def on_closed(self) -> None:
+        for stream_id in list(self._answers):
+            self.on_end(stream_id)
+
+
+async def _read(answer: _Answer) -> AsyncIterator[bytes]:
+    while True:
+        answer.changed.clear()
+        is_over = answer.is_over
+        for message in answer.messages():
+            yield message
+        if is_over:
+            return
+        await answer.changed.wait()
+
+
+@asynccontextmanager
+async def _closing(side: _Calling) -> AsyncIterator[Client]:
+    try:
+        yield Client(side)
+    finally:
+        side.connection.close()
+        await side.connection.closed.wait()
+
+
+def _reply_type(service: str, method: str) -> type[Message]:
+    described = api_pb2.DESCRIPTOR.services_by_name[service.rpartition(".")[2]].methods_by_name[method]
+    return message_factory.GetMessageClass(described.output_type)

@@ -1,0 +1,1 @@
+"""Generated from api.proto by scripts/make_proto.py."""

@@ -1,0 +1,1 @@
+"""Start, stop, reload, recover and sweep the daemon."""

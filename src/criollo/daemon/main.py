@@ -1,0 +1,64 @@
+"""The daemon: order of start and stop, signals.
+
+Stop ends serving and watching, nothing else: containers and their monitors go on, and the next daemon adopts them.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from criollo import __version__
+from criollo.aio import threads
+from criollo.config.load import Loaded
+from criollo.daemon.notify import notify, watchdog_s
+from criollo.daemon.serving import serve_on
+from criollo.engine import open_engine
+from criollo.errors import CriolloError
+from criollo.telemetry import log as logging
+
+log = logging.get_logger(__name__)
+
+
+def serve(loaded: Loaded) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the exit status."""
+    logging.set_up(loaded.settings.runtime.log_level, form=loaded.log_format)
+    os.umask(0o022)
+    for warning in loaded.warnings:
+        log.warning("configuration", cause=warning)
+    try:
+        asyncio.run(_serve(loaded))
+    except CriolloError as error:
+        log.error("cannot serve", cause=error)
+        return 1
+    finally:
+        threads.close()
+    return 0
+
+
+async def _serve(loaded: Loaded) -> None:
+    settings = loaded.settings
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    async with open_engine(settings, environ=os.environ) as engine, serve_on(engine, Path(settings.api.listen)):
+        log.info("serving", socket=settings.api.listen, version=__version__, python=sys.version.split()[0])
+        notify("READY=1")
+        await _until(stopping)
+        notify("STOPPING=1")
+        log.info("stopping; containers go on")
+
+
+async def _until(stopping: asyncio.Event) -> None:
+    """Wait for the signal, and tell systemd's watchdog meanwhile that the loop turns."""
+    every_s = watchdog_s()
+    while not stopping.is_set():
+        try:
+            async with asyncio.timeout(every_s or None):
+                await stopping.wait()
+        except TimeoutError:
+            notify("WATCHDOG=1")

@@ -1,0 +1,67 @@
+"""The engine behind a socket: gRPC and HTTP/1 on one path. The daemon serves the node so, kpod itself."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from criollo.admin.images import image_routes
+from criollo.admin.server import routes
+from criollo.admin.views import HOST_IDS, NodeDescription
+from criollo.aio.background import Background
+from criollo.aio.http_server import HttpServer
+from criollo.config.template import render
+from criollo.cri.facts import NodeFacts
+from criollo.cri.image import ImageService
+from criollo.cri.runtime import RuntimeService
+from criollo.cri.server import Limits, Server
+from criollo.daemon.front_door import FrontDoor
+from criollo.daemon.recovery import recover
+from criollo.daemon.sweep import sweep_forever
+from criollo.engine import Engine
+
+DRAIN_S = 10
+
+
+@contextlib.asynccontextmanager
+async def serve_on(engine: Engine, path: Path) -> AsyncIterator[None]:
+    """Recover, then serve at `path` while the block runs; at its end let calls in progress finish.
+
+    Raises:
+        WrongState: another daemon answers at the path.
+    """
+    await recover(engine.pods)
+    server = _grpc(engine)
+    door = FrontDoor(path, grpc=server.serve, http=_http(engine).serve)
+    door.open()
+    async with Background() as tasks:
+        tasks.start(door.run(), name="front door")
+        tasks.start(sweep_forever(engine.pods), name="sweeper")
+        try:
+            yield
+        finally:
+            door.stop_accepting()
+            await server.drain(DRAIN_S)
+
+
+def _grpc(engine: Engine) -> Server:
+    runtime = RuntimeService(engine.pods, engine.containers, _facts(engine))
+    image = ImageService(engine.images)
+    api = engine.settings.api
+    limits = Limits(message_bytes=api.grpc_max_recv_msg_size, in_flight_bytes=2 * api.grpc_max_recv_msg_size)
+    return Server({"runtime.v1.RuntimeService": runtime.calls(), "runtime.v1.ImageService": image.calls()}, limits=limits)
+
+
+def _http(engine: Engine) -> HttpServer:
+    settings = engine.settings
+    node = NodeDescription(
+        storage_driver=settings.storage_driver,
+        storage_image=settings.imagestore,
+        storage_root=settings.root,
+        cgroup_driver=str(engine.driver),
+        default_id_mappings=HOST_IDS,
+    )
+    return HttpServer(routes(node, lambda: render(settings), further=image_routes(engine.images)))
+
+
+def _facts(engine: Engine) -> NodeFacts:
+    raise NotImplementedError

@@ -1,0 +1,247 @@
+"""The only wiring: settings become drivers, drivers become the domain; closed in reverse.
+
+One process at a time owns a root directory: the daemon, or kpod while none runs. The lock says which.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from criollo import __version__
+from criollo.aio import threads
+from criollo.aio.background import Background
+from criollo.config.handlers import RuntimeHandler
+from criollo.config.settings import Settings
+from criollo.containers.context import Containers, Places
+from criollo.errors import Unavailable, Unsupported, explain
+from criollo.images.context import Images
+from criollo.linux.cgroup import Driver, Hierarchies
+from criollo.linux.files import make_directory
+from criollo.model.container import Device
+from criollo.monitor.conmon import Conmon
+from criollo.network.cni import Cni
+from criollo.pods import namespaces
+from criollo.pods.context import Pods
+from criollo.registry.client import Registry
+from criollo.registry.auth_files import find_auth_files
+from criollo.registry.hosts import Hosts, find_registries_conf
+from criollo.runtimes.base import Runtime
+from criollo.runtimes.handlers import Handlers, open_handlers
+from criollo.runtimes.oci import Handler, OciRuntime
+from criollo.specgen.host import HostFacts, gather
+from criollo.specgen.request import Defaults
+from criollo.specgen.rlimits import parse_ulimit
+from criollo.state.images import ImageRows
+from criollo.state.records import State
+from criollo.stats.collect import Collector
+from criollo.storage.base import LayerDriver
+from criollo.storage.layers import Layers
+from criollo.storage.overlay import Overlay
+from criollo.storage.rootfs import RootStore
+from criollo.telemetry.log import get_logger
+from criollo.trust.policy import Policy, find_policy
+from criollo.workers.pool import Workers
+
+log = get_logger(__name__)
+
+DRIVERS: Final[dict[str, Callable[[Layers], LayerDriver]]] = {"overlay": Overlay}
+LOCK: Final = "lock"
+
+
+class Engine(NamedTuple):
+    """What the faces need: the verbs' contexts and the facts they report."""
+
+    settings: Settings
+    pods: Pods
+    containers: Containers
+    images: Images
+    handlers: Handlers
+    network: Cni
+    host: HostFacts
+    driver: Driver
+
+
+@contextlib.asynccontextmanager
+async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> AsyncIterator[Engine]:
+    """Open everything below the faces. Watchers end with the block; containers go on.
+
+    Raises:
+        Unavailable: another process owns the root directory.
+        Invalid, Unsupported, Damaged, HostFailed: a setting, the host or a database does not let us start.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        places = _places(settings)
+        _own(stack, places.root)
+        workers = Workers()
+        stack.push_async_callback(workers.close)
+        tasks = await stack.enter_async_context(Background())
+        rows = ImageRows(places.root / "images.db")
+        stack.callback(rows.close)
+        state = State(places.root / "state.db")
+        stack.callback(state.close)
+        layers = Layers(places.root)
+        await layers.open()
+        roots = RootStore(places.root, layers, DRIVERS[settings.storage_driver](layers))
+        await roots.open()
+        stack.push_async_callback(roots.close)
+        registry = _registry(settings, environ)
+        stack.push_async_callback(registry.close)
+        images = _images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
+        containers = await _containers(settings, state, images, places, tasks=tasks)
+        stack.push_async_callback(containers.creates.close, limit_s=5)
+        pods = await _pods(settings, containers)
+        stack.push_async_callback(pods.runs.close, limit_s=5)
+        stack.push_async_callback(images.pulls.close, limit_s=0)
+        yield Engine(
+            settings, pods, containers, images, containers.handlers, pods.network, containers.host, containers.cgroup_driver
+        )
+
+
+def _places(settings: Settings) -> Places:
+    places = Places(Path(settings.root), Path(settings.runroot), namespaces=Path(settings.runtime.namespaces_dir))
+    with explain(f"make the directories of {settings.root}"):
+        for directory in (places.root, places.runroot, places.runroot / "containers", places.runroot / "pods"):
+            make_directory(directory, 0o700)
+        for text in (settings.runtime.container_exits_dir, settings.runtime.container_attach_socket_dir):
+            make_directory(text, 0o700)
+    return places
+
+
+def _own(stack: contextlib.ExitStack | contextlib.AsyncExitStack, root: Path) -> None:
+    """Hold the root's lock until the stack is closed; the kernel lets go of it when we die."""
+    with explain(f"lock {root}"):
+        fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        raise Unavailable(f"cannot open {root}: process {owner or '(unknown)'} owns it; stop that one first") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+
+
+def _registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
+    auth = settings.image.global_auth_file
+    return Registry(
+        Hosts.load(*find_registries_conf(environ)),
+        user_agent=f"criollo/{__version__}",
+        auth_paths=[Path(auth)] if auth else find_auth_files(environ, os.getuid()),
+        environ=environ,
+    )
+
+
+def _images(settings: Settings, environ: Mapping[str, str], images: Images) -> Images:
+    path = settings.image.signature_policy
+    found = Path(path) if path else find_policy(environ)
+    if found is None:
+        log.warning("no signature policy: images of every registry are accepted", remedy="write /etc/containers/policy.json")
+    images.policy = Policy.load(found) if found is not None else Policy.accept_all()
+    images.pinned = (*settings.image.pinned_images, *([settings.image.pause_image] if settings.image.pause_image else []))
+    images.progress_timeout_s = settings.image.pull_progress_timeout.seconds
+    return images
+
+
+async def _containers(settings: Settings, state: State, images: Images, places: Places, *, tasks: Background) -> Containers:
+    runtime, hierarchies = settings.runtime, Hierarchies.detect()
+    handlers = await open_handlers(_runtimes(settings, hierarchies), runtime.default_runtime)
+    containers = Containers(
+        state,
+        images,
+        roots=images.roots,
+        handlers=handlers,
+        workers=images.workers,
+        places=places,
+        collector=Collector(hierarchies),
+        tasks=tasks,
+    )
+    containers.host = await threads.files(gather)
+    defaults = {name: _defaults(settings, runtime.runtimes[name]) for name in handlers.names()}
+    containers.defaults_of = lambda handler: defaults[handler or handlers.default]
+    containers.cgroup_driver = Driver(runtime.cgroup_manager)
+    containers.exits_dir = Path(runtime.container_exits_dir)
+    containers.additional_devices = tuple(_device(text) for text in runtime.additional_devices if text)
+    containers.absent_sources_to_reject = runtime.absent_mount_sources_to_reject
+    containers.bind_mount_prefix = runtime.bind_mount_prefix
+    containers.image_volume_mode = settings.image.image_volumes
+    images.in_use = lambda image_id: [each.id for each in state.containers if each.image_id == image_id]
+    return containers
+
+
+def _runtimes(settings: Settings, hierarchies: Hierarchies) -> dict[str, Runtime]:
+    runtime = settings.runtime
+    candidates: dict[str, Runtime] = {}
+    for name, handler in runtime.runtimes.items():
+        if handler.runtime_type != "oci":
+            log.warning("runtime handler left out: its type is not supported yet", handler=name, type=handler.runtime_type)
+            continue
+        conmon = Conmon(
+            Path(handler.monitor_path),
+            exits_dir=Path(runtime.container_exits_dir),
+            attach_dir=Path(runtime.container_attach_socket_dir),
+            log_size_max=runtime.log_size_max,
+            no_sync_log=handler.no_sync_log,
+        )
+        candidates[name] = OciRuntime(_handler(name, handler, runtime.cgroup_manager), conmon, hierarchies)
+    if runtime.default_runtime not in candidates:
+        raise Unsupported(f"cannot start: default_runtime {runtime.default_runtime} is of a type that is not supported yet")
+    return candidates
+
+
+def _handler(name: str, handler: RuntimeHandler, cgroup_manager: str) -> Handler:
+    return Handler(
+        name=name,
+        path=Path(handler.runtime_path),
+        root=Path(handler.runtime_root or f"/run/{name}"),
+        driver=Driver(cgroup_manager),
+        monitor_cgroup=handler.monitor_cgroup,
+        monitor_env=dict(word.split("=", 1) for word in handler.monitor_env if "=" in word),
+        create_limit_s=float(handler.container_create_timeout),
+    )
+
+
+def _defaults(settings: Settings, handler: RuntimeHandler) -> Defaults:
+    runtime = settings.runtime
+    return Defaults(
+        capabilities=runtime.default_capabilities,
+        add_inheritable_capabilities=runtime.add_inheritable_capabilities,
+        ulimits=tuple(parse_ulimit(text) for text in runtime.default_ulimits if text),
+        env=runtime.default_env,
+        pids_limit=max(0, runtime.pids_limit),
+        read_only=runtime.read_only,
+        storage_root=settings.root,
+        min_memory_bytes=handler.container_min_memory.bytes,
+        privileged_without_host_devices=handler.privileged_without_host_devices,
+        annotations=dict(handler.default_annotations),
+        allowed_annotations=handler.allowed_annotations,
+        systemd_cgroups=runtime.cgroup_manager == "systemd",
+    )
+
+
+def _device(text: str) -> Device:
+    """`/dev/host[:/dev/inside][:rwm]`, checked when the configuration was loaded."""
+    host, *rest = text.split(":")
+    permissions = rest.pop() if rest and not rest[-1].startswith("/") else "rwm"
+    return Device(host_path=host, container_path=rest[0] if rest else host, permissions=permissions)
+
+
+async def _pods(settings: Settings, containers: Containers) -> Pods:
+    network, image = settings.network, settings.image
+    plugin_dirs = dict.fromkeys(Path(text) for text in (*network.plugin_dirs, network.plugin_dir) if text)
+    cni = Cni(Path(network.network_dir), tuple(plugin_dirs), containers.places.root / "cni", network.cni_default_network)
+    await cni.load()
+    await namespaces.prepare(containers.places.namespaces)
+    pods = Pods(containers, network=cni, hierarchies=Hierarchies.detect())
+    pods.default_sysctls = dict(text.split("=", 1) for text in settings.runtime.default_sysctls if "=" in text)
+    pods.drop_infra = settings.runtime.drop_infra_ctr
+    pods.pause_image = image.pause_image
+    pods.pause_command = tuple(image.pause_command.split())
+    catatonit = shutil.which("catatonit")
+    pods.catatonit = Path(catatonit) if catatonit else None
+    pods.log_dir = settings.log_dir
+    containers.tasks.start(cni.watch(), name="watch networks")
+    return pods
