@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 from support.cri import Cri, pb
 
 CRIO = Path(sys.executable).parent / "crio"
+FAULTY = Path(__file__).with_name("faulty_daemon.py")
 CNI_BIN = "/usr/lib/cni"
 
 
@@ -80,13 +81,14 @@ class Daemon:
             lines += [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in values.items()]
         return "\n".join(lines) + "\n"
 
-    def start(self, *, wait: bool = True) -> "Daemon":
-        """Start and wait until it answers."""
+    def start(self, *, wait: bool = True, fault: str = "") -> "Daemon":
+        """Start and wait until it answers; `fault` as in support.faulty_daemon."""
         assert self.process is None
+        program = [sys.executable, str(FAULTY), fault, "--"] if fault else [str(CRIO)]
         environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(self.place / "registries.conf")}
         with open(self.log_file, "ab") as out:
             self.process = subprocess.Popen(
-                [str(CRIO), "-c", str(self.place / "crio.conf"), "-d", ""],
+                [*program, "-c", str(self.place / "crio.conf"), "-d", ""],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True,
             )  # fmt: skip
         if wait:
@@ -127,6 +129,17 @@ class Daemon:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.socket)
         return status
+
+    def wait_death(self, limit_s: float = 30) -> None:
+        """Wait until a fault has ended the daemon."""
+        assert self.process is not None
+        assert self.process.wait(limit_s) == -signal.SIGKILL
+        self.process = None
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
@@ -197,6 +210,10 @@ class Daemon:
         answer = self.cri.call("ContainerStatus", request)
         return answer if verbose else answer.status
 
+    def info(self, container_id: str) -> Any:
+        """The verbose part of a container's status."""
+        return json.loads(self.status(container_id, verbose=True).info["info"])
+
     def wait_state(self, container_id: str, state: int, limit_s: float = 30) -> Any:
         deadline = time.monotonic() + limit_s
         while (status := self.status(container_id)).state != state:
@@ -234,6 +251,14 @@ class Daemon:
     def remove_everything(self) -> None:
         for pod in self.cri.call("ListPodSandbox").items:
             self.remove_pod(pod.id)
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 20) -> None:
+    """Return when the condition holds; fail after the limit."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qs, unquote
 
 import h11
 import msgspec
@@ -53,7 +53,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     path: str
-    query: dict[str, str]
+    query: dict[str, list[str]]  # a key may come several times
     headers: dict[str, str]
     body: bytes = b""
 
@@ -242,7 +242,7 @@ def _request(head: h11.Request, body: bytes) -> Request:
     target, _, query = head.target.decode("ascii").partition("?")
     try:
         path = unquote(target, errors="strict")
-        pairs = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=100, errors="strict"))
+        pairs = parse_qs(query, keep_blank_values=True, max_num_fields=100, errors="strict")
     except ValueError as error:
         raise _Refused(400, "malformed request: the target is not UTF-8 or has over 100 parameters") from error
     if not path.startswith("/") or not path.isprintable():

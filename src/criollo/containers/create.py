@@ -90,8 +90,8 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
         mounts=config.mounts,
         privileged=config.security.privileged,
     )
-    containers.state.containers.insert(container)
     try:
+        containers.state.containers.insert(container)
         with leased(containers.images, image.layers):
             container = await _bring_up(containers, job, pod, container, image, runtime=runtime)
     except BaseException:

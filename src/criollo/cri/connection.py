@@ -77,7 +77,8 @@ class Connection(asyncio.Protocol):
                 if self.is_closing:
                     return
                 for event in self._h2.receive_data(data[start : start + _SLICE]):
-                    self._dispatch(event)
+                    if not self.is_closing:
+                        self._dispatch(event)
                 self.flush()
         except h2.exceptions.ProtocolError as error:
             log.debug("closing an HTTP/2 connection", cause=error)
@@ -167,11 +168,15 @@ class Connection(asyncio.Protocol):
         return stream is not None and not stream.closed
 
     async def _until_writable(self, *, window: bool) -> None:
+        """Send what is queued; wait until the peer reads or, for `window`, until it may have opened one."""
         self.flush()
-        await self._may_write.wait()
-        if window and not self.is_closing:
+        if not self._may_write.is_set():
+            await self._may_write.wait()
+        elif window and not self.is_closing:
             self._window.clear()
             await self._window.wait()
+        else:
+            await asyncio.sleep(0)  # a large reply lets the other calls run
 
     def _dispatch(self, event: h2.events.Event) -> None:
         match event:

@@ -10,7 +10,7 @@ from criollo.cri.signals import kernel_signal
 from criollo.errors import Invalid
 from criollo.model.container import Capabilities, ContainerConfig, ContainerSecurity, Device, Mount, Propagation
 from criollo.model.pod import IdMapping, Resources
-from criollo.registry.auth import Credentials
+from criollo.registry.auth import Credentials, Hidden
 
 _PROPAGATIONS: Final = {0: Propagation.PRIVATE, 1: Propagation.HOST_TO_CONTAINER, 2: Propagation.BIDIRECTIONAL}
 _MOUNT_OPTIONS: Final = frozenset({"noexec", "nodev", "nosuid"})
@@ -54,11 +54,19 @@ def new_resources(request: pb.UpdateContainerResourcesRequest) -> Resources:
 
 
 def credentials(auth: pb.AuthConfig) -> Credentials | None:
-    """What the client gives to show a registry; None if nothing. No message of an error holds any of it."""
-    fields = {name: checks.words(f"auth.{name}", getattr(auth, name), limit=1 << 20) for name in ("username", "password")}
-    if auth.auth and not fields["username"]:
+    """What the client gives to show a registry; None if nothing. No error's message holds any of it."""
+    fields = ("username", "password", "auth", "identity_token", "registry_token")
+    for name in fields:
+        if "\0" in getattr(auth, name) or len(getattr(auth, name)) > 1 << 20:
+            raise Invalid(f"auth.{name}", Hidden(), "at most 1 MiB without NUL")
+    if auth.auth and not auth.username:
         return Credentials.of_auth(auth.auth, field="auth.auth", identity_token=auth.identity_token)
-    found = Credentials(**fields, identity_token=auth.identity_token, registry_token=auth.registry_token)
+    found = Credentials(
+        username=auth.username,
+        password=auth.password,
+        identity_token=auth.identity_token,
+        registry_token=auth.registry_token,
+    )
     return None if found.is_empty else found
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from criollo.cri.facts import HandlerFacts, NodeFacts
 from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.signals import cri_signal
 from criollo.model.container import Container, ContainerState, ImageSpec, Mount, Propagation
@@ -194,6 +195,21 @@ def fs_usage(mountpoint: str, used_bytes: int, inodes: int, *, at_ns: int) -> pb
         fs_id=pb.FilesystemIdentifier(mountpoint=mountpoint),
         used_bytes=pb.UInt64Value(value=used_bytes),
         inodes_used=pb.UInt64Value(value=inodes),
+    )
+
+
+def handler(value: HandlerFacts) -> pb.RuntimeHandler:
+    able = pb.RuntimeHandlerFeatures(
+        recursive_read_only_mounts=value.recursive_read_only_mounts, user_namespaces=value.user_namespaces
+    )
+    return pb.RuntimeHandler(name=value.name, features=able)
+
+
+def features(facts: NodeFacts) -> pb.RuntimeFeatures:
+    return pb.RuntimeFeatures(
+        supplemental_groups_policy=facts.supplemental_groups_policy,
+        user_namespaces_host_network=facts.user_namespaces_host_network,
+        mount_options=facts.mount_options,
     )
 
 

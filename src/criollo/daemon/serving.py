@@ -4,13 +4,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
+
+from criollo import __version__
 from criollo.admin.images import image_routes
 from criollo.admin.server import routes
 from criollo.admin.views import HOST_IDS, NodeDescription
 from criollo.aio.background import Background
 from criollo.aio.http_server import HttpServer
+from criollo.config.settings import Settings
 from criollo.config.template import render
-from criollo.cri.facts import NodeFacts
+from criollo.cri.facts import HandlerFacts, NodeFacts
 from criollo.cri.image import ImageService
 from criollo.cri.runtime import RuntimeService
 from criollo.cri.server import Limits, Server
@@ -18,6 +22,7 @@ from criollo.daemon.front_door import FrontDoor
 from criollo.daemon.recovery import recover
 from criollo.daemon.sweep import sweep_forever
 from criollo.engine import Engine
+from criollo.linux.cgroup import Driver
 
 DRAIN_S = 10
 
@@ -44,7 +49,7 @@ async def serve_on(engine: Engine, path: Path) -> AsyncIterator[None]:
 
 
 def _grpc(engine: Engine) -> Server:
-    runtime = RuntimeService(engine.pods, engine.containers, _facts(engine))
+    runtime = RuntimeService(engine.pods, _facts(engine))
     image = ImageService(engine.images)
     api = engine.settings.api
     limits = Limits(message_bytes=api.grpc_max_recv_msg_size, in_flight_bytes=2 * api.grpc_max_recv_msg_size)
@@ -64,4 +69,27 @@ def _http(engine: Engine) -> HttpServer:
 
 
 def _facts(engine: Engine) -> NodeFacts:
-    raise NotImplementedError
+    handlers = [HandlerFacts(name=name) for name in ("", *engine.handlers.names())]
+    return NodeFacts(
+        version=__version__,
+        uses_systemd=engine.driver is Driver.SYSTEMD,
+        handlers=lambda: handlers,
+        config_json=lambda: msgspec.json.encode(_config_document(engine.settings)).decode(),
+    )
+
+
+def _config_document(settings: Settings) -> dict[str, object]:
+    """The `config` entry of a verbose Status, with the field names that tools know from CRI-O."""
+    runtime = settings.runtime
+    handlers = {
+        name: {"RuntimePath": handler.runtime_path, "RuntimeType": handler.runtime_type, "RuntimeRoot": handler.runtime_root}
+        for name, handler in runtime.runtimes.items()
+    }
+    crio = {
+        "DefaultRuntime": runtime.default_runtime,
+        "Runtimes": handlers,
+        "CgroupManagerName": runtime.cgroup_manager,
+        "Root": settings.root,
+        "RunRoot": settings.runroot,
+    }
+    return {"sandboxImage": settings.image.pause_image, "crio": crio}

@@ -10,7 +10,8 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-IN_ATTRIB: Final = 0x4  # linux/inotify.h
+IN_MODIFY: Final = 0x2  # linux/inotify.h
+IN_ATTRIB: Final = 0x4
 IN_CLOSE_WRITE: Final = 0x8
 IN_MOVED_FROM: Final = 0x40
 IN_MOVED_TO: Final = 0x80

@@ -46,11 +46,16 @@ def remove(parent: int, name: str, scratch: int, *, should_stop: Callable[[], bo
             for below in _unlink_files(fd, kept):
                 try:
                     os.rmdir(below, dir_fd=fd)
+                    continue
                 except OSError as error:
                     if error.errno != errno.ENOTEMPTY:
                         kept.append(f"{below}: {error.strerror}")
                         continue
-                    serial = _move_out(fd, below, scratch, serial, kept)
+                try:
+                    serial = _move_out(fd, below, scratch, serial)
+                except OSError as error:
+                    kept.append(f"{below}: {error.strerror}")
+                else:
                     queue.append((scratch, _scratch_name(serial)))
         finally:
             os.close(fd)
@@ -136,16 +141,13 @@ def _unlink(parent: int, name: str, kept: list[str]) -> None:
         kept.append(f"{name}: {error.strerror}")
 
 
-def _move_out(fd: int, name: str, scratch: int, serial: int, kept: list[str]) -> int:
+def _move_out(fd: int, name: str, scratch: int, serial: int) -> int:
+    """Move a directory to the scratch directory, under the next free serial number, which is returned."""
     while True:
         serial += 1
-        try:
+        with contextlib.suppress(FileExistsError):
             libc.rename_noreplace(name, _scratch_name(serial), source_dir=fd, target_dir=scratch)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            kept.append(f"{name}: {error.strerror}")
-        return serial
+            return serial
 
 
 def _scratch_name(serial: int) -> str:

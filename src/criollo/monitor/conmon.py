@@ -208,7 +208,7 @@ async def _answer(start: _Start, launch: Launch) -> int:
                 return protocol.created_pid(answer)
     except protocol.Garbled as error:
         raise _failed(launch, start, f"conmon answered nonsense: {error}") from None
-    raise _failed(launch, start, start.stderr() or "conmon ended without an answer")
+    raise _failed(launch, start, start.stderr() or "conmon ended without a word, and so did the runtime")
 
 
 def _failed(launch: Launch, start: _Start, why: str = "") -> ToolFailed:

@@ -62,8 +62,8 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
         cgroup_parent=cgroups.parent_of(pods, config.cgroup_parent, pod_id),
         network_down=config.security.namespaces.network is NamespaceMode.NODE,
     )
-    pods.state.pods.insert(pod)
     try:
+        pods.state.pods.insert(pod)
         pod = await _bring_up(pods, job, pod, wanted)
     except BaseException:
         await cleanup(tear_down(pods, pod_id), what=f"run of pod sandbox {pod_id}")
@@ -77,7 +77,9 @@ async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Pl
         raise Unavailable(f"cannot run pod sandbox {pod.config.name}: network is not ready: {network.message}")
     pod = await cgroups.ensure(pods, pod)
     job.stage("sandbox namespaces")
-    paths = await namespaces.pin_pod(pod, wanted, directory=pods.containers.places.namespaces)
+    paths = await namespaces.pin_pod(
+        pod, wanted, directory=pods.containers.places.namespaces, make_userns=pods.containers.workers.userns
+    )
     pod = msgspec.structs.replace(pod, namespaces=paths)
     job.stage("sandbox network and files")
     ips: tuple[str, ...] = ()

@@ -143,11 +143,11 @@ def _challenges(value: str) -> list[Challenge]:
     while scheme := _SCHEME.match(value, at):
         at = scheme.end()
         parameters: dict[str, str] = {}
+        if (token := _TOKEN68.match(value, at)) and value[token.end() : token.end() + 1] in ("", ","):
+            at = token.end()
         while parameter := _PARAMETER.match(value, at):
             name, quoted, plain = parameter.groups()
             parameters.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain)
             at = parameter.end()
-        if not parameters and (token := _TOKEN68.match(value, at)) and value[token.end() : token.end() + 1] in ("", ","):
-            at = token.end()
         found.append(Challenge(scheme=scheme[1].lower(), parameters=parameters))
     return found

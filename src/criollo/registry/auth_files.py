@@ -75,7 +75,8 @@ def _from_file(path: Path, endpoint: Endpoint) -> Credentials | None:
     except Invalid:
         raise
     where = str(path)
-    auths = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES).get("auths") or {}
+    auths = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES).get("auths")
+    auths = {} if auths is None else auths
     if not isinstance(auths, dict):
         raise Invalid(f"{where}: auths", type(auths).__name__, "an object")
     normal = {_normal(key): key for key in reversed(auths)}

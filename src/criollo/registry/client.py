@@ -23,11 +23,12 @@ from criollo.errors import Damaged, Invalid
 from criollo.oci import image_spec
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
+from criollo.registry.answers import Question
 from criollo.registry.attempts import persist
 from criollo.registry.auth import Credentials
 from criollo.registry.blobs import Blob, Download
 from criollo.registry.connections import Connections, Limits, held_by
-from criollo.registry.exchange import Exchange, Question
+from criollo.registry.exchange import Exchange
 from criollo.registry.hosts import Endpoint, Hosts
 from criollo.registry.lifeline import Lifeline
 

@@ -1,4 +1,4 @@
-"""One question to one endpoint: scheme, redirects, authentication, and what its status means.
+"""One question to one endpoint: scheme, redirects, authentication.
 
 HTTPS first; plain HTTP only for an endpoint marked insecure and only after HTTPS gave no answer. Each hop of a redirect gets
 fresh headers; credentials stay with the origin they are for. A 401 is answered once, with what its challenge wants.
@@ -6,19 +6,19 @@ fresh headers; credentials stay with the origin they are for. A 401 is answered 
 Source: OCI distribution-spec v1.1, section Pull and section Authentication.
 """
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from criollo.errors import Denied, Invalid, NotFound, Unauthenticated, Unavailable, printable
+from criollo.errors import Invalid, Unauthenticated, Unavailable
 from criollo.registry import auth, auth_files, redirects
+from criollo.registry.answers import GIVE, Question, error_text, refuse, refuse_token
 from criollo.registry.auth import Challenge, Credentials
 from criollo.registry.connections import CHUNK_BYTES, Connections, Limits, NoTls, Retryable, Unreachable, broken
 from criollo.registry.hosts import Endpoint, Hosts
@@ -31,26 +31,6 @@ _MAX_ERROR_BYTES: Final = 64 << 10
 _CLIENT_ID: Final = "criollo"
 _MAX_REMEMBERED: Final = 256
 _TOKEN_MARGIN_S: Final = 5
-
-
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of an endpoint: `path` below its repository (`manifests/latest`), with the credentials it may get."""
-
-    endpoint: Endpoint
-    path: str
-    headers: Mapping[str, str] = {}
-    credentials: Credentials | None = None
-
-    @property
-    def thing(self) -> tuple[str, str]:
-        """What is asked for, as kind and name."""
-        kind, _, identifier = self.path.partition("/")
-        name = self.endpoint.name
-        return (
-            ("blob", f"{identifier} of {name}")
-            if kind == "blobs"
-            else ("image", f"{name}{'@' if ':' in identifier else ':'}{identifier}")
-        )
 
 
 class _Permit(msgspec.Struct, frozen=True):
@@ -88,7 +68,7 @@ class Exchange:
             question = msgspec.structs.replace(question, credentials=auth_files.lookup(self._auth_paths, endpoint))
         answer = self._by_scheme(question)
         if answer.status not in (200, 206):
-            self._refuse(answer, question)
+            refuse(answer, question, self._error_text(answer))
         return answer
 
     def read(self, answer: BaseHTTPResponse, limit_bytes: int, *, what: str, host: str) -> bytes:
@@ -200,7 +180,7 @@ class Exchange:
             token = self._token(challenge, question, home)
             return _Permit(f"Bearer {token.value}", time.monotonic() + token.life_s - _TOKEN_MARGIN_S)
         if credentials is None or not credentials.username:
-            raise Unauthenticated(f"registry {endpoint.api_host} wants a user and password for {endpoint.name}; {_GIVE}")
+            raise Unauthenticated(f"registry {endpoint.api_host} wants a user and password for {endpoint.name}; {GIVE}")
         return _Permit(credentials.basic_header(), time.monotonic() + 3600)
 
     def _token(self, challenge: Challenge, question: Question, home: Origin) -> auth.Token:
@@ -230,7 +210,7 @@ class Exchange:
             url = realm + ("&" if "?" in realm else "?") + urlencode(asked)
             answer, _ = self._follow(url, plain, credentials.basic_header() if credentials is not None and named else "")
         if answer.status != 200:
-            self._refuse_token(answer, question, server)
+            refuse_token(answer, question, server.netloc, self._error_text(answer))
         return auth.parse_token(
             self.read(answer, auth.MAX_TOKEN_BYTES, what="token", host=server.netloc), realm_host=server.netloc
         )
@@ -252,38 +232,11 @@ class Exchange:
             log.debug("token server is another host", registry=home.netloc, realm=server.netloc)
         return realm, server
 
-    def _refuse_token(self, answer: BaseHTTPResponse, question: Question, server: Origin) -> NoReturn:
-        said = self._error_text(answer)
-        if answer.status in (408, 425, 429) or answer.status >= 500:
-            raise Retryable(
-                f"token server {server.netloc} answers {answer.status}{said}; try again later", wait_s=_wait_s(answer)
-            )
-        who = "anonymous access" if question.credentials is None else "the credentials"
-        raise Unauthenticated(f"token server {server.netloc} refuses {who} for {question.endpoint.name}{said}; {_GIVE}")
-
-    def _refuse(self, answer: BaseHTTPResponse, question: Question) -> NoReturn:
-        name, host, status = question.endpoint.name, question.endpoint.api_host, answer.status
-        said = self._error_text(answer)
-        if status == 401:
-            tried = "the credentials" if question.credentials else "anonymous access"
-            raise Unauthenticated(f"registry {host} refuses {tried} for {name}{said}; {_GIVE}")
-        if status == 403:
-            raise Denied(f"registry {host} forbids {name}{said}; ask its owner for access")
-        if status == 404:
-            raise NotFound(*question.thing, f"so says registry {host}{said}")
-        if status in (408, 425, 429) or status >= 500:
-            raise Retryable(f"registry {host} answers {status} for {name}{said}; try again later", wait_s=_wait_s(answer))
-        raise Unavailable(f"cannot fetch {name} from registry {host}: it answers {status}{said}")
-
     def _error_text(self, answer: BaseHTTPResponse) -> str:
-        """What an error body says, as `: code: message`; empty if it is not in the registry's form."""
         try:
-            body = self.read(answer, _MAX_ERROR_BYTES, what="error text", host="")
-            first = json.loads(body)["errors"][0]
-            text = f": {first['code']}: {first['message']}" if first.get("message") else f": {first['code']}"
-        except (Invalid, Retryable, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return error_text(self.read(answer, _MAX_ERROR_BYTES, what="error text", host=""))
+        except (Invalid, Retryable):
             return ""
-        return printable(text[:300])
 
     def _finish(self, answer: BaseHTTPResponse) -> None:
         """Done with an answer whose body does not matter: a short one is read so that the connection can serve on."""
@@ -294,14 +247,5 @@ class Exchange:
             answer.close()
 
 
-_GIVE: Final = "give credentials by imagePullSecrets or an auth file"
-
-
 def _host_of(endpoint: Endpoint) -> str:
     return origin(f"https://{endpoint.api_host}/").host
-
-
-def _wait_s(answer: BaseHTTPResponse) -> float:
-    """Retry-After in seconds; its date form counts as none."""
-    text = answer.headers.get("Retry-After", "").strip()
-    return float(text[:9]) if text.isascii() and text.isdecimal() else 0.0

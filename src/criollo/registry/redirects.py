@@ -53,6 +53,8 @@ def next_hop(url: str, location: str, *, may_be_plain: Callable[[Origin], bool])
     """
     here = origin(url)
     try:
+        if not location.isascii() or not location.isprintable():  # urljoin would drop line ends silently
+            raise ValueError("not a URL")
         target = urljoin(url, location)
         there = origin(target)
     except ValueError:

@@ -15,6 +15,8 @@ import contextlib
 import os
 import secrets
 import shlex
+import signal
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,6 +33,7 @@ log = get_logger(__name__)
 _BUDGET_BYTES: Final = 256 << 20
 _CHUNK: Final = 1 << 16
 _DRAIN_ROUNDS: Final = 256  # what a grandchild goes on writing after the command has ended is not waited for
+_RUNTIME_GRACE_S: Final = 1.0
 _LOG_BYTES: Final = 1 << 16
 _SHOWN_COMMAND: Final = 200
 
@@ -119,6 +122,13 @@ class _Exec:
                 path.unlink()
 
     def _kill(self) -> None:
+        """The command first, so that the runtime reaps it and ends by itself: orphans of a container delay its end."""
+        deadline = time.monotonic() + _RUNTIME_GRACE_S
+        while not process.has_ended(self._pidfd) and time.monotonic() < deadline:
+            for pid in proctree.descendants(self._pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
         proctree.kill_tree(self._pid)
         process.reap(self._pidfd, wait=True)
 

@@ -69,7 +69,8 @@ class Overlay:
         if writable is not None:
             options += [f"upperdir={_escaped(writable.upper)}", f"workdir={_escaped(writable.work)}"]
             options += ["volatile"] if writable.volatile and self._takes_volatile else []
-            shutil.rmtree(writable.work / "work" / "incompat", ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(writable.work / "work/incompat/volatile")
         flags = mount.MS_RDONLY if writable is None else 0
         text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options, *_defaults()])
         with explain(what):

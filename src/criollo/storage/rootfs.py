@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.aio import threads
+from criollo.aio.cleanup import cleanup
 from criollo.errors import Invalid, explain
 from criollo.linux import files, mount, tree
 from criollo.storage.base import LayerDriver, Writable
@@ -97,18 +98,17 @@ class RootStore:
             Unsupported: too many layers for the driver.
             Exhausted: the disk is full.
         """
-        await self.remove(container_id)
-        place = self._place(container_id)
-        top = self._layers.path(layers[-1] if layers else EMPTY)
+        place, top = self._place(container_id), self._layers.path(layers[-1] if layers else EMPTY)
+        if place.exists():
+            await self.remove(container_id)
         try:
             with explain(f"make the writable layer of container {container_id}"):
-                await threads.files(_make_directories, place, top, 0o711 if passable else 0o700)
-                if passable:
-                    await threads.files(os.chmod, self._directory, 0o711)
-            return await self.mount(container_id, layers, volatile=volatile)
+                await threads.files(_make_directories, place, top, passable=passable)
+            await self._driver.mount(layers, place / "merged", Writable(place / "diff", place / "work", volatile))
         except BaseException:
-            await self.remove(container_id)
+            await cleanup(self.remove(container_id), what=f"remove the writable layer of container {container_id}")
             raise
+        return place / "merged"
 
     async def mount(self, container_id: str, layers: Sequence[str], *, volatile: bool = True) -> Path:
         """Mount a writable layer that exists; one that is mounted stays as it is.
@@ -175,11 +175,13 @@ class RootStore:
         return self._directory / container_id
 
 
-def _make_directories(place: Path, top: Path, mode: int) -> None:
+def _make_directories(place: Path, top: Path, *, passable: bool) -> None:
     """The root directory of a container looks like that of its topmost layer."""
     status = os.stat(top)
-    place.mkdir(mode=mode)
-    place.chmod(mode)
+    place.mkdir(mode=0o700)
+    if passable:
+        place.chmod(0o711)
+        place.parent.chmod(0o711)
     for name in ("diff", "work", "merged"):
         (place / name).mkdir(mode=0o700)
     os.chown(place / "diff", status.st_uid, status.st_gid)

@@ -10,8 +10,8 @@ Source: OCI image-spec layer.md; POSIX.1-2017, pax.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from criollo.errors import HostFailed, explain
 from criollo.workers.messages import Packed
@@ -26,7 +26,6 @@ _KINDS: Final = {
     stat.S_IFIFO: FIFO,
 }
 _READ_BYTES: Final = 1 << 18
-_MAX_OCTAL_7, _MAX_OCTAL_11 = 8**7 - 1, 8**11 - 1
 _OPAQUE: Final = b"trusted.overlay.opaque"
 _PRIVATE: Final = (b"trusted.overlay.", b"user.overlay.")
 
@@ -50,6 +49,20 @@ def pack(pipe_fd: int, progress: Callable[[int], None]) -> Packed:
     return Packed(diff_id=f"sha256:{digest.hexdigest()}", size_bytes=total)
 
 
+class _Member(NamedTuple):
+    """An entry to write."""
+
+    name: bytes
+    kind: bytes
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    link: bytes = b""
+    device: int = 0
+
+
 def layer_tar() -> Iterator[bytes]:
     """The tar of the current directory in pieces, from the root entry to the two blocks of zeros."""
     links: dict[int, bytes] = {}
@@ -62,30 +75,36 @@ def layer_tar() -> Iterator[bytes]:
             continue  # a socket means nothing without its process
         if kind == CHAR and status.st_rdev == 0:
             directory, slash, base = name.rpartition(b"/")
-            yield from _header(directory + slash + b".wh." + base, FILE, status, mode=0)
-            continue
-        if status.st_nlink > 1 and kind != DIRECTORY:
-            first = links.setdefault(status.st_ino, name)
-            if first != name:
-                yield from _header(name, LINK, status, link=first)
-                continue
-        if kind == FILE:
-            yield from _file(name, status)
-            continue
-        link = os.readlink(name) if kind == SYMLINK else b""
-        yield from _header(name + b"/" if kind == DIRECTORY else name, kind, status, link=link, xattrs=_xattrs(name))
-        if kind == DIRECTORY:
-            if _is_opaque(name):
-                yield from _header((name + b"/" if name else b"") + b".wh..wh..opq", FILE, status, mode=0)
+            yield _marker(directory + slash + b".wh." + base)
+        elif kind == DIRECTORY:
+            yield from _directory(name, status)
             below = sorted(os.listdir(name or b"."), reverse=True)
             pending += [name + b"/" + base if name else base for base in below]
+        elif status.st_nlink > 1 and (first := links.setdefault(status.st_ino, name)) != name:
+            yield from _header(_member(name, LINK, status)._replace(link=first))
+        elif kind == FILE:
+            yield from _file(name, status)
+        else:
+            link = os.readlink(name) if kind == SYMLINK else b""
+            device = status.st_rdev if kind in (CHAR, BLOCK_DEVICE) else 0
+            yield from _header(_member(name, kind, status)._replace(link=link, device=device), _xattrs(name))
     yield bytes(2 * BLOCK)
+
+
+def _member(name: bytes, kind: bytes, status: os.stat_result) -> _Member:
+    return _Member(name, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
+
+
+def _directory(name: bytes, status: os.stat_result) -> Iterator[bytes]:
+    yield from _header(_member((name or b".") + b"/", DIRECTORY, status), _xattrs(name))
+    if _is_opaque(name):
+        yield _marker((name + b"/" if name else b"") + b".wh..wh..opq")
 
 
 def _file(name: bytes, status: os.stat_result) -> Iterator[bytes]:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        yield from _header(name, FILE, status, size=status.st_size, xattrs=_xattrs(name))
+        yield from _header(_member(name, FILE, status)._replace(size=status.st_size), _xattrs(name))
         left = status.st_size
         while left:
             piece = os.read(fd, min(left, _READ_BYTES))
@@ -114,60 +133,52 @@ def _is_opaque(name: bytes) -> bool:
         return False
 
 
-def _header(
-    name: bytes,
-    kind: bytes,
-    status: os.stat_result,
-    *,
-    link: bytes = b"",
-    size: int = 0,
-    mode: int | None = None,
-    xattrs: list[tuple[bytes, bytes]] | None = None,
-) -> Iterator[bytes]:
+def _marker(name: bytes) -> bytes:
+    """A whiteout or an opaque mark: an empty file of no time."""
+    return b"".join(_header(_Member(name, FILE, mode=0)))
+
+
+def _header(member: _Member, xattrs: Sequence[tuple[bytes, bytes]] = ()) -> Iterator[bytes]:
     """The blocks before an entry's content: a pax header for what ustar cannot say, then the header."""
-    name = name or b"./"
-    seconds, fraction = divmod(status.st_mtime_ns, 1_000_000_000)
-    records: list[tuple[bytes, bytes]] = [(b"SCHILY.xattr." + key, value) for key, value in xattrs or ()]
-    for key, value in ((b"path", name), (b"linkpath", link)):
+    seconds, fraction = divmod(member.mtime_ns, 1_000_000_000)
+    records = [(b"SCHILY.xattr." + key, value) for key, value in xattrs]
+    for key, value in ((b"path", member.name), (b"linkpath", member.link)):
         if len(value) > 100 or not value.isascii():
             records.append((key, value))
-    for key, number, largest in (
-        (b"size", size, _MAX_OCTAL_11),
-        (b"uid", status.st_uid, _MAX_OCTAL_7),
-        (b"gid", status.st_gid, _MAX_OCTAL_7),
-    ):
-        if number > largest:
+    for key, number, width in ((b"size", member.size, 11), (b"uid", member.uid, 7), (b"gid", member.gid, 7)):
+        if number >= 8**width:
             records.append((key, b"%d" % number))
-    if fraction or not 0 <= seconds <= _MAX_OCTAL_11:
-        records.append((b"mtime", _time(status.st_mtime_ns)))
+    if fraction or not 0 <= seconds < 8**11:
+        records.append((b"mtime", _time(member.mtime_ns)))
     if records:
         content = b"".join(_record(key, value) for key, value in sorted(records))
-        yield _block(b"././@PaxHeader", b"x", 0o644, 0, 0, len(content), 0)
+        yield _block(_Member(b"././@PaxHeader", b"x", mode=0o644, size=len(content)))
         yield content + bytes(-len(content) % BLOCK)
-    device = status.st_rdev if kind in (CHAR, BLOCK_DEVICE) else 0
-    bits = stat.S_IMODE(status.st_mode) if mode is None else mode
-    yield _block(name, kind, bits, status.st_uid, status.st_gid, size, seconds, link, device)
+    yield _block(member)
 
 
-def _block(
-    name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, seconds: int, link: bytes = b"", device: int = 0
-) -> bytes:
-    """A ustar header block; numbers that do not fit are in the pax header before it, and zero here."""
+def _block(member: _Member) -> bytes:
+    """A ustar header block; a number that does not fit is in the pax header before it, and zero here."""
     fields = (
-        name[:100].ljust(100, b"\0"),
-        b"%07o\0" % mode,
-        b"%07o\0" % (uid if uid <= _MAX_OCTAL_7 else 0),
-        b"%07o\0" % (gid if gid <= _MAX_OCTAL_7 else 0),
-        b"%011o\0" % (size if size <= _MAX_OCTAL_11 else 0),
-        b"%011o\0" % (seconds if 0 <= seconds <= _MAX_OCTAL_11 else 0),
+        member.name[:100].ljust(100, b"\0"),
+        _octal(member.mode, 7),
+        _octal(member.uid, 7),
+        _octal(member.gid, 7),
+        _octal(member.size, 11),
+        _octal(member.mtime_ns // 1_000_000_000, 11),
         b" " * 8,
-        kind,
-        link[:100].ljust(100, b"\0"),
+        member.kind,
+        member.link[:100].ljust(100, b"\0"),
         b"ustar\x0000".ljust(72, b"\0"),
-        b"%07o\0%07o\0" % (os.major(device), os.minor(device)),
+        _octal(os.major(member.device), 7),
+        _octal(os.minor(member.device), 7),
     )
     block = b"".join(fields).ljust(BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _octal(number: int, width: int) -> bytes:
+    return b"%0*o\0" % (width, number if 0 <= number < 8**width else 0)
 
 
 def _record(key: bytes, value: bytes) -> bytes:

@@ -334,8 +334,7 @@ class _ForkServer:
         self._idle_s = idle_s
         self._lock = asyncio.Lock()
         self._control: socket.socket | None = None
-        self._pidfd = -1
-        self._ended: asyncio.Future[None] | None = None
+        self._living: dict[int, asyncio.Future[None]] = {}  # pidfds of servers, also of those that are leaving
         self._jobs = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -383,9 +382,10 @@ class _ForkServer:
             except BaseException:
                 ours.close()
                 raise
-        self._control, self._pidfd = ours, os.pidfd_open(process.disown(child))
-        self._ended = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().add_reader(self._pidfd, _reaped, self._pidfd, self._ended)
+        self._control = ours
+        loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(process.disown(child))
+        self._living[pidfd] = loop.create_future()
+        loop.add_reader(pidfd, self._reap, pidfd)
 
     def _job_ended(self) -> None:
         self._jobs -= 1
@@ -408,21 +408,19 @@ class _ForkServer:
         if self._timer is not None:
             self._timer.cancel()
         self._drop()
-        if self._ended is None:
-            return
-        try:
-            async with asyncio.timeout(_KILL_LIMIT_S):
-                await asyncio.shield(self._ended)
-        except TimeoutError:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            await asyncio.shield(self._ended)
+        for pidfd, ended in list(self._living.items()):
+            try:
+                async with asyncio.timeout(_KILL_LIMIT_S):
+                    await asyncio.shield(ended)
+            except TimeoutError:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await asyncio.shield(ended)
 
-
-def _reaped(pidfd: int, ended: "asyncio.Future[None]") -> None:
-    asyncio.get_running_loop().remove_reader(pidfd)
-    process.reap(pidfd)
-    os.close(pidfd)
-    ended.set_result(None)
+    def _reap(self, pidfd: int) -> None:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        process.reap(pidfd)
+        os.close(pidfd)
+        self._living.pop(pidfd).set_result(None)
 
 
 def _pipe(*, writing: bool) -> tuple[int, int]:

@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import json
 
 import pytest
@@ -65,16 +66,14 @@ def test_a_tokens_life_is_kept_in_bounds(said, life_s):
     "raw", [b"", b"<html>", b"[]", b"{}", b'{"token":""}', b'{"token":7}', b'{"token":"a\\r\\nX: y"}', b'{"token":"a b"}']
 )
 def test_an_answer_without_token_is_named(raw):
-    with pytest.raises(Unauthenticated, match="token server auth.example"):
+    with pytest.raises(Unauthenticated, match=r"token server auth\.example"):
         parse_token(raw, realm_host="auth.example")
 
 
 @given(st.binary(max_size=80))
 def test_any_answer_is_a_token_or_refused(raw):
-    try:
+    with contextlib.suppress(Unauthenticated):
         parse_token(raw, realm_host="a")
-    except Unauthenticated:
-        pass
 
 
 def encoded(text):
@@ -87,7 +86,7 @@ def test_base64_credentials_are_read():
     assert Credentials.of_auth(encoded("alice:p\0\0"), field="auth").password == "p"
 
 
-@pytest.mark.parametrize("auth", ["!", encoded("no colon"), encoded(":p"), "////", encoded("a:b") + "\n", "a"])
+@pytest.mark.parametrize("auth", ["!", encoded("no colon"), encoded(":p"), "////", encoded("a:b") + "\n", "Q"])
 def test_malformed_credentials_are_not_shown(auth):
     with pytest.raises(Invalid) as caught:
         Credentials.of_auth(auth, field="auth")

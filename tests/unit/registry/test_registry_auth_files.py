@@ -64,7 +64,7 @@ def test_an_empty_entry_gives_nothing(found, entry):
     "entry", [{"auth": "!!secret!!"}, {"auth": 7}, [], "secret", {"auth": base64.b64encode(b"secret").decode()}]
 )
 def test_a_malformed_entry_is_named_without_its_secret(found, entry):
-    with pytest.raises(Invalid, match="auth.json") as caught:
+    with pytest.raises(Invalid, match=r"auth\.json") as caught:
         found({"r.example": entry})
     assert "secret" not in str(caught.value)
 

@@ -119,7 +119,7 @@ def test_docker_hub_is_mirrored_under_its_full_names(load):
 
 def test_blocked_names_are_denied(load):
     hosts = load('[[registry]]\nprefix = "a.b/bad"\nblocked = true')
-    with pytest.raises(Denied, match="a.b/bad"):
+    with pytest.raises(Denied, match=r"a\.b/bad"):
         hosts.endpoints(Reference.parse("a.b/bad/app"))
     assert names(hosts, "a.b/good") == ["a.b/good"]
 
@@ -163,7 +163,8 @@ def test_keys_of_later_work_are_accepted(load):
         "[[registry]]\nlocation = 7",
         '[[registry]]\nlocation = "a.b"\ninsecure = "yes"',
         '[[registry]]\nlocation = "a.b"\n[[registry.mirror]]\ninsecure = true',
-        '[[registry]]\nlocation = "a.b"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = "m"\npull-from-mirror = "all"',
+        '[[registry]]\nlocation = "a.b"\nmirror-by-digest-only = true\n'
+        '[[registry.mirror]]\nlocation = "m"\npull-from-mirror = "all"',
         '[[registry]]\nlocation = "a.b"\n[[registry.mirror]]\nlocation = "m"\npull-from-mirror = "never"',
         'unqualified-search-registries = "a.b"',
         'unqualified-search-registries = ["a.b/c"]',

@@ -94,7 +94,7 @@ def test_a_demanded_signature_denies_until_it_can_be_verified(kind):
 def test_a_denial_names_image_file_and_scope():
     with pytest.raises(
         Denied,
-        match=r"docker\.io/library/busybox:latest: signature policy policy\.json, scope 'docker\.io' rejects it|scope 'docker.io', rejects",
+        match=r"busybox:latest: signature policy policy\.json, scope 'docker\.io', rejects it",
     ):
         policy(ACCEPT, docker={"docker.io": REJECT}).judge(Reference.parse("busybox"))
 
@@ -136,7 +136,7 @@ def test_any_bytes_are_refused_or_read(raw):
 
 
 def test_a_missing_policy_refuses(tmp_path):
-    with pytest.raises(Invalid, match="absent.json"):
+    with pytest.raises(Invalid, match=r"absent\.json"):
         Policy.load(tmp_path / "absent.json")
 
 

@@ -1,0 +1,219 @@
+"""RuntimeService: per call read → domain → write. Who looks for a call finds its name in `calls`."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
+
+from criollo.containers import status as container_status
+from criollo.containers.create import create_container
+from criollo.containers.exec import exec_sync
+from criollo.containers.logs import reopen_log
+from criollo.containers.start import start_container
+from criollo.containers.stop import stop_container
+from criollo.containers.teardown import remove_container
+from criollo.containers.update import update_resources
+from criollo.cri import checks, query, read, read_container, write, write_stats
+from criollo.cri.calls import Handler, StreamHandler
+from criollo.cri.facts import NodeFacts
+from criollo.cri.pb import api_pb2 as pb
+from criollo.images import status as image_status
+from criollo.model.container import Container
+from criollo.pods import status as pod_status
+from criollo.pods.context import Pods
+from criollo.pods.run import run_pod
+from criollo.pods.stop import stop_pod
+from criollo.pods.teardown import remove_pod
+
+API_VERSION: Final = "0.1.0"  # of the form of VersionResponse; kubelet's own constant
+RUNTIME_NAME: Final = "criollo"
+
+
+class RuntimeService:
+    """Answers runtime.v1.RuntimeService. `calls` is what a Server takes."""
+
+    def __init__(self, pods: Pods, facts: NodeFacts) -> None:
+        self._pods, self._facts = pods, facts
+        self._containers = pods.containers
+
+    def calls(self) -> Mapping[str, Handler | StreamHandler]:
+        """The handlers by method name; a method that is not here is UNIMPLEMENTED."""
+        return {
+            "Version": self.version,
+            "Status": self.status,
+            "RuntimeConfig": self.runtime_config,
+            "UpdateRuntimeConfig": self.update_runtime_config,
+            "RunPodSandbox": self.run_pod_sandbox,
+            "StopPodSandbox": self.stop_pod_sandbox,
+            "RemovePodSandbox": self.remove_pod_sandbox,
+            "PodSandboxStatus": self.pod_sandbox_status,
+            "ListPodSandbox": self.list_pod_sandbox,
+            "StreamPodSandboxes": self.stream_pod_sandboxes,
+            "CreateContainer": self.create_container,
+            "StartContainer": self.start_container,
+            "StopContainer": self.stop_container,
+            "RemoveContainer": self.remove_container,
+            "ContainerStatus": self.container_status,
+            "ListContainers": self.list_containers,
+            "StreamContainers": self.stream_containers,
+            "UpdateContainerResources": self.update_container_resources,
+            "ReopenContainerLog": self.reopen_container_log,
+            "ExecSync": self.exec_sync,
+            "ContainerStats": self.container_stats,
+            "ListContainerStats": self.list_container_stats,
+            "StreamContainerStats": self.stream_container_stats,
+        }
+
+    # The node
+
+    async def version(self, request: pb.VersionRequest) -> pb.VersionResponse:
+        return pb.VersionResponse(
+            version=API_VERSION, runtime_name=RUNTIME_NAME, runtime_version=self._facts.version, runtime_api_version="v1"
+        )
+
+    async def status(self, request: pb.StatusRequest) -> pb.StatusResponse:
+        await self._pods.network.refresh()
+        network, facts = self._pods.network.status(), self._facts
+        conditions = [
+            pb.RuntimeCondition(type="RuntimeReady", status=True),
+            pb.RuntimeCondition(type="NetworkReady", status=network.ready, reason=network.reason, message=network.message),
+        ]
+        return pb.StatusResponse(
+            status=pb.RuntimeStatus(conditions=conditions),
+            info={"config": facts.config_json()} if request.verbose else None,
+            runtime_handlers=[write.handler(each) for each in facts.handlers()],
+            features=write.features(facts),
+        )
+
+    async def runtime_config(self, request: pb.RuntimeConfigRequest) -> pb.RuntimeConfigResponse:
+        driver = pb.SYSTEMD if self._facts.uses_systemd else pb.CGROUPFS
+        return pb.RuntimeConfigResponse(linux=pb.LinuxRuntimeConfiguration(cgroup_driver=driver))
+
+    async def update_runtime_config(self, request: pb.UpdateRuntimeConfigRequest) -> pb.UpdateRuntimeConfigResponse:
+        """Accepted and not used: addresses are the network plugin's affair."""
+        return pb.UpdateRuntimeConfigResponse()
+
+    # Pod sandboxes
+
+    async def run_pod_sandbox(self, request: pb.RunPodSandboxRequest) -> pb.RunPodSandboxResponse:
+        config = read.pod_config(request.config)
+        pod_id = await run_pod(self._pods, config, read.handler_name(request.runtime_handler))
+        return pb.RunPodSandboxResponse(pod_sandbox_id=pod_id)
+
+    async def stop_pod_sandbox(self, request: pb.StopPodSandboxRequest) -> pb.StopPodSandboxResponse:
+        await stop_pod(self._pods, _pod_id(request.pod_sandbox_id))
+        return pb.StopPodSandboxResponse()
+
+    async def remove_pod_sandbox(self, request: pb.RemovePodSandboxRequest) -> pb.RemovePodSandboxResponse:
+        await remove_pod(self._pods, _pod_id(request.pod_sandbox_id))
+        return pb.RemovePodSandboxResponse()
+
+    async def pod_sandbox_status(self, request: pb.PodSandboxStatusRequest) -> pb.PodSandboxStatusResponse:
+        pod = pod_status.find_pod(self._pods, _pod_id(request.pod_sandbox_id))
+        info = await pod_status.verbose(self._pods, pod) if request.verbose else None
+        return pb.PodSandboxStatusResponse(status=write.pod_status(pod), info=info)
+
+    async def list_pod_sandbox(self, request: pb.ListPodSandboxRequest) -> pb.ListPodSandboxResponse:
+        return pb.ListPodSandboxResponse(items=self._sandboxes(request.filter))
+
+    async def stream_pod_sandboxes(
+        self, request: pb.StreamPodSandboxesRequest
+    ) -> AsyncGenerator[pb.StreamPodSandboxesResponse, None]:
+        for batch in query.batches(self._sandboxes(request.filter)):
+            yield pb.StreamPodSandboxesResponse(pod_sandboxes=batch)
+
+    def _sandboxes(self, wanted: pb.PodSandboxFilter) -> list[pb.PodSandbox]:
+        return [write.pod(pod) for pod in query.pods(pod_status.list_pods(self._pods), wanted)]
+
+    # Containers
+
+    async def create_container(self, request: pb.CreateContainerRequest) -> pb.CreateContainerResponse:
+        config = read_container.container_config(request.config)
+        container_id = await create_container(self._containers, _pod_id(request.pod_sandbox_id), config)
+        return pb.CreateContainerResponse(container_id=container_id)
+
+    async def start_container(self, request: pb.StartContainerRequest) -> pb.StartContainerResponse:
+        await start_container(self._containers, _container_id(request.container_id))
+        return pb.StartContainerResponse()
+
+    async def stop_container(self, request: pb.StopContainerRequest) -> pb.StopContainerResponse:
+        grace_s = checks.number("timeout", request.timeout, 0)
+        await stop_container(self._containers, _container_id(request.container_id), grace_s=grace_s)
+        return pb.StopContainerResponse()
+
+    async def remove_container(self, request: pb.RemoveContainerRequest) -> pb.RemoveContainerResponse:
+        await remove_container(self._containers, _container_id(request.container_id))
+        return pb.RemoveContainerResponse()
+
+    async def container_status(self, request: pb.ContainerStatusRequest) -> pb.ContainerStatusResponse:
+        container = self._find(request.container_id)
+        info = await container_status.verbose(self._containers, container) if request.verbose else None
+        return pb.ContainerStatusResponse(status=write.container_status(container), info=info)
+
+    async def list_containers(self, request: pb.ListContainersRequest) -> pb.ListContainersResponse:
+        return pb.ListContainersResponse(containers=self._listed(request.filter))
+
+    async def stream_containers(self, request: pb.StreamContainersRequest) -> AsyncGenerator[pb.StreamContainersResponse, None]:
+        for batch in query.batches(self._listed(request.filter)):
+            yield pb.StreamContainersResponse(containers=batch)
+
+    async def update_container_resources(
+        self, request: pb.UpdateContainerResourcesRequest
+    ) -> pb.UpdateContainerResourcesResponse:
+        resources = read_container.new_resources(request)
+        await update_resources(self._containers, _container_id(request.container_id), resources)
+        return pb.UpdateContainerResourcesResponse()
+
+    async def reopen_container_log(self, request: pb.ReopenContainerLogRequest) -> pb.ReopenContainerLogResponse:
+        await reopen_log(self._containers, _container_id(request.container_id))
+        return pb.ReopenContainerLogResponse()
+
+    async def exec_sync(self, request: pb.ExecSyncRequest) -> pb.ExecSyncResponse:
+        argv = checks.arguments("cmd", request.cmd)
+        timeout_s = checks.number("timeout", request.timeout, 0)
+        result = await exec_sync(self._containers, _container_id(request.container_id), argv, timeout_s=timeout_s)
+        return pb.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
+
+    # Statistics
+
+    async def container_stats(self, request: pb.ContainerStatsRequest) -> pb.ContainerStatsResponse:
+        container = self._find(request.container_id)
+        return pb.ContainerStatsResponse(stats=(await self._stats([container]))[0])
+
+    async def list_container_stats(self, request: pb.ListContainerStatsRequest) -> pb.ListContainerStatsResponse:
+        return pb.ListContainerStatsResponse(stats=await self._running(request.filter))
+
+    async def stream_container_stats(
+        self, request: pb.StreamContainerStatsRequest
+    ) -> AsyncGenerator[pb.StreamContainerStatsResponse, None]:
+        for batch in query.batches(await self._running(request.filter)):
+            yield pb.StreamContainerStatsResponse(container_stats=batch)
+
+    async def _running(self, wanted: pb.ContainerStatsFilter) -> list[pb.ContainerStats]:
+        found = query.by_owner(container_status.list_containers(self._containers), wanted)
+        return await self._stats([container for container in found if container.is_running])
+
+    async def _stats(self, targets: list[Container]) -> list[pb.ContainerStats]:
+        """Statistics of containers, in order."""
+        used = await container_status.stats_of(self._containers, targets)
+        where = (await image_status.container_usage(self._containers.images)).mountpoint
+        at_ns = self._containers.clock()
+        return [
+            write_stats.container_stats(
+                container, each.sample, write.fs_usage(where, each.writable.bytes, each.writable.inodes, at_ns=at_ns)
+            )
+            for container, each in zip(targets, used, strict=True)
+        ]
+
+    def _find(self, container_id: str) -> Container:
+        return container_status.find_container(self._containers, _container_id(container_id))
+
+    def _listed(self, wanted: pb.ContainerFilter) -> list[pb.Container]:
+        found = query.containers(container_status.list_containers(self._containers), wanted)
+        return [write.container(container) for container in found]
+
+
+def _pod_id(value: str) -> str:
+    return read.object_id("pod_sandbox_id", value)
+
+
+def _container_id(value: str) -> str:
+    return read.object_id("container_id", value)

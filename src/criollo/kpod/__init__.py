@@ -1,0 +1,1 @@
+"""kpod: images, containers and pods from the command line."""

@@ -1,0 +1,68 @@
+"""`kpod inspect`: all that is known of a pod, a container or an image, as one JSON document."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from criollo.cri.document import as_document
+from criollo.cri.pb import api_pb2 as pb
+from criollo.errors import NotFound
+from criollo.kpod.lookup import everything, find_container, find_pod
+from criollo.kpod.session import Options, Session, work
+from criollo.kpod.text import document
+
+KINDS = ("pod", "container", "image")
+
+
+@click.command("inspect")
+@click.option("-t", "--type", "kind", type=click.Choice(KINDS), help="What is meant; none: the first of these that exists.")
+@click.argument("name", metavar="ID|NAME")
+@click.pass_obj
+def inspect(options: Options, name: str, kind: str | None) -> int:
+    """Show all that is known of a pod, a container or an image, as JSON."""
+
+    async def verb(session: Session) -> int:
+        click.echo(document(await describe(session, name, kinds=(kind,) if kind else KINDS)))
+        return 0
+
+    return work(options, verb)
+
+
+async def describe(session: Session, name: str, *, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:
+    """The document: `kind`, `status` as the protocol has it, `info` as the runtime tells it.
+
+    Raises:
+        NotFound: nothing has the name.
+        CriolloError: several have.
+    """
+    known = await everything(session)
+    client = session.client
+    for kind in kinds:
+        if kind == "pod" and (pod := find_pod(known, name)) is not None:
+            reply = await client.runtime("PodSandboxStatus", pb.PodSandboxStatusRequest(pod_sandbox_id=pod.id, verbose=True))
+            return {"kind": kind, "status": as_document(reply.status), "info": told(reply.info)}
+        if kind == "container" and (container := find_container(known, name)) is not None:
+            request = pb.ContainerStatusRequest(container_id=container.id, verbose=True)
+            reply = await client.runtime("ContainerStatus", request)
+            return {"kind": kind, "status": as_document(reply.status), "info": told(reply.info)}
+        if kind == "image":
+            reply = await client.image("ImageStatus", pb.ImageStatusRequest(image=pb.ImageSpec(image=name), verbose=True))
+            if reply.HasField("image"):
+                return {"kind": kind, "status": as_document(reply.image), "info": told(reply.info)}
+    raise NotFound(" or ".join(kinds), name)
+
+
+def told(info: Mapping[str, str]) -> dict[str, Any]:
+    """What `info` of a verbose status says: texts that are JSON as what they mean, the entry named info as the whole."""
+    found = {key: _parsed(value) for key, value in sorted(info.items())}
+    inner = found.pop("info", None)
+    return {**(inner if isinstance(inner, dict) else {} if inner is None else {"info": inner}), **found}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return text

@@ -1,0 +1,103 @@
+"""`kpod`: verbs for images, containers and pods; errors are one line on stderr.
+
+A verb lives in a module of its own, imported when it is asked for: `kpod --help` costs neither protobuf nor the engine.
+Exit status: 0, that of the command for run and exec, 1 for an error of ours, 2 for a command line that makes no sense, 130
+for an interrupt.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import click
+
+from criollo import __version__
+from criollo.errors import CriolloError, printable
+from criollo.kpod.session import Options
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Verb(NamedTuple):
+    """Where a verb is defined, and what it is for."""
+
+    module: str
+    name: str
+    summary: str
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "pull": Verb("criollo.kpod.pull", "pull", "Fetch an image from its registry."),
+    "images": Verb("criollo.kpod.images", "images", "List images."),
+    "rmi": Verb("criollo.kpod.images", "rmi", "Remove images."),
+    "load": Verb("criollo.kpod.images", "load", "Load images from an archive or an OCI layout."),
+    "save": Verb("criollo.kpod.images", "save", "Write images to an archive."),
+    "run": Verb("criollo.kpod.run", "run", "Run a command in a new pod."),
+    "play": Verb("criollo.kpod.play", "play", "Run the pods of a Kubernetes manifest."),
+    "pods": Verb("criollo.kpod.pods", "pods", "List pods."),
+    "ps": Verb("criollo.kpod.pods", "ps", "List containers."),
+    "logs": Verb("criollo.kpod.logs", "logs", "Print what a container wrote."),
+    "exec": Verb("criollo.kpod.lifecycle", "exec_", "Run a command in a container."),
+    "stats": Verb("criollo.kpod.stats", "stats", "Show what containers use."),
+    "inspect": Verb("criollo.kpod.inspect", "inspect", "Show all that is known of an object, as JSON."),
+    "stop": Verb("criollo.kpod.lifecycle", "stop", "Stop pods or containers."),
+    "rm": Verb("criollo.kpod.lifecycle", "rm", "Remove pods or containers."),
+}
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The console script `kpod`; returns the exit status."""
+    try:
+        status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name="kpod", standalone_mode=False)
+    except CriolloError as error:
+        click.echo(f"kpod: {printable(str(error))}", err=True)
+        return 1
+    except click.ClickException as error:
+        click.echo(f"kpod: {error.format_message()} See 'kpod --help'.", err=True)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+class _Kpod(click.Group):
+    """The group, with its verbs from a table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        found = getattr(importlib.import_module(verb.module), verb.name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+
+@click.command(cls=_Kpod, context_settings=_CONTEXT)
+@click.option("-c", "--config", metavar="FILE", envvar="CONTAINER_CONFIG", help="The configuration file of crio; '' for none.")
+@click.option("-d", "--config-dir", metavar="DIRECTORY", envvar="CONTAINER_CONFIG_DIR", help="Its drop-in files; '' for none.")
+@click.option("--listen", metavar="SOCKET", help="The daemon's socket, if not the configured one.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="error",
+    show_default=True,
+    help="What is told of the work inside.",
+)
+@click.version_option(__version__, message="kpod version %(version)s (criollo)")
+@click.pass_context
+def command(context: click.Context, **options: str) -> None:
+    """Images, containers and pods of this node: through the daemon when one runs, else by itself."""
+    context.obj = Options(**options)

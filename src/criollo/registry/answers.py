@@ -1,0 +1,78 @@
+"""What a registry or token server means by a status that is no success, in our errors and with a remedy.
+
+Source: OCI distribution-spec v1.1, section Error Codes; RFC 9110, section 15.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+import msgspec
+from urllib3.response import BaseHTTPResponse
+
+from criollo.errors import Denied, NotFound, Unauthenticated, Unavailable, printable
+from criollo.registry.auth import Credentials
+from criollo.registry.connections import Retryable
+from criollo.registry.hosts import Endpoint
+
+GIVE: Final = "give credentials by imagePullSecrets or an auth file"
+_PASSING: Final = frozenset({408, 425, 429})
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of an endpoint: `path` below its repository (`manifests/latest`), with the credentials it may get."""
+
+    endpoint: Endpoint
+    path: str
+    headers: Mapping[str, str] = {}
+    credentials: Credentials | None = None
+
+    @property
+    def thing(self) -> tuple[str, str]:
+        """What is asked for, as kind and name."""
+        kind, _, identifier = self.path.partition("/")
+        name = self.endpoint.name
+        return (
+            ("blob", f"{identifier} of {name}")
+            if kind == "blobs"
+            else ("image", f"{name}{'@' if ':' in identifier else ':'}{identifier}")
+        )
+
+
+def refuse(answer: BaseHTTPResponse, question: Question, said: str) -> NoReturn:
+    """Raise what an answer without success means; `said` is its `error_text`."""
+    name, host, status = question.endpoint.name, question.endpoint.api_host, answer.status
+    if status == 401:
+        tried = "the credentials" if question.credentials else "anonymous access"
+        raise Unauthenticated(f"registry {host} refuses {tried} for {name}{said}; {GIVE}")
+    if status == 403:
+        raise Denied(f"registry {host} forbids {name}{said}; ask its owner for access")
+    if status == 404:
+        raise NotFound(*question.thing, f"so says registry {host}{said}")
+    if status in _PASSING or status >= 500:
+        raise Retryable(f"registry {host} answers {status} for {name}{said}; try again later", wait_s=_wait_s(answer))
+    raise Unavailable(f"cannot fetch {name} from registry {host}: it answers {status}{said}")
+
+
+def refuse_token(answer: BaseHTTPResponse, question: Question, server: str, said: str) -> NoReturn:
+    """The same for the answer of a token server."""
+    if answer.status in _PASSING or answer.status >= 500:
+        raise Retryable(f"token server {server} answers {answer.status}{said}; try again later", wait_s=_wait_s(answer))
+    who = "anonymous access" if question.credentials is None else "the credentials"
+    raise Unauthenticated(f"token server {server} refuses {who} for {question.endpoint.name}{said}; {GIVE}")
+
+
+def error_text(body: bytes) -> str:
+    """What an error body says, as `: code: message`; empty if it is not in the registry's form."""
+    try:
+        first = json.loads(body)["errors"][0]
+        text = f": {first['code']}: {first['message']}" if first.get("message") else f": {first['code']}"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+    return printable(text[:300])
+
+
+def _wait_s(answer: BaseHTTPResponse) -> float:
+    """Retry-After in seconds; its date form counts as none."""
+    text = answer.headers.get("Retry-After", "").strip()
+    return float(text[:9]) if text.isascii() and text.isdecimal() else 0.0

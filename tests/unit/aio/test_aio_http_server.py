@@ -1,0 +1,192 @@
+"""HTTP/1.1 as clients speak it, and as attackers do."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from criollo.aio.http_server import HttpLimits, HttpServer, Reply, Request, text
+from criollo.errors import Invalid, NotFound, Unavailable, WrongState
+
+
+async def _echo(request: Request) -> Reply:
+    return text(200, f"{request.method} {request.path} {sorted(request.query.items())} {len(request.body)}")
+
+
+async def _parts(request: Request) -> Reply:
+    async def made() -> AsyncGenerator[bytes, None]:
+        for number in range(3):
+            yield str(number).encode()
+
+    return Reply(parts=made())
+
+
+def _raising(error: Exception) -> Any:
+    async def route(request: Request) -> Reply:
+        raise error
+
+    return route
+
+
+ROUTES = {("GET", "/info"): _echo, ("POST", "/images/load"): _echo, ("GET", "/parts"): _parts}
+
+
+def exchange(data: bytes, *, routes: Any = ROUTES, limits: HttpLimits | None = None, eof: bool = True) -> bytes:
+    """What the server answers to `data` until it closes."""
+
+    async def main() -> bytes:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+            group.create_task(HttpServer(routes, limits).serve(transport))
+            reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=1 << 20)
+            collected = bytearray()
+            try:
+                writer.write(data)
+                if eof:
+                    writer.write_eof()
+                async with asyncio.timeout(10):
+                    while chunk := await reader.read(65536):
+                        collected += chunk
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            writer.close()
+        return bytes(collected)
+
+    return asyncio.run(main())
+
+
+def get(target: str, *headers: str, method: str = "GET", body: bytes = b"") -> bytes:
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: x", *headers, "", ""]).encode() + body
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def test_route_is_answered() -> None:
+    answer = exchange(get("/info?b=2&a=%20"))
+    assert status(answer) == 200
+    assert b"GET /info [('a', [' ']), ('b', ['2'])] 0" in answer
+
+
+def test_connection_is_kept_for_the_next_request() -> None:
+    assert exchange(get("/info") + get("/info") + get("/none")).count(b"HTTP/1.1 ") == 3
+
+
+def test_client_that_closes_its_sending_side_still_gets_its_answer() -> None:
+    assert status(exchange(b"GET /info HTTP/1.0\r\n\r\n", eof=True)) == 200
+
+
+def test_close_is_honoured() -> None:
+    assert exchange(get("/info", "Connection: close") + get("/info"), eof=False).count(b"HTTP/1.1 ") == 1
+
+
+def test_head_has_no_body() -> None:
+    head, _, body = exchange(get("/info", method="HEAD")).partition(b"\r\n\r\n")
+    assert status(head) == 200
+    assert body == b""
+
+
+def test_body_arrives_by_length_and_by_chunks() -> None:
+    assert b" 5\n" in exchange(get("/images/load", "Content-Length: 5", method="POST", body=b"12345"))
+    chunked = get("/images/load", "Transfer-Encoding: chunked", method="POST", body=b"3\r\nabc\r\n0\r\n\r\n")
+    assert b" 3\n" in exchange(chunked)
+
+
+def test_client_that_waits_to_continue_is_told_so() -> None:
+    assert exchange(get("/images/load", "Content-Length: 1", "Expect: 100-continue", method="POST")).startswith(b"HTTP/1.1 100")
+
+
+def test_parts_are_sent_as_they_come() -> None:
+    assert exchange(get("/parts")).endswith(b"1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "expected"),
+    [
+        ("/none", "GET", 404),
+        ("/info", "DELETE", 405),
+        ("/images/load", "GET", 405),
+        ("/info/../info", "GET", 404),
+        ("/info/", "GET", 404),
+    ],
+)
+def test_unknown_paths_and_methods_say_so(target: str, method: str, expected: int) -> None:
+    assert status(exchange(get(target, method=method))) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Invalid("path", "x", "y"), 400),
+        (NotFound("container", "x"), 404),
+        (WrongState("container", "x", "y", "z"), 409),
+        (Unavailable("later"), 503),
+        (KeyError("secret"), 500),
+    ],
+)
+def test_errors_become_statuses(error: Exception, expected: int) -> None:
+    answer = exchange(get("/info"), routes={("GET", "/info"): _raising(error)})
+    assert status(answer) == expected
+    assert b"secret" not in answer
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        get("/images/load", "Content-Length: 3", "Transfer-Encoding: chunked", method="POST", body=b"0\r\n\r\n"),
+        get("/images/load", "Content-Length: 3", "Content-Length: 4", method="POST", body=b"abcd"),
+        get("/images/load", "Content-Length: +3", method="POST", body=b"abc"),
+        get("/images/load", "Content-Length: 3, 4", method="POST", body=b"abcd"),
+        get("/images/load", "Transfer-Encoding: xchunked", method="POST", body=b"0\r\n\r\n"),
+        get("/images/load", "Transfer-Encoding: chunked", method="POST", body=b"0x3\r\nabc\r\n0\r\n\r\n"),
+        get("/images/load", "Transfer-Encoding: chunked", method="POST", body=b"3\r\nabcXX0\r\n\r\n"),
+        get("/info", "Host: y"),
+        get("/info", "X : y"),
+        get("/info", "X: a\r\n folded\0"),
+        b"GET /info HTTP/1.1\r\n\r\n",
+        b"GET /info\r\n\r\n",
+        b"GET  /info HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /info HTTP/9.9\r\nHost: x\r\n\r\n",
+        get("http://x/info"),
+        get("/%00"),
+        get("/%ff"),
+        get("/info?" + "&".join(f"k{number}=v" for number in range(200))),
+        get("*", method="OPTIONS"),
+        get("/x" * 40_000),
+        get("/info", *(f"x-{number}: y" for number in range(10_000))),
+    ],
+)
+def test_malformed_and_ambiguous_requests_are_refused_and_closed(request_bytes: bytes) -> None:
+    answer = exchange(request_bytes + get("/info"))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert status(answer) in (400, 431, 501, 505)
+
+
+def test_body_over_the_limit_is_refused() -> None:
+    request = get("/images/load", "Content-Length: 100", method="POST", body=b"x" * 100)
+    assert status(exchange(request, limits=HttpLimits(body_bytes=10))) == 413
+
+
+def test_slow_request_is_given_up() -> None:
+    assert status(exchange(b"GET /info HT", limits=HttpLimits(request_s=0.05), eof=False)) == 408
+
+
+def test_idle_connection_is_closed() -> None:
+    assert exchange(b"", limits=HttpLimits(idle_s=0.05), eof=False) == b""
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"GET ", b"GET /info HTTP/1.1\r\n", b"POST /images/load HTTP/1.1\r\nHost: x\r\n"]),
+)
+def test_random_bytes_get_an_answer_or_silence(data: bytes, start: bytes) -> None:
+    answer = exchange(start + data)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
