@@ -30,7 +30,7 @@ RUN_POD = [
 CREATE = [
     "criollo.state.records:ContainerRows.insert:after",
     "criollo.storage.rootfs:RootStore.create:before",
-    "criollo.storage.rootfs:RootStore.mount:after",
+    "criollo.storage.overlay:Overlay.mount:after",
     "criollo.storage.rootfs:RootStore.create:after",
     "criollo.runtimes.oci:OciRuntime.create:before",
     "criollo.monitor.conmon:_answer:before",

@@ -145,9 +145,19 @@ async def run(
         TimedOut: still running after `timeout_s` seconds; its whole process group was killed.
         ToolFailed: it ended with another status than 0, unless `check` is false.
     """
-    child = await threads.spawning(
-        spawn, argv, env=env, cwd=cwd, pass_fds=pass_fds, stdio=(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
-    )
+    born: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        pipes = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+        born.append(spawn(argv, env=env, cwd=cwd, pass_fds=pass_fds, stdio=pipes))
+
+    try:
+        await threads.spawning(start)
+    except BaseException:
+        for child in born:  # cancelled while it was being started
+            await _discard(child)
+        raise
+    child = born[0]
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
@@ -179,6 +189,14 @@ async def run(
 async def _reap(child: "subprocess.Popen[bytes]") -> None:
     """After SIGKILL: wait in a thread, so that a cancelled caller still leaves no zombie."""
     await threads.spawning(child.wait)
+
+
+async def _discard(child: "subprocess.Popen[bytes]") -> None:
+    kill_group(child)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+    await _reap(child)
 
 
 class _Collector:

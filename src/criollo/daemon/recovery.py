@@ -16,6 +16,7 @@ from criollo.containers import teardown as container_teardown
 from criollo.containers.context import Containers
 from criollo.containers.watch import record_exit, watch, watched
 from criollo.errors import CriolloError, explain
+from criollo.images.remove import collect_layers
 from criollo.linux import files, mount, procfs
 from criollo.linux.namespaces import Kind, directory_of, is_pinned, unpin
 from criollo.model.container import Container, ContainerState
@@ -140,6 +141,7 @@ async def sweep_leftovers(pods: Pods) -> None:
 
 async def _sweep_layers(pods: Pods) -> None:
     images = pods.containers.images
+    await collect_layers(images)
     keep = {row.name for row in images.rows.layers()} | set(images.finished) | set(images.leases)
     for name in images.layers.names() - keep:
         await images.layers.remove(name)

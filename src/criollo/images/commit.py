@@ -80,12 +80,14 @@ async def add_layer(images: Images, blob: Blob, feed: Feed) -> None:
 async def _commit(images: Images, staging: Staging, blob: Blob, unpacked: Unpacked) -> None:
     """Give the layer its name. One that passes through directories without describing them waits for those below it:
     there the directories are described. Nobody waits for a layer above, so this cannot lock up."""
-    if unpacked.implied:
-        for name in blob.below:
-            async with images.layer_locks.hold(name):
-                if not is_here(images, name):
-                    raise Damaged(f"layer {blob.descriptor.digest} lies on layer {name}, which is missing; pull again")
-    await images.layers.commit(staging, blob.name, implied=unpacked.implied, below=blob.below)
+    await images.layers.commit(staging, blob.name)
+    if not unpacked.implied:
+        return
+    for name in blob.below:
+        async with images.layer_locks.hold(name):
+            if not is_here(images, name):
+                raise Damaged(f"layer {blob.descriptor.digest} lies on layer {name}, which is missing; pull again")
+    await images.layers.inherit(blob.name, unpacked.implied, blob.below)
 
 
 async def _unpack(images: Images, blob: Blob, staging_fd: int, feed: Feed) -> Unpacked:

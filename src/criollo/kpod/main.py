@@ -54,6 +54,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except CriolloError as error:
         click.echo(f"kpod: {printable(str(error))}", err=True)
         return 1
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         click.echo(f"kpod: {error.format_message()} See 'kpod --help'.", err=True)
         return 2
@@ -98,6 +101,6 @@ class _Kpod(click.Group):
 )
 @click.version_option(__version__, message="kpod version %(version)s (criollo)")
 @click.pass_context
-def command(context: click.Context, **options: str) -> None:
+def command(context: click.Context, /, **options: str) -> None:
     """Images, containers and pods of this node: through the daemon when one runs, else by itself."""
     context.obj = Options(**options)

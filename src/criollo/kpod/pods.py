@@ -1,8 +1,10 @@
 """The verbs that list: pods, ps."""
 
+import contextlib
 import time
 
 import click
+import msgspec
 
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import NotFound
@@ -19,6 +21,42 @@ _STATES = {
 }
 
 
+class ListedPod(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod as `pods --json` has it; `state` is ready or stopped."""
+
+    id: str
+    name: str
+    namespace: str
+    uid: str
+    attempt: int
+    state: str
+    created_ns: int
+    handler: str
+    addresses: list[str]
+    containers: list[str]  # ids
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class ListedContainer(msgspec.Struct, frozen=True, kw_only=True):
+    """A container as `ps --json` has it; `exit_code` is null until it has ended."""
+
+    id: str
+    name: str
+    attempt: int
+    pod: str
+    namespace: str
+    pod_id: str
+    image: str
+    image_id: str
+    state: str
+    exit_code: int | None
+    reason: str
+    created_ns: int
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
 @click.command("pods")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -30,21 +68,21 @@ def pods(options: Options, as_json: bool) -> int:
         found = sorted(known.pods, key=lambda pod: -pod.created_at)
         described = [_pod(pod, known, await _addresses(session, pod)) for pod in found]
         if as_json:
-            click.echo(document(described))
+            click.echo(document(msgspec.to_builtins(described)))
             return 0
         heads = ("POD ID", "NAME", "NAMESPACE", "STATE", "CONTAINERS", "ADDRESS", "CREATED")
         now = time.time_ns()
         rows = [
             (
-                short(pod.id),
-                pod.metadata.name,
-                pod.metadata.namespace,
-                str(each["state"]),
-                str(len(known.containers_of(pod.id))),
-                ", ".join(each["addresses"]),
-                age(pod.created_at, now),
+                short(each.id),
+                each.name,
+                each.namespace,
+                each.state,
+                str(len(each.containers)),
+                ", ".join(each.addresses),
+                age(each.created_ns, now),
             )
-            for pod, each in zip(found, described, strict=True)
+            for each in described
         ]
         click.echo(table(heads, rows))
         return 0
@@ -64,13 +102,12 @@ def ps(options: Options, show_all: bool, as_json: bool) -> int:
         chosen = [each for each in known.containers if show_all or each.state == pb.CONTAINER_RUNNING]
         described = [await _container(session, each, known) for each in sorted(chosen, key=lambda each: -each.created_at)]
         if as_json:
-            click.echo(document(described))
+            click.echo(document(msgspec.to_builtins(described)))
             return 0
         heads = ("CONTAINER ID", "NAME", "POD", "IMAGE", "STATE", "CREATED")
         now = time.time_ns()
         rows = [
-            (short(each["id"]), each["name"], each["pod"], each["image"], _state(each), age(each["created_ns"], now))
-            for each in described
+            (short(each.id), each.name, each.pod, each.image, _state(each), age(each.created_ns, now)) for each in described
         ]
         click.echo(table(heads, rows))
         return 0
@@ -87,53 +124,50 @@ async def _addresses(session: Session, pod: pb.PodSandbox) -> list[str]:
     return [ip for ip in (network.ip, *(each.ip for each in network.additional_ips)) if ip]
 
 
-def _pod(pod: pb.PodSandbox, known: Everything, addresses: list[str]) -> dict[str, object]:
-    return {
-        "id": pod.id,
-        "name": pod.metadata.name,
-        "namespace": pod.metadata.namespace,
-        "uid": pod.metadata.uid,
-        "attempt": pod.metadata.attempt,
-        "state": "ready" if pod.state == pb.SANDBOX_READY else "stopped",
-        "created_ns": pod.created_at,
-        "handler": pod.runtime_handler,
-        "addresses": addresses,
-        "containers": [each.id for each in known.containers_of(pod.id)],
-        "labels": dict(pod.labels),
-        "annotations": dict(pod.annotations),
-    }
+def _pod(pod: pb.PodSandbox, known: Everything, addresses: list[str]) -> ListedPod:
+    return ListedPod(
+        id=pod.id,
+        name=pod.metadata.name,
+        namespace=pod.metadata.namespace,
+        uid=pod.metadata.uid,
+        attempt=pod.metadata.attempt,
+        state="ready" if pod.state == pb.SANDBOX_READY else "stopped",
+        created_ns=pod.created_at,
+        handler=pod.runtime_handler,
+        addresses=addresses,
+        containers=[each.id for each in known.containers_of(pod.id)],
+        labels=dict(pod.labels),
+        annotations=dict(pod.annotations),
+    )
 
 
-async def _container(session: Session, container: pb.Container, known: Everything) -> dict[str, object]:
-    pod, exit_code = known.pod_of(container), None
-    reason = ""
+async def _container(session: Session, container: pb.Container, known: Everything) -> ListedContainer:
+    pod, exit_code, reason = known.pod_of(container), None, ""
     if container.state == pb.CONTAINER_EXITED:
-        try:
+        with contextlib.suppress(NotFound):  # removed since it was listed
             found = await logs.status(session, container.id)
             exit_code, reason = found.exit_code, found.reason
-        except NotFound:  # removed since it was listed
-            pass
-    return {
-        "id": container.id,
-        "name": container.metadata.name,
-        "attempt": container.metadata.attempt,
-        "pod": pod.metadata.name if pod is not None else "",
-        "namespace": pod.metadata.namespace if pod is not None else "",
-        "pod_id": container.pod_sandbox_id,
-        "image": container.image.user_specified_image or container.image.image,
-        "image_id": container.image_id,
-        "state": _STATES.get(container.state, "unknown"),
-        "exit_code": exit_code,
-        "reason": reason,
-        "created_ns": container.created_at,
-        "labels": dict(container.labels),
-        "annotations": dict(container.annotations),
-    }
+    return ListedContainer(
+        id=container.id,
+        name=container.metadata.name,
+        attempt=container.metadata.attempt,
+        pod=pod.metadata.name if pod is not None else "",
+        namespace=pod.metadata.namespace if pod is not None else "",
+        pod_id=container.pod_sandbox_id,
+        image=container.image.user_specified_image or container.image.image,
+        image_id=container.image_id,
+        state=_STATES.get(container.state, "unknown"),
+        exit_code=exit_code,
+        reason=reason,
+        created_ns=container.created_at,
+        labels=dict(container.labels),
+        annotations=dict(container.annotations),
+    )
 
 
-def _state(described: dict[str, object]) -> str:
+def _state(listed: ListedContainer) -> str:
     """`exited (137 OOMKilled)`."""
-    if described["exit_code"] is None:
-        return str(described["state"])
-    reason = f" {described['reason']}" if described["reason"] not in ("", "Completed", "Error") else ""
-    return f"{described['state']} ({described['exit_code']}{reason})"
+    if listed.exit_code is None:
+        return listed.state
+    reason = f" {listed.reason}" if listed.reason not in ("", "Completed", "Error") else ""
+    return f"{listed.state} ({listed.exit_code}{reason})"

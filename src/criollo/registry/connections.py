@@ -110,8 +110,12 @@ class Connections:
     def close_idle(self) -> None:
         """Close connections that no request uses."""
         with self._lock:
-            for pool in self._pools.values():
-                pool.clear()
+            for manager in self._pools.values():
+                for key in manager.pools.keys():  # noqa: SIM118 - its own container, which cannot be iterated
+                    pool = manager.pools.get(key)
+                    if pool is not None:
+                        pool.close()
+                manager.clear()  # alone, it leaves the sockets to the garbage collector
 
     def _pool(self, trust: str, proxy: str) -> urllib3.PoolManager:
         with self._lock:

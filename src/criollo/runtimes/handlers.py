@@ -43,21 +43,21 @@ async def open_handlers(candidates: Mapping[str, Runtime], default: str) -> Hand
     if default not in candidates:
         raise NotFound("default runtime handler", default, f"the configuration has {', '.join(sorted(candidates)) or 'none'}")
     found: dict[str, Probe] = {}
+    broken: dict[str, CriolloError] = {}
 
     async def probe(name: str, runtime: Runtime) -> None:
         try:
             found[name] = await runtime.probe()
         except CriolloError as error:
-            if name == default:
-                raise Unavailable(f"default runtime handler {name} does not work: {error}") from error
-            log.warning("runtime handler dropped: its program does not work", handler=name, error=error)
+            broken[name] = error
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for name, runtime in candidates.items():
-                group.create_task(probe(name, runtime))
-    except* Unavailable as broken:
-        raise broken.exceptions[0] from None
+    async with asyncio.TaskGroup() as group:
+        for name, runtime in candidates.items():
+            group.create_task(probe(name, runtime))
+    if default in broken:
+        raise Unavailable(f"default runtime handler {default} does not work: {broken[default]}") from broken[default]
+    for name, error in broken.items():
+        log.warning("runtime handler dropped: its program does not work", handler=name, error=error)
     for name, answer in found.items():
         if answer.warning:
             log.warning("runtime has published holes", handler=name, advice=answer.warning)

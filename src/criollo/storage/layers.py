@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -101,24 +101,32 @@ class Layers:
             path.chmod(0o755)
             return Staging(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    async def commit(self, staging: Staging, name: str, *, implied: Iterable[str] = (), below: Sequence[str] = ()) -> None:
+    async def commit(self, staging: Staging, name: str) -> None:
         """Give a staged tree its name. If a layer of that name is there, it stays and the staged one is dropped.
-
-        `implied` are the directories that the layer uses but does not describe (`workers.messages.Unpacked`): they take
-        mode, owner and times from the topmost of the layers `below` (bottom first, all committed) that has them.
 
         Raises:
             CriolloError: the kernel refused; the staging directory is still there.
         """
-        await threads.files(self._commit, staging, self.path(name), tuple(implied), [self.path(each) for each in below])
+        await threads.files(self._commit, staging, self.path(name))
         await self.discard(staging)
 
-    def _commit(self, staging: Staging, target: Path, implied: Sequence[str], below: Sequence[Path]) -> None:
-        with explain(f"commit layer {target.name}"):
-            if implied and below:
-                _inherit(staging.fd, implied, below)
-            with contextlib.suppress(FileExistsError):
-                libc.rename_noreplace(os.fspath(staging.path), os.fspath(target))
+    def _commit(self, staging: Staging, target: Path) -> None:
+        with explain(f"commit layer {target.name}"), contextlib.suppress(FileExistsError):
+            libc.rename_noreplace(os.fspath(staging.path), os.fspath(target))
+
+    async def inherit(self, name: str, implied: Sequence[str], below: Sequence[str]) -> None:
+        """Let the directories that a layer uses but does not describe look as in the layers below it.
+
+        `implied` comes from unpacking (`workers.messages.Unpacked`). Each takes mode, owner and times of the topmost layer
+        of `below` (bottom first, all committed and done with this) that has it; else an empty `/tmp` entry would hide the
+        mode of the real one. For a layer that no image uses yet; safe to repeat.
+
+        Raises:
+            CriolloError: a layer is not there.
+        """
+        if implied and below:
+            with explain(f"finish layer {name}"):
+                await threads.files(_inherit, self.path(name), tuple(implied), [self.path(each) for each in below])
 
     async def discard(self, staging: Staging) -> None:
         """Let go of a staging directory; safe to repeat, and after `commit`."""
@@ -145,16 +153,18 @@ class Layers:
             await threads.files(files.syncfs, self.directory)
 
 
-def _inherit(layer: int, implied: Sequence[str], below: Sequence[Path]) -> None:
-    """Directories that the layer only passes through look as they do in the layers below it."""
-    lower = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in reversed(below)]
+def _inherit(layer: Path, implied: Sequence[str], below: Sequence[Path]) -> None:
+    opened: list[int] = []
     try:
+        for path in (layer, *reversed(below)):
+            opened.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        target, *sources = opened
         for name in implied:
-            for directory in lower:
-                if _copy_attributes(directory, layer, name or "."):
+            for source in sources:
+                if _copy_attributes(source, target, name or "."):
                     break
     finally:
-        for fd in lower:
+        for fd in opened:
             os.close(fd)
 
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from criollo.aio import threads
 from criollo.errors import CriolloError, HostFailed, Unsupported, explain, from_os
-from criollo.linux import fsmount, mount
+from criollo.linux import files, fsmount, mount
 from criollo.storage.base import Writable
 from criollo.storage.layers import EMPTY, Layers
 
@@ -69,8 +69,8 @@ class Overlay:
         if writable is not None:
             options += [f"upperdir={_escaped(writable.upper)}", f"workdir={_escaped(writable.work)}"]
             options += ["volatile"] if writable.volatile and self._takes_volatile else []
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(writable.work / "work/incompat/volatile")
+            with explain(what):
+                files.remove_tree(writable.work / "work/incompat")  # absent unless it was mounted before
         flags = mount.MS_RDONLY if writable is None else 0
         text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options, *_defaults()])
         with explain(what):

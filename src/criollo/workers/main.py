@@ -27,6 +27,7 @@ _MAX_TEXT: Final = 4000
 _TREE_OVERHEAD: Final = 2  # a sparse file may be larger than what the stream has
 
 _decode = msgspec.json.Decoder(Job).decode
+_decode_probe = msgspec.json.Decoder(ProbeJob).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -84,7 +85,7 @@ class _Server:
             self._jobs[pidfd] = (answers, answers.fileno(), pid)
             self._sockets[answers.fileno()] = pidfd
             self._poll.register(pidfd, select.POLLIN)
-            self._poll.register(answers, select.POLLIN)
+            self._poll.register(answers, select.POLLRDHUP)
         for fd in rest:
             os.close(fd)
         return True
@@ -119,11 +120,13 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
             if isinstance(job, UsernsJob):
                 sandbox.keep_only((answers.fileno(),))
                 answer, made = userns.make(job)
+            elif isinstance(job, ProbeJob):
+                _probe_until_last(job, answers)
             else:
                 answer = _do(job, answers, fds)
             status = 0
         except errors.CriolloError as error:
-            answer = Failed(type(error).__name__, str(error)[:_MAX_TEXT])
+            answer = _failed(error)
         except MemoryError:
             answer = Failed("Damaged", f"the job wants more than {confine.MEMORY_BYTES >> 20} MiB of memory")
         except Exception as error:  # the border of the process: a bug of ours must reach the log of the daemon
@@ -133,18 +136,33 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
         os._exit(status)
 
 
-def _do(job: UnpackJob | PackJob | ProbeJob, answers: socket.socket, fds: list[int]) -> Result:
+def _do(job: UnpackJob | PackJob, answers: socket.socket, fds: list[int]) -> Result:
     progress = _Reporter(answers).report
     if isinstance(job, UnpackJob):
         directory, pipe = fds
         confine.confine(directory, (answers.fileno(), pipe), file_bytes=job.limit_bytes * _TREE_OVERHEAD)
         return unpack.unpack(job, pipe, progress)
-    if isinstance(job, PackJob):
-        directory, pipe = fds
-        confine.confine(directory, (answers.fileno(), pipe), file_bytes=0)
-        return pack.pack(pipe, progress)
+    directory, pipe = fds
+    confine.confine(directory, (answers.fileno(), pipe), file_bytes=0)
+    return pack.pack(pipe, progress)
+
+
+def _probe_until_last(job: ProbeJob, answers: socket.socket) -> NoReturn:
+    """Answer one probe after the other, until nobody asks any more."""
     sandbox.keep_only((answers.fileno(),))
-    return probe.probe(job)
+    while True:
+        try:
+            answers.send(_encode(probe.probe(job)))
+        except errors.CriolloError as error:
+            answers.send(_encode(_failed(error)))
+        packet = answers.recv(messages.MAX_PACKET_BYTES)
+        if not packet:
+            os._exit(0)
+        job = _decode_probe(packet)
+
+
+def _failed(error: errors.CriolloError) -> Failed:
+    return Failed(type(error).__name__, str(error)[:_MAX_TEXT])
 
 
 class _Reporter:

@@ -60,8 +60,10 @@ def _describe(fd: int) -> Probe:
 
 def _mount_of(fd: int) -> mount.MountEntry:
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        mount_id = next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
-    for entry in mount.mounts():
-        if entry.mount_id == mount_id:
-            return entry
-    raise HostFailed("the mount of a volume source went away while it was looked at")
+        mount_id = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        found = next((line for line in lines if line.startswith(f"{mount_id} ")), "")  # there may be hundreds
+    entry = mount.parse_mountinfo(found)
+    if entry is None:
+        raise HostFailed("the mount of a volume source went away while it was looked at")
+    return entry

@@ -355,7 +355,7 @@ class Parser:
             raise self._damaged(f"its {what} is negative ({number})")
         if abs(number) >= 1 << 63:
             raise self._damaged(f"its {what} is out of range")
-        if len(field) == 8 and len(_NUMBERS) < 4096:
+        if len(_NUMBERS) < _MAX_NUMBERS:
             _NUMBERS[field] = number
         return number
 
@@ -363,7 +363,8 @@ class Parser:
         return Damaged(f"layer entry {self.entries}{f' ({show_name(name)})' if name else ''}: {why}")
 
 
-_NUMBERS: dict[bytes, int] = {}  # modes and owners repeat in every header
+_NUMBERS: dict[bytes, int] = {}  # modes, owners, times and small sizes repeat in most headers
+_MAX_NUMBERS: Final = 8192
 
 
 def _set_name(entry: Entry, value: bytes) -> None:

@@ -1,0 +1,96 @@
+"""Cgroup paths, mount tables, and hierarchies in plain directories."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from criollo.errors import Invalid
+from criollo.linux import cgroup
+from criollo.linux.cgroup import Driver, Hierarchies, Place, Version
+
+HYBRID = """\
+30 1 0:26 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+32 30 0:28 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+33 30 0:29 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/lib/x,name=systemd
+34 30 0:30 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+"""
+V2 = "34 30 0:30 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n35 1 8:1 / /a\\040b rw - ext4 /dev/vda rw\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "parent", "place"),
+    [
+        (Driver.CGROUPFS, "/kubepods/pod1", Place("/kubepods/pod1/crio-c1", "/kubepods/pod1/crio-c1")),
+        (Driver.CGROUPFS, "kubepods//pod1/", Place("/kubepods/pod1/crio-c1", "/kubepods/pod1/crio-c1")),
+        (Driver.CGROUPFS, "", Place("/crio/crio-c1", "/crio/crio-c1")),
+        (Driver.CGROUPFS, "/", Place("/crio-c1", "/crio-c1")),
+        (Driver.SYSTEMD, "a-b.slice", Place("a-b.slice:crio:c1", "/a.slice/a-b.slice/crio-c1.scope")),
+        (Driver.SYSTEMD, "/a.slice/a-b.slice", Place("a-b.slice:crio:c1", "/a.slice/a-b.slice/crio-c1.scope")),
+        (Driver.SYSTEMD, "-.slice", Place("-.slice:crio:c1", "/crio-c1.scope")),
+        (Driver.SYSTEMD, "", Place("system.slice:crio:c1", "/system.slice/crio-c1.scope")),
+    ],
+)
+def test_place_of_a_container(driver: Driver, parent: str, place: Place) -> None:
+    assert cgroup.container_cgroup(driver, parent, "c1") == place
+
+
+@pytest.mark.parametrize(
+    ("driver", "parent"),
+    [
+        (Driver.CGROUPFS, "/a/../b"),
+        (Driver.CGROUPFS, "/a/./b"),
+        (Driver.CGROUPFS, "/kubepods.slice"),
+        (Driver.CGROUPFS, "/a\nb"),
+        (Driver.CGROUPFS, "/" + "a" * 5000),
+        (Driver.SYSTEMD, "/kubepods/pod1"),
+        (Driver.SYSTEMD, "a--b.slice"),
+        (Driver.SYSTEMD, "-a.slice"),
+        (Driver.SYSTEMD, "a-.slice"),
+        (Driver.SYSTEMD, "a b.slice"),
+        (Driver.SYSTEMD, "a.slice\n"),
+        (Driver.SYSTEMD, ".slice"),
+    ],
+)
+def test_bad_parents_are_refused(driver: Driver, parent: str) -> None:
+    with pytest.raises(Invalid, match="cgroup_parent"):
+        cgroup.container_cgroup(driver, parent, "c1")
+
+
+@given(st.sampled_from(list(Driver)), st.text(max_size=40))
+def test_no_parent_leads_outside(driver: Driver, parent: str) -> None:
+    try:
+        path = cgroup.container_cgroup(driver, parent, "c1").path
+    except Invalid:
+        return
+    assert path.startswith("/")
+    assert not {"..", "."} & set(path.split("/"))
+
+
+def test_proc_cgroup_of_both_versions() -> None:
+    text = "8:cpu,cpuacct:/a\n1:name=systemd:/s\n0::/u (deleted)\njunk\n"
+    assert cgroup.parse_proc_cgroup(text) == {"cpu": "/a", "cpuacct": "/a", "name=systemd": "/s", "": "/u"}
+
+
+def test_mount_tables() -> None:
+    hybrid, v2 = Hierarchies.from_mountinfo(HYBRID), Hierarchies.from_mountinfo(V2)
+    assert (hybrid.version, v2.version) == (Version.HYBRID, Version.V2)
+    assert hybrid.directory("cpuacct", "/a") == Path("/sys/fs/cgroup/cpu,cpuacct/a")
+    assert hybrid.directory("pids", "/a") is None
+    assert v2.directory("memory", "/a") == Path("/sys/fs/cgroup/a")
+    assert len(hybrid.roots()) == 4
+
+
+@given(st.text(max_size=200))
+def test_any_mount_table_is_read(text: str) -> None:
+    Hierarchies.from_mountinfo(text)
+
+
+@pytest.mark.parametrize("path", ["", "/", "//", "/a/../.."])
+def test_the_root_is_never_killed_or_removed(path: str) -> None:
+    with pytest.raises(Invalid):
+        Hierarchies({}, None).kill(path)
+    with pytest.raises(Invalid):
+        Hierarchies({}, None).remove(path)

@@ -1,0 +1,97 @@
+"""What runtimes print."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from criollo.wire import runtime
+from criollo.wire.conmon import Garbled
+from criollo.wire.runtime import State, Status, Version
+
+CRUN = b"crun version 1.8.1\ncommit: f8a096be060b22ccd3d5f3ebe44108517fbf6c30\nspec: 1.0.0\n"
+RUNC = b"runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+deb12u1\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("error opening file `x`: No such file", "error opening file `x`: No such file"),
+        ('time="2026-11-21T10:00:00Z" level=error msg="exec: \\"x\\": not found"', 'exec: "x": not found'),
+        ('time="t" level=warning msg="old"\ntime="t" level=error msg=bad', "bad"),
+        ('{"msg":"one","level":"error"}\n{"msg":"two","level":"error","time":"t"}', "two"),
+        ('{"msg":"fine","level":"info"}', ""),
+        ("plain\n{broken", "plain\n{broken"),
+        ("", ""),
+    ],
+)
+def test_message_without_its_wrapping(output: str, message: str) -> None:
+    assert runtime.readable(output) == message
+
+
+@given(st.binary(max_size=300))
+def test_any_error_output_is_readable(output: bytes) -> None:
+    runtime.readable(output)
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [
+        (CRUN, Version("crun", (1, 8, 1), "crun version 1.8.1")),
+        (RUNC, Version("runc", (1, 1, 5), "runc version 1.1.5+ds1")),
+        (b"crun version 1.28\n", Version("crun", (1, 28), "crun version 1.28")),
+        (b"runsc version release-20221219.0\n", Version("runsc", (), "runsc version release-20221219.0")),
+        (b"", Version("", (), "")),
+    ],
+)
+def test_versions(output: bytes, version: Version) -> None:
+    assert runtime.parse_version(output) == version
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "bad"),
+    [
+        ("crun", (1, 8, 1), True),
+        ("crun", (1, 28), False),
+        ("crun", (1, 28, 1), False),
+        ("runc", (1, 1, 5), True),
+        ("runc", (1, 3, 5), True),
+        ("runc", (1, 3, 6), False),
+        ("runc", (1, 4, 2), True),
+        ("runc", (1, 4, 3), False),
+        ("runc", (2, 0, 0), False),
+        ("kata", (1, 0, 0), False),
+        ("runc", (), False),
+    ],
+)
+def test_versions_with_published_holes(name: str, numbers: tuple[int, ...], bad: bool) -> None:
+    assert bool(runtime.known_bad(Version(name, numbers, ""))) is bad
+
+
+def test_state() -> None:
+    assert runtime.parse_state(b'{"id":"x","status":"running","pid":77,"more":[1]}', "x") == State(Status.RUNNING, 77)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b"",
+        b"not json",
+        b"\xff",
+        b'{"id":"y","status":"running","pid":77}',
+        b'{"id":"x","status":"dancing","pid":77}',
+        b'{"id":"x","status":"running","pid":-1}',
+        b'{"id":"x","status":"running","pid":1}',
+        b'{"id":"x","status":"running","pid":1099511627776}',
+        b"[" * 100000,
+        b'{"id":"x","status":"running","pad":"' + b"x" * (10 << 20) + b'"}',
+    ],
+)
+def test_states_that_are_none(output: bytes) -> None:
+    with pytest.raises(Garbled):
+        runtime.parse_state(output, "x")
+
+
+@pytest.mark.parametrize("output", [b"", b"[]", b"[" * 100000, b" " * (2 << 20)])
+def test_features_that_are_none(output: bytes) -> None:
+    with pytest.raises(Garbled):
+        runtime.parse_features(output)
