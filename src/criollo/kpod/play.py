@@ -27,7 +27,7 @@ _RESOLV_CONF_LIMIT_BYTES: Final = 1 << 20
 @click.pass_obj
 def play(options: Options, file: str, down: bool) -> int:
     """Run the pods of a Kubernetes manifest, YAML or JSON; '-' reads standard input."""
-    pods = read_file(file)
+    pods = read_file(file, silent=down)
 
     async def verb(session: Session) -> int:
         act: Callable[[Session, Pod], Awaitable[None]] = take_down if down else bring_up
@@ -40,8 +40,8 @@ def play(options: Options, file: str, down: bool) -> int:
     return work(options, verb)
 
 
-def read_file(file: str) -> dict[str, Pod]:
-    """The pods of a file by NAMESPACE/NAME, in order; what is not used of it is warned of.
+def read_file(file: str, *, silent: bool = False) -> dict[str, Pod]:
+    """The pods of a file by NAMESPACE/NAME, in order; what is not used of it is warned of, unless `silent`.
 
     Raises:
         Invalid: it is no manifest, or has no pod.
@@ -55,7 +55,7 @@ def read_file(file: str) -> dict[str, Pod]:
             raw = read_limited(file, LIMIT_BYTES)
     pods: dict[str, Pod] = {}
     for document in read_documents(raw, file):
-        if (pod := _one(document, file)) is not None:
+        if (pod := _one(document, file, silent=silent)) is not None:
             key = f"{pod.metadata.namespace}/{pod.metadata.name}"
             if key in pods:
                 raise Invalid(file, f"pod {key} twice", "each pod once")
@@ -65,15 +65,16 @@ def read_file(file: str) -> dict[str, Pod]:
     return pods
 
 
-def _one(document: Any, file: str) -> Pod | None:
+def _one(document: Any, file: str, *, silent: bool) -> Pod | None:
     if not isinstance(document, dict):
         raise Invalid(file, type(document).__name__, "a manifest")
     kind, version = document.get("kind"), document.get("apiVersion")
     if (kind, version) != ("Pod", "v1"):
-        warn(f"{file}: {version or 'no apiVersion'} {kind or 'no kind'} is left out: only v1 Pod is played")
+        if not silent:
+            warn(f"{file}: {version or 'no apiVersion'} {kind or 'no kind'} is left out: only v1 Pod is played")
         return None
     pod = read_pod(document, file)
-    for path in unsupported(document):
+    for path in () if silent else unsupported(document):
         warn(f"{file}: {path} is not supported, and left out")
     return pod
 

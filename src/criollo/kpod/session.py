@@ -58,7 +58,6 @@ def work(options: Options, verb: Verb) -> int:
         CriolloError: of any kind; one, never a group.
     """
     log.set_up(options.log_level)
-    os.umask(0o022)
     loaded = load_settings(options)
     try:
         return asyncio.run(_work(loaded, verb))
@@ -113,6 +112,7 @@ async def _own_engine(loaded: Loaded) -> AsyncIterator[Path]:
     from criollo.daemon.serving import serve_on
     from criollo.engine import open_engine
 
+    os.umask(0o022)  # as the daemon: what is made for containers is readable by them
     settled = settle_on_host(loaded, Host.here(os.environ))
     path = Path(settled.settings.runroot) / PRIVATE_SOCKET
     try:
