@@ -1,6 +1,7 @@
 """Work that goes on beside the requests: watchers and loops, owned by one block, cancelled when it ends."""
 
 import asyncio
+import contextvars
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,8 @@ class Background:
         self._tasks: set[asyncio.Task[object]] = set()
 
     def start(self, work: Coroutine[Any, Any, object], *, name: str) -> None:
-        task = self._group.create_task(work, name=name)
+        # Its log lines are its own, not those of the request that happened to start it.
+        task = self._group.create_task(work, name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,8 +1,8 @@
 """The mounts of a container: the kernel's filesystems, the pod's files, and what was asked for, in that order of claim.
 
 A requested mount takes the place of a default at the same path and of all defaults below it. Mounts are ordered by depth,
-so that a parent never hides its child. Files of the pod are read-only: they lie on the run directory's tmpfs, which no
-container may fill (CVE-2025-9566).
+so that a parent never hides its child. Files of the pod (resolv.conf and its like) may be written where the root filesystem
+may: they lie on a small tmpfs of their own, which is all that filling them can fill (CVE-2020-8557).
 Source: OCI runtime-spec, config.md, Mounts; CRI v1, Mount; mount_namespaces(7).
 """
 
@@ -20,7 +20,6 @@ from criollo.specgen.request import ImageDefaults, PlannedMount, SourcePropagati
 TTY_GROUP: Final = 5  # devpts files belong to it: devpts(5), gid=
 
 _SAFE: Final = ("nosuid", "noexec", "nodev")
-_POD_FILE: Final = ("bind", "ro", *_SAFE)
 _OPTIONS: Final = frozenset(_SAFE)
 _BELOW_PROC: Final = frozenset(  # what runc lets through as well: libcontainer/rootfs_linux.go, checkProcMount
     "/proc/" + name
@@ -212,6 +211,8 @@ def _kernel_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
 def _pod_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
     pod = request.pod
     found = []
+    readonly = request.config.security.readonly_rootfs or request.defaults.read_only
+    options = ("bind", "ro" if readonly else "rw", *_SAFE)
     if pod.shm:
         found.append(runtime_spec.Mount(destination="/dev/shm", type="bind", source=pod.shm, options=("bind", "rw")))  # noqa: S108
     for destination, source in (
@@ -221,7 +222,7 @@ def _pod_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
         ("/run/.containerenv", pod.container_env),
     ):
         if source:
-            found.append(runtime_spec.Mount(destination=destination, type="bind", source=source, options=_POD_FILE))
+            found.append(runtime_spec.Mount(destination=destination, type="bind", source=source, options=options))
     return found
 
 

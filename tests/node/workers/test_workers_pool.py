@@ -227,22 +227,26 @@ def test_fork_server_dies_with_its_daemon(tmp_path: Path) -> None:
         "from criollo.workers.pool import Workers\n"
         "async def main():\n"
         "    workers = Workers()\n"
-        "    await workers.probe('/', 10)\n"
         f"    async with workers.unpack(os.open({str(tmp_path)!r}, os.O_RDONLY)) as job:\n"
-        "        print(open(f'/proc/self/task/{os.getpid()}/children').read() or '', flush=True)\n"
+        "        print('running', flush=True)\n"
         "        await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
-    daemon = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert daemon.stdout is not None
-    daemon.stdout.readline()
-    tasks = Path(f"/proc/{daemon.pid}/task")
-    servers = [int(word) for task in tasks.iterdir() for word in (task / "children").read_text().split()]
-    family = servers + [child for server in servers for child in children(server)]
-    assert len(family) == 2
-    daemon.kill()
-    daemon.communicate()
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as daemon:
+        try:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline() == b"running\n"
+            family = asyncio.run(until(lambda: descendants(daemon.pid)))
+        finally:
+            daemon.kill()
     asyncio.run(until(lambda: not [pid for pid in family if alive(pid)]))
+
+
+def descendants(pid: int) -> list[int]:
+    """The fork server of a process and its worker; nothing until both are there."""
+    servers = [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+    found = servers + [child for server in servers for child in children(server)]
+    return found if len(found) == 2 else []
 
 
 def alive(pid: int) -> bool:
@@ -358,17 +362,52 @@ def test_probe_of_a_bad_path_names_it(tmp_path: Path) -> None:
         run(lambda workers: workers.probe(str(tmp_path / "f/below"), 10))
 
 
+def test_probes_share_a_process_also_after_errors(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+
+    async def body(workers: Workers) -> None:
+        await workers.probe("/", 10)
+        before = children(fork_server())
+        for _ in range(3):
+            assert (await workers.probe(str(tmp_path / "f"), 10)).kind == "file"
+            with pytest.raises(HostFailed):
+                await workers.probe(str(tmp_path / "f/below"), 10)
+        assert children(fork_server()) == before
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: not alive(before[0]))
+        await asyncio.sleep(0)
+        assert (await workers.probe("/", 10)).kind == "directory"
+
+    run(body)
+
+
+def test_probing_processes_leave_when_idle() -> None:
+    async def body(workers: Workers) -> None:
+        await asyncio.gather(*(workers.probe("/", 10) for _ in range(8)))  # noqa: TID251
+        server = fork_server()
+        assert 1 <= len(children(server)) <= 4
+        await until(lambda: not children(server))
+
+    run(body, idle_s=1)
+
+
 def test_hanging_source_is_given_up(tmp_path: Path) -> None:
     place = tmp_path / "hangs"
     place.mkdir()
     device = os.open("/dev/fuse", os.O_RDWR)  # a FUSE file system that nobody serves
     mount.mount("hang", place, "fuse", 0, f"fd={device},rootmode=40000,user_id=0,group_id=0")
     try:
-        with pytest.raises(TimedOut, match="hangs"):
-            run(lambda workers: workers.probe(str(place / "x"), 0.3))
+        run(lambda workers: gives_up(workers, place))
     finally:
         mount.unmount(place, detach=True)
         os.close(device)
+
+
+async def gives_up(workers: Workers, place: Path) -> None:
+    await workers.probe("/", 10)
+    with pytest.raises(TimedOut, match="hangs"):
+        await workers.probe(str(place / "x"), 0.3)
+    assert (await workers.probe("/", 10)).kind == "directory"
 
 
 class Range(NamedTuple):

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
 import stat
@@ -476,6 +477,39 @@ def test_trees_are_those_of_gnu_tar_and_survive_packing(tmp_path: Path, archive:
     ours = snapshot(tmp_path / "ours")
     assert ours == snapshot(tmp_path / "theirs")
     assert ours == snapshot(tmp_path / "again")
+
+
+def oci_layout(place: Path, archive: bytes) -> None:
+    """An image of one gzip layer, tagged `t`."""
+    (place / "blobs/sha256").mkdir(parents=True)
+
+    def add(content: bytes, kind: str) -> dict[str, object]:
+        digest = hashlib.sha256(content).hexdigest()
+        (place / "blobs/sha256" / digest).write_bytes(content)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
+
+    rootfs = {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(archive).hexdigest()]}
+    config = add(
+        json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode(), "config.v1+json"
+    )
+    layer = add(gzip.compress(archive), "layer.v1.tar+gzip")
+    manifest = add(json.dumps({"schemaVersion": 2, "config": config, "layers": [layer]}).encode(), "manifest.v1+json")
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "t"}
+    (place / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (place / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(archive=trees())
+def test_trees_are_those_of_umoci(tmp_path: Path, archive: bytes) -> None:
+    for name in ("ours", "bundle", "layout"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+    unpack(tmp_path / "ours", archive)
+    threads.close()
+    oci_layout(tmp_path / "layout", archive)
+    command = ["umoci", "unpack", "--image", f"{tmp_path / 'layout'}:t", tmp_path / "bundle"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert snapshot(tmp_path / "ours") == snapshot(tmp_path / "bundle/rootfs")
 
 
 def test_whiteouts_survive_packing(layer: Path, tmp_path: Path) -> None:

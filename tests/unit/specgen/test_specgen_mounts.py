@@ -38,10 +38,12 @@ def test_defaults_are_the_kernels_and_the_pods() -> None:
     ]
 
 
-def test_pod_files_are_read_only() -> None:
-    found = made(pod=pod(hosts="/run/pod/hosts", container_env="/run/pod/.containerenv"))
+@pytest.mark.parametrize(("readonly", "access"), [(True, "ro"), (False, "rw")])
+def test_pod_files_may_be_written_where_the_root_may(readonly: bool, access: str) -> None:
+    files = pod(hosts="/run/pod/hosts", container_env="/run/pod/.containerenv")
+    found = made(pod=files, config=config(security=security(readonly_rootfs=readonly)))
     for path in ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"):
-        assert "ro" in found[path].options
+        assert access in found[path].options
 
 
 def test_privileged_writes_sysfs_and_cgroups() -> None:

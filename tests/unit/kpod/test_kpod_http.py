@@ -1,0 +1,67 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from criollo.aio.http_server import HttpServer, Reply, Request
+from criollo.daemon.front_door import FrontDoor
+from criollo.errors import CriolloError, HostFailed, Invalid, Unavailable
+from criollo.kpod import http
+
+
+def talk(path: Path, client: Callable[[], Any]) -> Any:
+    """Run a client against a server with one route that gives the query back, and one that fails."""
+
+    async def echo(request: Request) -> Reply:
+        return Reply(body=repr(sorted(request.query.items())).encode())
+
+    async def fail(request: Request) -> Reply:
+        raise Invalid("image", "x\x1b", "better")
+
+    async def main() -> Any:
+        server = HttpServer({("POST", "/echo"): echo, ("GET", "/fail"): fail})
+        door = FrontDoor(path, grpc=server.serve, http=server.serve)
+        door.open()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(door.run())
+            try:
+                return await client()
+            finally:
+                task.cancel()
+
+    return asyncio.run(main())
+
+
+def test_queries_travel_whole(tmp_path: Path) -> None:
+    query = [("image", "a b&c"), ("image", "ü"), ("path", "/x?y#z")]
+    body = talk(tmp_path / "s", lambda: http.post(tmp_path / "s", "/echo", query))
+    assert body == repr([("image", ["a b&c", "ü"]), ("path", ["/x?y#z"])]).encode()
+
+
+def test_a_refusal_is_an_error_in_the_servers_words(tmp_path: Path) -> None:
+    with pytest.raises(CriolloError, match=r"image: got 'x\\\\x1b', expected better"):
+        talk(tmp_path / "s", lambda: http.get(tmp_path / "s", "/fail"))
+    with pytest.raises(CriolloError, match="nothing at /none"):
+        talk(tmp_path / "s", lambda: http.get(tmp_path / "s", "/none"))
+
+
+def test_nobody_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(HostFailed, match="cannot connect to"):
+        asyncio.run(http.get(tmp_path / "none", "/x"))
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort", b"220 smtp\r\n\r\n"])
+def test_an_answer_that_is_none_is_told(tmp_path: Path, answer: bytes) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_unix_server(reply, tmp_path / "s"):
+            await http.get(tmp_path / "s", "/x")
+
+    with pytest.raises(Unavailable):
+        asyncio.run(main())
