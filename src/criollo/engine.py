@@ -26,8 +26,8 @@ from criollo.monitor.conmon import Conmon
 from criollo.network.cni import Cni
 from criollo.pods import namespaces
 from criollo.pods.context import Pods
-from criollo.registry.client import Registry
 from criollo.registry.auth_files import find_auth_files
+from criollo.registry.client import Registry
 from criollo.registry.hosts import Hosts, find_registries_conf
 from criollo.runtimes.base import Runtime
 from criollo.runtimes.handlers import Handlers, open_handlers

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from support import leaks
 from support.daemon import Daemon, running_daemon
 from support.images import busybox_image, push

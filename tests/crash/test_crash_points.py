@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from support import leaks
 from support.cri import pb
 from support.daemon import Daemon

@@ -1,4 +1,4 @@
-"""What a runtime handler must do, and the values that pass to and fro.
+"""What a runtime handler must do, and the values that pass back and forth.
 
 A `Runtime` acts on one container at a time and keeps no state of its own: whatever it needs later is in the request, in
 the runtime's own directory or in the container's bundle, so a later daemon can go on.

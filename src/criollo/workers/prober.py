@@ -5,10 +5,11 @@ nothing to do for a while is let go of.
 """
 
 import asyncio
+import contextlib
 from typing import Final
 
 from criollo.aio.cleanup import cleanup
-from criollo.errors import HostFailed
+from criollo.errors import HostFailed, Unavailable
 from criollo.workers.fork_server import ForkServer
 from criollo.workers.messages import Probe, ProbeJob
 from criollo.workers.running import Running
@@ -33,10 +34,13 @@ class Prober:
         """
         what = f"look at volume source {job.path!r}"
         running = self._rested()
-        if running is None:
-            running = await self._server.start(job, (), what, timeout_s)
-        else:
+        if running is not None:
             running.ask(job, what, timeout_s)
+            with contextlib.suppress(Unavailable):  # it was killed while it rested
+                return await self._answer(running, what)
+        return await self._answer(await self._server.start(job, (), what, timeout_s), what)
+
+    async def _answer(self, running: Running, what: str) -> Probe:
         try:
             answer = await running.outcome()
         finally:

@@ -272,7 +272,7 @@ class Parser:
         real = latest.get(b"GNU.sparse.realsize") or latest.get(b"GNU.sparse.size")
         if latest.get(b"GNU.sparse.major") == b"1" and latest.get(b"GNU.sparse.minor") == b"0":
             entry.size = parse_decimal(real or b"", "sparse file size")
-            self._waiting, self._extension, self._wanted = entry, b"", BLOCK
+            self._waiting, self._extension, self._wanted, self._lines = entry, b"", BLOCK, 0
             self._held.clear()
         elif (numbers := sparse_map_of(records)) is not None:
             entry.size = parse_decimal(real or b"", "sparse file size")
@@ -311,20 +311,21 @@ class Parser:
 
     def _new_sparse_more(self) -> Entry | None:
         """GNU sparse 1.0: the map precedes the content, as decimal lines in whole blocks: count, offset, length, …"""
-        waiting = self._waiting
+        waiting, held = self._waiting, self._held
         assert waiting is not None
-        lines = self._held.split(b"\n", 2 * MAX_SPARSE_REGIONS + 2)
+        self._lines += held.count(b"\n", len(held) - BLOCK)
         try:
-            count = parse_decimal(bytes(lines[0]), "sparse map size") if len(lines) > 1 else MAX_SPARSE_REGIONS
-            if count > MAX_SPARSE_REGIONS or len(self._held) > min(waiting.stored, MAX_HEADER_BYTES):
+            count = parse_decimal(bytes(held[: max(0, held.find(b"\n", 0, 20))]), "sparse map size")
+            if count > MAX_SPARSE_REGIONS or len(held) > min(waiting.stored, MAX_HEADER_BYTES):
                 raise Damaged(f"sparse map: {count} regions in {waiting.stored} bytes; the limit is {MAX_SPARSE_REGIONS}")
-            if len(lines) < 2 * count + 2:
-                self._wanted = len(self._held) + BLOCK
+            if self._lines <= 2 * count:
+                self._wanted = len(held) + BLOCK
                 return None
-            numbers = [parse_decimal(bytes(line), "sparse map number") for line in lines[1 : 2 * count + 1]]
+            lines = bytes(held).split(b"\n", 2 * count + 1)[1 : 2 * count + 1]
+            numbers = [parse_decimal(line, "sparse map number") for line in lines]
         except Damaged as error:
             raise self._damaged(str(error), waiting.name) from None
-        waiting.stored -= len(self._held)
+        waiting.stored -= len(held)
         return self._sparse_done(numbers)
 
     def _sparse_done(self, numbers: list[int]) -> Entry:

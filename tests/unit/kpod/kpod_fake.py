@@ -56,7 +56,9 @@ class FakeNode:
         self.program: Callable[[FakeNode, str], None] = lambda node, id_: node.end(id_, b"", 0)
 
     def add_image(self, name: str, *, uid: int | None = 0, username: str = "", image_id: str = IMAGE_ID) -> None:
-        image = pb.Image(id=image_id, repo_tags=[name], repo_digests=[f"{name.rpartition(':')[0]}@sha256:{'c' * 64}"], size=2048)
+        image = pb.Image(
+            id=image_id, repo_tags=[name], repo_digests=[f"{name.rpartition(':')[0]}@sha256:{'c' * 64}"], size=2048
+        )
         image.username = username
         if uid is not None:
             image.uid.value = uid
@@ -127,7 +129,8 @@ class FakeNode:
             )
         }
         image = {
-            name: self._noting(name, getattr(self, f"_{name}")) for name in ("ListImages", "ImageStatus", "PullImage", "RemoveImage")
+            name: self._noting(name, getattr(self, f"_{name}"))
+            for name in ("ListImages", "ImageStatus", "PullImage", "RemoveImage")
         }
         return {"runtime.v1.RuntimeService": runtime, "runtime.v1.ImageService": image}
 

@@ -48,7 +48,9 @@ def test_any_punctuation_is_a_document_or_refused(text: str) -> None:
 
 
 def test_aliases_are_refused_before_they_grow() -> None:
-    bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
     with pytest.raises(Invalid, match="line 2: an alias"):
         read(bomb)
 
@@ -90,6 +92,8 @@ def test_what_kubernetes_takes_for_text_is_text(text: str) -> None:
     assert read(f"a: {text}") == [{"a": text}]
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("yes", True), ("~", None), ("", None), ("0x10", 16), ("1.5", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("yes", True), ("~", None), ("", None), ("0x10", 16), ("1.5", 1.5)]
+)
 def test_other_plain_words_have_their_types(text: str, value: object) -> None:
     assert read(f"a: {text}") == [{"a": value}]

@@ -14,7 +14,9 @@ def pod(**spec: Any) -> dict[str, Any]:
 
 
 def test_kubernetes_spells_some_names_in_capitals() -> None:
-    document = pod(hostPID=True, hostIPC=True, containers=[{"name": "a", "image": "x", "ports": [{"containerPort": 1, "hostIP": "::1"}]}])
+    document = pod(
+        hostPID=True, hostIPC=True, containers=[{"name": "a", "image": "x", "ports": [{"containerPort": 1, "hostIP": "::1"}]}]
+    )
     read = read_pod(document, "f")
     assert (read.spec.host_pid, read.spec.host_ipc, read.spec.containers[0].ports[0].host_ip) == (True, True, "::1")
     assert unsupported(document) == []
@@ -29,7 +31,7 @@ def test_null_is_absent() -> None:
     ("document", "field"),
     [
         (pod(containers=[]), "spec.containers"),
-        (pod(containers=[{"name": "a", "image": 5}]), "f.spec.containers[...].image"),
+        (pod(containers=[{"name": "a", "image": 5}]), "f.spec.containers[0].image"),
         (pod(containers=[{"name": "A", "image": "x"}]), "spec.containers[0].name"),
         (pod(containers=[{"name": "a", "image": "x"}] * 2), "spec.containers[1].name"),
         (pod(initContainers=[{"name": "a", "image": "x"}]), "spec.containers[0].name"),
@@ -70,8 +72,12 @@ def test_what_is_not_supported_is_named_with_its_path() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["metadata", "spec", "name", "containers", "image", "env", "volumes", "ports"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["metadata", "spec", "name", "containers", "image", "env", "volumes", "ports"]), inner
+        )
+    ),
     max_leaves=20,
 )
 

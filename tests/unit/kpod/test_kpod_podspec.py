@@ -60,7 +60,13 @@ def test_namespaces_are_the_same_for_pod_and_container(spec: dict[str, Any], mod
 
 
 def test_ports_are_mapped_unless_the_pod_has_the_nodes_network() -> None:
-    containers = [{"name": "a", "image": "x", "ports": [{"containerPort": 80, "hostPort": 8080, "protocol": "UDP"}, {"containerPort": 81}]}]
+    containers = [
+        {
+            "name": "a",
+            "image": "x",
+            "ports": [{"containerPort": 80, "hostPort": 8080, "protocol": "UDP"}, {"containerPort": 81}],
+        }
+    ]
     [port] = plan(containers=containers).sandbox.port_mappings
     assert (port.container_port, port.host_port, port.protocol) == (80, 8080, pb.UDP)
     assert not plan(containers=containers, hostNetwork=True).sandbox.port_mappings
@@ -93,7 +99,11 @@ def test_variables_expand_in_order_and_commands_with_all_of_them() -> None:
 
 
 def test_a_variable_without_value_here_is_left_out_with_a_warning() -> None:
-    found = plan(containers=[{"name": "a", "image": "x", "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]}])
+    found = plan(
+        containers=[
+            {"name": "a", "image": "x", "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]}
+        ]
+    )
     assert not only(found).envs
     assert found.warnings == ("spec.containers[0].env[0].valueFrom is not supported: IP is left out",)
 
@@ -134,7 +144,12 @@ def test_security_of_the_container_wins_over_the_pods() -> None:
         "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
     }
     found = plan(
-        securityContext={"runAsUser": 5, "runAsGroup": 6, "supplementalGroups": [7], "sysctls": [{"name": "net.a", "value": "1"}]},
+        securityContext={
+            "runAsUser": 5,
+            "runAsGroup": 6,
+            "supplementalGroups": [7],
+            "sysctls": [{"name": "net.a", "value": "1"}],
+        },
         containers=[{"name": "a", "image": "x", "securityContext": security}],
     )
     context = only(found).linux.security_context

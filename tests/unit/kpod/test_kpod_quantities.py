@@ -34,7 +34,8 @@ def test_quantities_are_exact(text: str, amount: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "m", "-1", "1 Gi", "1gi", "1KI", "0x10", "1_000", "١", "1e", "1e9999", "9Ei9", "16Ei", "inf", "NaN", True, "1\n"]
+    "text",
+    ["", "m", "-1", "1 Gi", "1gi", "1KI", "0x10", "1_000", "١", "1e", "1e9999", "9Ei9", "16Ei", "inf", "NaN", True, "1\n"],
 )
 def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
     with pytest.raises(Invalid, match="the field"):
@@ -76,7 +77,8 @@ def test_quotas_are_kubelets(milli: int, quota: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("64m", 64 << 20), ("64MB", 64 << 20), ("64MiB", 64 << 20), ("1.5g", 3 << 29), ("10b", 10), ("1k", 1024)]
+    ("text", "count"),
+    [("64m", 64 << 20), ("64MB", 64 << 20), ("64MiB", 64 << 20), ("1.5g", 3 << 29), ("10b", 10), ("1k", 1024)],
 )
 def test_sizes_are_dockers(text: str, count: int) -> None:
     assert quantities.size_bytes(text, "f") == count
