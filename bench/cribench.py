@@ -19,6 +19,12 @@ With --vs each test alternates between the two daemons (A B, B A, A B ...) and t
 ratio B/A is taken of each pair of neighbours, so that a machine whose load changes
 still gives a usable figure: read the median of the ratios, not two absolute columns.
 
+With --cgroup (and --vs-cgroup), the cgroup directory that holds a daemon and all it
+starts, "cpu all" is the CPU of the daemon, its workers, plugins, monitors and runtimes
+together, and "peak PSS" their largest proportional memory during a pull, looked at every
+100 ms.  A pull's CPU is counted until the daemon rests again, and a pull begins when both
+rest and nothing is left to be written to the disk: work done later counts, too.
+
 The client is Python too and shares the processors with the daemon: about 0.4 ms of
 each call is its own.  The daemon's CPU seconds and memory come from /proc by --pid
 (and --vs-pid); "monitors" is the proportional memory (PSS) of the processes whose
@@ -30,6 +36,7 @@ k8s.io/cri-api's api.proto; a package directory (with relative imports) works to
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -104,6 +111,85 @@ class Process:
         return found
 
 
+class Group:
+    """CPU time and memory of all processes below a cgroup: a daemon and what it has started."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.peak = 0.0
+
+    def cpu(self):
+        """Seconds used by all processes, also those that are gone."""
+        if os.path.exists(f"{self.directory}/cpuacct.usage"):  # version 1
+            with open(f"{self.directory}/cpuacct.usage") as stream:
+                return int(stream.read()) / 1e9
+        with open(f"{self.directory}/cpu.stat") as stream:
+            return int(stream.readline().split()[1]) / 1e6  # usage_usec comes first
+
+    def pids(self):
+        for top, _, files in os.walk(self.directory):
+            if "cgroup.procs" in files:
+                with contextlib.suppress(OSError), open(f"{top}/cgroup.procs") as stream:
+                    yield from stream.read().split()
+
+    def memory(self):
+        """PSS of all processes together, in MiB."""
+        return sum(pss(pid) for pid in self.pids())
+
+    async def watch(self):
+        """Keep the peak of `memory`; runs until cancelled."""
+        self.peak = 0.0
+        while True:
+            self.peak = max(self.peak, self.memory())
+            await asyncio.sleep(0.1)
+
+    async def rest(self, limit=60.0):
+        """Wait until the processes use less than a twentieth of a processor."""
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            before = self.cpu()
+            await asyncio.sleep(0.2)
+            if self.cpu() - before < 0.01:
+                return
+
+
+def pss(pid):
+    """Proportional memory of a process in MiB; zero when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as stream:
+        for row in stream:
+            if row.startswith("Pss:"):
+                return int(row.split()[1]) / 1024
+    return 0.0
+
+
+def cgroup_roots():
+    """Where the hierarchies are mounted: one on version 2, several on version 1."""
+    with open("/proc/self/mounts") as stream:
+        return [words[1] for words in map(str.split, stream) if words[2] in ("cgroup", "cgroup2")]
+
+
+def make_cgroup(path):
+    """Make a cgroup in every hierarchy, as the kubelet does for a pod."""
+    for root in cgroup_roots():
+        where = root
+        for part in path.strip("/").split("/"):
+            above, where = where, f"{where}/{part}"
+            if os.path.isdir(where):
+                continue
+            os.mkdir(where)
+            for name in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty in a new cgroup, which then takes no process
+                with contextlib.suppress(OSError), open(f"{above}/{name}") as old, open(f"{where}/{name}", "w") as new:
+                    new.write(old.read())
+
+
+def remove_cgroup(path):
+    """Remove an empty cgroup, with empty ones below it, from every hierarchy."""
+    for root in cgroup_roots():
+        for top, _, _ in os.walk(f"{root}/{path.strip('/')}", topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(top)
+
+
 def monitors(ids):
     """Number and PSS in MiB of the processes whose command line names one of ids."""
     count, size = 0, 0
@@ -116,24 +202,24 @@ def monitors(ids):
                 line = stream.read().decode("utf-8", "replace")
             if not any(name in line for name in ids):
                 continue
-            with open(f"/proc/{entry}/smaps_rollup") as stream:
-                for row in stream:
-                    if row.startswith("Pss:"):
-                        size += int(row.split()[1])
+            size += pss(entry)
             count += 1
         except OSError:
             pass
-    return count, size / 1024
+    return count, size
 
 
 class Daemon:
     """One CRI endpoint and the pods that this run has made on it."""
 
-    def __init__(self, name, socket, pid, options, pb, grpc_stubs):
+    def __init__(self, name, place, options, stubs):
         import grpc
 
+        socket, pid, group = place
+        pb, grpc_stubs = stubs
         self.name, self.options, self.pb = name, options, pb
         self.process = Process(pid)
+        self.group = Group(group) if group else None
         limits = [("grpc.max_receive_message_length", 16 << 20)]
         self.channel = grpc.aio.insecure_channel("unix:" + os.path.abspath(socket), options=limits)
         self.runtime = grpc_stubs.RuntimeServiceStub(self.channel)
@@ -142,6 +228,7 @@ class Daemon:
         self.run = uuid.uuid4().hex[:8]
         self.number = 0
         self.pods = {}
+        self.cgroups = {}
         self.image_id = ""
 
     async def call(self, method, request):
@@ -164,7 +251,7 @@ class Daemon:
             },
         )
         if self.options.cgroup_parent:
-            config.linux.cgroup_parent = f"{self.options.cgroup_parent}/pod{uid}"
+            config.linux.cgroup_parent = f"{self.options.cgroup_parent}/{self.name}/pod{uid}"
         config.linux.security_context.namespace_options.pid = pb.CONTAINER
         config.linux.security_context.seccomp.profile_type = 0 if self.options.seccomp else 1
         if self.options.host_network:
@@ -196,7 +283,9 @@ class Daemon:
         """Start one pod; returns (pod id, container ids, seconds)."""
         pb, steps = self.pb, {} if steps is None else steps
         config = self.pod_config()
-        # The kubelet makes the log directory; count neither side for it.
+        # The kubelet makes the cgroup and the log directory; count neither side for them.
+        if config.linux.cgroup_parent:
+            make_cgroup(config.linux.cgroup_parent)
         os.makedirs(config.log_directory, exist_ok=True)
         clock = time.perf_counter
         begin = clock()
@@ -206,6 +295,7 @@ class Daemon:
             )
         ).pod_sandbox_id
         self.pods[pod] = made = []
+        self.cgroups[pod] = config.linux.cgroup_parent
         last = clock()
         steps["RunPodSandbox"] = last - begin
         for number in range(containers):
@@ -259,6 +349,8 @@ class Daemon:
         steps["RemovePodSandbox"] = now - last
         steps["stop"] = now - begin
         del self.pods[pod]
+        if cgroup := self.cgroups.pop(pod):
+            remove_cgroup(cgroup)
         return steps["stop"]
 
     async def clean(self):
@@ -361,6 +453,13 @@ async def test_idle(daemons, options, results):
                 await daemon.call(method, request)
                 values[daemon.name][measure] = time.perf_counter() - begin
         results.pair("idle", values)
+    sizes = {}
+    for daemon in daemons:
+        memory = daemon.process.memory()
+        sizes[daemon.name] = {"RSS of the daemon": memory["VmRSS"]} if memory else {}
+        if daemon.group:
+            sizes[daemon.name]["PSS of all processes"] = daemon.group.memory()
+    results.pair("idle", sizes, unit="MiB", scale=1)
 
 
 async def test_pod(daemons, options, results):
@@ -372,6 +471,7 @@ async def test_pod(daemons, options, results):
         for daemon in turns(daemons, number):
             steps = {}
             before = daemon.process.cpu()
+            used = daemon.group.cpu() if daemon.group else 0
             pod, _, _ = await daemon.start_pod(steps)
             if options.settle:
                 await asyncio.sleep(options.settle)
@@ -381,6 +481,8 @@ async def test_pod(daemons, options, results):
             if before:
                 steps["cpu daemon"] = after["own"] - before["own"]
                 steps["cpu children"] = after["children"] - before["children"]
+            if daemon.group:
+                steps["cpu all"] = daemon.group.cpu() - used
             values[daemon.name] = steps
         results.pair("pod", values)
 
@@ -404,10 +506,14 @@ async def test_throughput(daemons, options, results):
                         await daemon.stop_pod(pod)
 
                 begin = time.perf_counter()
-                await asyncio.gather(*(start() for _ in range(options.burst)))
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(options.burst):
+                        group.create_task(start())
                 started = time.perf_counter() - begin
                 begin = time.perf_counter()
-                await asyncio.gather(*(stop(pod) for pod in pods))
+                async with asyncio.TaskGroup() as group:
+                    for pod in pods:
+                        group.create_task(stop(pod))
                 stopped = time.perf_counter() - begin
                 values[daemon.name] = {
                     f"start c={width}": options.burst / started,
@@ -499,14 +605,52 @@ async def test_pull(daemons, options, results):
     if not image:
         return
     for number in range(options.pulls):
-        values = {}
+        walls, sizes = {}, {}
         for daemon in turns(daemons, number):
-            await daemon.remove_image(image)
-            before = daemon.process.cpu()
-            values[daemon.name] = {"PullImage": await daemon.pull(image)}
-            if before:
-                values[daemon.name]["cpu daemon"] = daemon.process.cpu()["own"] - before["own"]
-        results.pair("pull", values)
+            present = await daemon.find_image(image)
+            removed = await removal(daemon, image)
+            for each in daemons:
+                if each.group:
+                    await each.group.rest()
+            os.sync()
+            walls[daemon.name], sizes[daemon.name] = await watched_pull(daemon, image)
+            if present:
+                walls[daemon.name] |= removed
+            await daemon.find_image(options.image)
+        results.pair("pull", walls)
+        if daemons[0].group:
+            results.pair("pull", sizes, unit="MiB", scale=1)
+
+
+async def removal(daemon, image):
+    """Remove an image; its CPU is counted until the daemon rests."""
+    before = daemon.group.cpu() if daemon.group else 0
+    begin = time.perf_counter()
+    await daemon.remove_image(image)
+    values = {"RemoveImage": time.perf_counter() - begin}
+    if daemon.group:
+        await daemon.group.rest()
+        values["cpu all of RemoveImage"] = daemon.group.cpu() - before
+    return values
+
+
+async def watched_pull(daemon, image):
+    """Pull an image; returns times in seconds and memory in MiB."""
+    own = daemon.process.cpu()
+    if not daemon.group:
+        walls = {"PullImage": await daemon.pull(image)}
+        return walls | ({"cpu daemon": daemon.process.cpu()["own"] - own["own"]} if own else {}), {}
+    before = daemon.group.cpu()
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(daemon.group.watch())
+        walls = {"PullImage": await daemon.pull(image)}
+        watch.cancel()
+    walls["cpu at its end"] = daemon.group.cpu() - before
+    await daemon.group.rest()
+    walls["cpu all"] = daemon.group.cpu() - before
+    if own:
+        walls["cpu daemon"] = daemon.process.cpu()["own"] - own["own"]
+    return walls, {"peak PSS": daemon.group.peak}
 
 
 def arguments(words=None):
@@ -519,6 +663,8 @@ def arguments(words=None):
     add("--names", default="A,B", help="what to call them in the tables")
     add("--pid", type=int, help="process of daemon A, for CPU and memory")
     add("--vs-pid", type=int, help="process of daemon B")
+    add("--cgroup", help="cgroup directory of daemon A and what it starts (version 1: of cpuacct)")
+    add("--vs-cgroup", help="the same of daemon B")
     add("--stubs", required=True, help="directory with api_pb2 and api_pb2_grpc")
     add("--image", required=True, help="image of the containers, pulled if absent")
     add("--command", default="/bin/sleep 3600", help="what the containers run")
@@ -536,7 +682,7 @@ def arguments(words=None):
     add("--pull-image", help="image of the pull test")
     add("--pulls", type=int, default=5)
     add("--handler", default="", help="runtime handler")
-    add("--cgroup-parent", default="", help="parent of the pods' cgroups, e.g. /kubepods/bench")
+    add("--cgroup-parent", default="", help="pods get a cgroup <this>/<name of the daemon>/pod<uid>, made by the client")
     add("--memory", type=int, default=64, help="memory limit of a container, MiB")
     add("--seccomp", action="store_true", help="RuntimeDefault instead of Unconfined")
     add("--host-network", action="store_true")
@@ -548,13 +694,14 @@ def arguments(words=None):
 
 
 async def main(options):
-    pb, grpc_stubs = load_stubs(options.stubs)
+    stubs = load_stubs(options.stubs)
+    pb = stubs[0]
     names = options.names.split(",")
-    daemons = [Daemon(names[0], options.socket, options.pid, options, pb, grpc_stubs)]
+    daemons = [Daemon(names[0], (options.socket, options.pid, options.cgroup), options, stubs)]
     if options.vs:
-        daemons.append(Daemon(names[1], options.vs, options.vs_pid, options, pb, grpc_stubs))
+        daemons.append(Daemon(names[1], (options.vs, options.vs_pid, options.vs_cgroup), options, stubs))
     results = Results(daemons)
-    report = {"image": options.image, "load_before": os.getloadavg(), "daemons": {}}
+    report = {"image": options.image, "load_before": os.getloadavg(), "daemons": {}, "loads": {}}
     for daemon in daemons:
         version = await daemon.call(daemon.runtime.Version, pb.VersionRequest())
         if not await daemon.find_image(options.image):
@@ -567,8 +714,9 @@ async def main(options):
         }
     try:
         for test in options.tests.split(","):
-            begin = time.perf_counter()
+            begin, load = time.perf_counter(), os.getloadavg()[0]
             await globals()["test_" + test](daemons, options, results)
+            report["loads"][test] = [load, os.getloadavg()[0]]
             print(f"# {test}: {time.perf_counter() - begin:.1f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     finally:
         for daemon in daemons:
@@ -590,8 +738,12 @@ async def main(options):
                 )
             print(line)
         if options.json:
-            with open(options.json, "w") as stream:
-                json.dump(report, stream, indent=1)
+            write_json(options.json, report)
+
+
+def write_json(path, report):
+    with open(path, "w") as stream:
+        json.dump(report, stream, indent=1)
 
 
 if __name__ == "__main__":

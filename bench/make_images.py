@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Build the three benchmark images as OCI layouts, from Debian packages.
+"""Build the benchmark images as OCI layouts, from Debian packages.
 
-    make_images.py --out DIR [--images many,few,tiny] [--compress gzip,zstd]
+    make_images.py --out DIR [--images many,few,tiny,pause] [--compress gzip,zstd]
                    [--push HOST:PORT]
 
 Images (amd64, OCI media types, one layout per image and compression,
@@ -14,6 +14,7 @@ DIR/<image>-<compression>):
   few    few large files: three layers, about 1 GB (busybox; large ELF files
          and generated log text; one incompressible 400 MB file)
   tiny   busybox, one layer
+  pause  catatonit, one layer: what holds a pod's namespaces where a runtime needs that
 
 Nothing is installed or run from the packages: the dependency closure is
 resolved by apt in a private root, the .deb files are downloaded (they are kept
@@ -50,6 +51,8 @@ MANY = [
     ("web", ["python3-sqlalchemy", "python3-requests", "python3-yaml", "python3-flask"]),
 ]
 FEW_ELF = ["chromium", "libllvm15", "libwebkit2gtk-4.1-0"]
+SHELL = {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]}
+RUNS = {"pause": {"Entrypoint": ["/catatonit", "-P"]}}
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -113,7 +116,10 @@ class Apt:
         """Download just these packages; returns the .deb paths."""
         d = f"{self.root}/alone"
         os.makedirs(d, exist_ok=True)
-        have = lambda p: glob.glob(f"{d}/{p}_*.deb")
+
+        def have(p):
+            return glob.glob(f"{d}/{p}_*.deb")
+
         missing = [p for p in pkgs if not have(p)]
         if missing:
             subprocess.run(["apt-get", *self.opts, "download", *missing], check=True, cwd=d)
@@ -143,7 +149,7 @@ class Layer:
 
     def __init__(self, path):
         self.path = path
-        self.tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
+        self.tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115  # `close` ends it
         self.seen = set()
         self.entries = self.bytes = 0
 
@@ -193,9 +199,9 @@ def merged(name):
 
 
 def merge_links(layer):
-    for d in MERGED[:3] + ("lib64",):
+    for d in (*MERGED[:3], "lib64"):
         layer.make(f"usr/{d}", tarfile.DIRTYPE, 0o755)
-    for d in MERGED[:3] + ("lib64",):
+    for d in (*MERGED[:3], "lib64"):
         layer.make(d, tarfile.SYMTYPE, 0o777, linkname=f"usr/{d}")
 
 
@@ -206,7 +212,7 @@ def busybox_layer(path, apt):
     deb = apt.download(["busybox-static"])[0]
     p = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE, check=True)
     with tarfile.open(fileobj=io.BytesIO(p.stdout)) as t:
-        m = [m for m in t if m.name.endswith("bin/busybox")][0]
+        m = next(m for m in t if m.name.endswith("bin/busybox"))
         data = t.extractfile(m).read()
     la.make("bin/busybox", mode=0o755, data=data)
     for app in (
@@ -306,7 +312,7 @@ def layers_many(apt, work):
         print(f"  many/{name}: {len(debs)} packages, {la.entries} entries, {la.bytes >> 20} MiB", flush=True)
     path, la = app_layer(f"{work}/many-app.tar", below)
     print(f"  many/app: {la.entries} entries", flush=True)
-    return out + [path]
+    return [*out, path]
 
 
 def layers_few(apt, work):
@@ -325,6 +331,15 @@ def layers_few(apt, work):
 
 def layers_tiny(apt, work):
     return [busybox_layer(f"{work}/tiny.tar", apt)]
+
+
+def layers_pause(apt, work):
+    la = Layer(f"{work}/pause.tar")
+    p = subprocess.run(["dpkg-deb", "--fsys-tarfile", apt.download(["catatonit"])[0]], stdout=subprocess.PIPE, check=True)
+    with tarfile.open(fileobj=io.BytesIO(p.stdout)) as t:
+        m = next(m for m in t if m.name.endswith("bin/catatonit"))
+        la.make("catatonit", mode=0o755, data=t.extractfile(m).read())
+    return [la.close()]
 
 
 # ---------------------------------------------------------------- OCI layout
@@ -375,7 +390,7 @@ def layout(out, image, how, tars, pool):
     cfg = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]},
+        "config": RUNS.get(image, SHELL),
         "rootfs": {"type": "layers", "diff_ids": [d for _, d in packed]},
         "history": [{"created_by": os.path.basename(t)} for t in tars],
     }
@@ -403,7 +418,7 @@ def layout(out, image, how, tars, pool):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", required=True, help="directory for the layouts, .debs and scratch tars")
-    ap.add_argument("--images", default="many,few,tiny")
+    ap.add_argument("--images", default="many,few,tiny,pause")
     ap.add_argument("--compress", default="gzip,zstd")
     ap.add_argument("--suite", default="bookworm")
     ap.add_argument("--mirror", default=system_mirror(), help="default: the mirror of this machine's apt")
@@ -413,7 +428,7 @@ def main():
     a = ap.parse_args()
     os.makedirs(f"{a.out}/tars", exist_ok=True)
     apt = Apt(f"{a.out}/debs", a.suite, a.mirror)
-    make = {"many": layers_many, "few": layers_few, "tiny": layers_tiny}
+    make = {"many": layers_many, "few": layers_few, "tiny": layers_tiny, "pause": layers_pause}
     with cf.ProcessPoolExecutor(a.jobs) as pool:
         for image in a.images.split(","):
             print(f"{image}:", flush=True)

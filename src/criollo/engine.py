@@ -1,6 +1,7 @@
 """The only wiring: settings become drivers, drivers become the domain; closed in reverse.
 
-One process at a time owns a root directory: the daemon, or kpod while none runs. The lock says which.
+One process at a time owns a root directory, and a directory of run state: the daemon, or kpod while none runs. Locks say
+which; recovery and sweep may take all they find there for their own.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from criollo.containers.context import Containers, Places
 from criollo.errors import Unavailable, Unsupported, explain
 from criollo.images.context import Images
 from criollo.linux.cgroup import Driver, Hierarchies
-from criollo.linux.files import make_directory
+from criollo.linux.files import PASS, make_directory
 from criollo.model.container import Device
 from criollo.monitor.conmon import Conmon
 from criollo.network.cni import Cni
@@ -29,7 +30,7 @@ from criollo.pods.context import Pods
 from criollo.registry.auth_files import find_auth_files
 from criollo.registry.client import Registry
 from criollo.registry.hosts import Hosts, find_registries_conf
-from criollo.runtimes.base import Runtime
+from criollo.runtimes.base import Probe, Runtime
 from criollo.runtimes.handlers import Handlers, open_handlers
 from criollo.runtimes.oci import Handler, OciRuntime
 from criollo.specgen.host import HostFacts, gather
@@ -44,12 +45,14 @@ from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
 from criollo.telemetry.log import get_logger
 from criollo.trust.policy import Policy, find_policy
+from criollo.wire.runtime import mounting
 from criollo.workers.pool import Workers
 
 log = get_logger(__name__)
 
 DRIVERS: Final[dict[str, Callable[[Layers], LayerDriver]]] = {"overlay": Overlay}
 LOCK: Final = "lock"
+MOUNT_SETATTR_SINCE: Final = (5, 12)  # mount_setattr(2): recursive read-only and id-mapped mounts
 
 
 class Engine(NamedTuple):
@@ -70,12 +73,13 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
     """Open everything below the faces. Watchers end with the block; containers go on.
 
     Raises:
-        Unavailable: another process owns the root directory.
+        Unavailable: another process owns the root directory or the run state.
         Invalid, Unsupported, Damaged, HostFailed: a setting, the host or a database does not let us start.
     """
     async with contextlib.AsyncExitStack() as stack:
         places = _places(settings)
-        _own(stack, places.root)
+        for directory in dict.fromkeys((places.root.resolve(), places.runroot.resolve())):
+            _own(stack, directory)
         workers = Workers()
         stack.push_async_callback(workers.close)
         tasks = await stack.enter_async_context(Background())
@@ -92,9 +96,9 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         stack.push_async_callback(registry.close)
         images = _images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
         containers = await _containers(settings, state, images, places, tasks=tasks)
-        stack.push_async_callback(containers.creates.close, limit_s=5)
+        stack.push_async_callback(containers.close)
         pods = await _pods(settings, containers)
-        stack.push_async_callback(pods.runs.close, limit_s=5)
+        stack.push_async_callback(pods.close)
         stack.push_async_callback(images.pulls.close, limit_s=0)
         yield Engine(
             settings, pods, containers, images, containers.handlers, pods.network, containers.host, containers.cgroup_driver
@@ -104,7 +108,8 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
 def _places(settings: Settings) -> Places:
     places = Places(Path(settings.root), Path(settings.runroot), namespaces=Path(settings.runtime.namespaces_dir))
     with explain(f"make the directories of {settings.root}"):
-        for directory in (places.root, places.runroot, places.runroot / "containers", places.runroot / "pods"):
+        make_directory(places.root, 0o700, keep=PASS)
+        for directory in (places.runroot, places.runroot / "containers", places.runroot / "pods"):
             make_directory(directory, 0o700)
         for text in (settings.runtime.container_exits_dir, settings.runtime.container_attach_socket_dir):
             make_directory(text, 0o700)
@@ -160,7 +165,8 @@ async def _containers(settings: Settings, state: State, images: Images, places: 
         tasks=tasks,
     )
     containers.host = await threads.files(gather)
-    defaults = {name: _defaults(settings, runtime.runtimes[name]) for name in handlers.names()}
+    host = containers.host
+    defaults = {name: _defaults(settings, runtime.runtimes[name], handlers.probes[name], host) for name in handlers.names()}
     containers.defaults_of = lambda handler: defaults[handler or handlers.default]
     containers.cgroup_driver = Driver(runtime.cgroup_manager)
     containers.exits_dir = Path(runtime.container_exits_dir)
@@ -204,8 +210,9 @@ def _handler(name: str, handler: RuntimeHandler, cgroup_manager: str) -> Handler
     )
 
 
-def _defaults(settings: Settings, handler: RuntimeHandler) -> Defaults:
+def _defaults(settings: Settings, handler: RuntimeHandler, probe: Probe, host: HostFacts) -> Defaults:
     runtime = settings.runtime
+    able = mounting(probe.version, probe.features)
     return Defaults(
         capabilities=runtime.default_capabilities,
         add_inheritable_capabilities=runtime.add_inheritable_capabilities,
@@ -219,6 +226,8 @@ def _defaults(settings: Settings, handler: RuntimeHandler) -> Defaults:
         annotations=dict(handler.default_annotations),
         allowed_annotations=handler.allowed_annotations,
         systemd_cgroups=runtime.cgroup_manager == "systemd",
+        supports_rro=able.recursive_read_only and host.kernel >= MOUNT_SETATTR_SINCE,
+        supports_idmap=able.id_mapped and host.kernel >= MOUNT_SETATTR_SINCE,
     )
 
 

@@ -30,6 +30,7 @@ class Daemon:
         self.logs = place / "logs"
         self.network_dir = place / "net.d"
         self.log_file = place / "daemon.log"
+        self.tuned: Mapping[str, float] = {}  # knobs of support.faulty_daemon, for every start
         self.process: subprocess.Popen[bytes] | None = None
         self.client: Cri | None = None
         for directory in (self.root, self.runroot, self.logs, self.network_dir):
@@ -84,7 +85,8 @@ class Daemon:
     def start(self, *, wait: bool = True, fault: str = "") -> "Daemon":
         """Start and wait until it answers; `fault` as in support.faulty_daemon."""
         assert self.process is None
-        program = [sys.executable, str(FAULTY), fault, "--"] if fault else [str(CRIO)]
+        words = [*([fault] if fault else []), *(f"{name}={value}" for name, value in self.tuned.items())]
+        program = [sys.executable, str(FAULTY), *words, "--"] if words else [str(CRIO)]
         environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(self.place / "registries.conf")}
         with open(self.log_file, "ab") as out:
             self.process = subprocess.Popen(
@@ -263,9 +265,12 @@ def wait_for(condition: Callable[[], object], limit_s: float = 20) -> None:
 
 @contextlib.contextmanager
 def place(directory: Path) -> Iterator[Path]:
-    """A directory with a tmpfs at `run`, as `/run` is on real nodes; unmounted at the end."""
+    """A directory that is a tmpfs, as `/run` is on real nodes; unmounted at the end.
+
+    Users of a pod's user namespace may pass it (0711), as they may pass /var/lib and /run.
+    """
     subprocess.run(["mkdir", "-p", str(directory)], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "place", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "place", str(directory)], check=True)
     try:
         yield directory
     finally:
@@ -281,10 +286,13 @@ def _unmount_below(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def running_daemon(directory: Path, *, subnet: str, **options: Any) -> Iterator[Daemon]:
+def running_daemon(
+    directory: Path, *, subnet: str, tuned: Mapping[str, float] | None = None, **options: Any
+) -> Iterator[Daemon]:
     """A started daemon; at the end all its pods are removed, it is stopped, and its bridge is deleted."""
     with place(directory):
         daemon = Daemon(directory, subnet=subnet, **options)
+        daemon.tuned = tuned or {}
         try:
             daemon.start()
             yield daemon

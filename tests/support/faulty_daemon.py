@@ -1,8 +1,10 @@
 """`crio` with one fault built in: at a named point it dies by SIGKILL, or the call there fails once.
 
     python faulty_daemon.py criollo.network.cni:Cni.add:after:kill -- <arguments of crio>
+    python faulty_daemon.py uncollected_s=2 sweep_s=0.5 -- <arguments of crio>
 
-The point is module:function, before or after the call. This is a launcher of tests: the product knows no faults.
+The point is module:function, before or after the call. Knobs shorten times that no setting changes. This is a launcher of
+tests: the product knows no faults.
 """
 
 import functools
@@ -12,6 +14,8 @@ import os
 import signal
 import sys
 from typing import Any
+
+import msgspec
 
 from criollo.errors import HostFailed
 
@@ -59,11 +63,38 @@ def arm(point: str) -> None:
     setattr(owner, name, plain)
 
 
+def tune(name: str, value: float) -> None:
+    """Change a time that the product fixes."""
+    from criollo import engine
+    from criollo.containers.context import Containers
+    from criollo.daemon import sweep
+    from criollo.network.cni import Options
+    from criollo.pods.context import Pods
+
+    if name == "uncollected_s":
+        Containers.uncollected_s = Pods.uncollected_s = value
+    elif name == "monitor_s":
+        Containers.monitor_s = value
+    elif name == "sweep_s":
+        sweep.EVERY_S = value
+    elif name == "plugin_s":
+        engine.Cni = functools.partial(engine.Cni, options=Options(plugin_s=value))
+    elif name in ("create_limit_s", "verb_limit_s"):
+        handler = engine._handler
+        engine._handler = lambda *of: msgspec.structs.replace(handler(*of), **{name: value})
+    else:
+        raise ValueError(name)
+
+
 def main() -> int:
     separator = sys.argv.index("--")
     # The modules must be loaded before `crio` loads them, so that the wiring finds the armed functions.
-    for point in sys.argv[1:separator]:
-        arm(point)
+    for word in sys.argv[1:separator]:
+        name, _, value = word.partition("=")
+        if value:
+            tune(name, float(value))
+        else:
+            arm(word)
     from criollo.cli.main import run
 
     return run(sys.argv[separator + 1 :])

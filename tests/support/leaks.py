@@ -1,5 +1,6 @@
 """What a node must not have more of after a test than before it: the leak check of every test with real parts."""
 
+import contextlib
 import os
 import re
 import time
@@ -80,5 +81,20 @@ def _interfaces() -> frozenset[str]:
 
 
 def held_by(pid: int) -> dict[str, int]:
-    """How many descriptors and threads a process has."""
-    return {"fds": len(os.listdir(f"/proc/{pid}/fd")), "threads": len(os.listdir(f"/proc/{pid}/task"))}
+    """How many descriptors and threads a process has; TCP connections apart, since idle ones are kept for a while."""
+    open_now = _targets(pid)
+    tcp = len(open_now & _tcp_sockets(pid))
+    return {"fds": len(os.listdir(f"/proc/{pid}/fd")) - tcp, "threads": len(os.listdir(f"/proc/{pid}/task")), "tcp": tcp}
+
+
+def _targets(pid: int) -> set[str]:
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+def _tcp_sockets(pid: int) -> set[str]:
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    return {f"socket:[{line.split()[9]}]" for line in lines}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from criollo.errors import TimedOut, Unavailable
+from criollo.errors import CriolloError, Unavailable
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -17,13 +17,18 @@ T = TypeVar("T")
 
 
 class Job(Generic[T]):
-    """One piece of work in progress: its name, its stages with their start times, its task."""
+    """One piece of work in progress: its name, its stages with their start times, its task.
+
+    `collected`: some request has the result. `ended_by`: why it was cancelled, which its waiters are told.
+    """
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.stages: list[tuple[str, float]] = [("start", time.monotonic())]
         self.task: asyncio.Task[T] | None = None
         self.waiters = 0
+        self.collected = False
+        self.ended_by: CriolloError | None = None
 
     @property
     def at_stage(self) -> str:
@@ -59,13 +64,14 @@ class Jobs(Generic[T]):
         """Wait for the job `key`, started by `start(job)` unless one runs already.
 
         When every waiter has gone the job still ends by itself; `orphaned(result)` is told of a result nobody took.
+        Who is cancelled while waiting finds the stage as a note on its CancelledError.
 
         Raises:
             Unavailable: the daemon is shutting down.
             whatever the job raises, to every waiter.
         """
         if self._closed:
-            raise Unavailable(f"cannot start {self._kind} {key}: shutting down; try again")
+            raise self._shutting_down(key)
         job = self._running.get(key)
         if job is None:
             job = self._running[key] = Job(key)
@@ -75,23 +81,42 @@ class Jobs(Generic[T]):
         assert job.task is not None
         job.waiters += 1
         try:
-            return await asyncio.shield(job.task)
-        except TimeoutError as error:
-            raise TimedOut(f"{self._kind} {key} not yet finished; currently at stage {job.at_stage}") from error
-        finally:
+            result = await asyncio.shield(job.task)
+        except asyncio.CancelledError as cut:
             job.waiters -= 1
+            if not job.task.done():
+                cut.add_note(f"{self._kind} {key} goes on and is at stage {job.at_stage!r}; ask again")
+            elif not job.waiters and not job.collected and not job.task.cancelled() and job.task.exception() is None:
+                await _tell(orphaned, job.task.result())  # it ended in the moment of our cancellation
+            raise
+        except BaseException:
+            job.waiters -= 1
+            raise
+        job.waiters -= 1
+        job.collected = True
+        return result
+
+    async def abandon(self, key: Hashable, why: CriolloError) -> None:
+        """Cancel the job `key`, if there is one, and wait until it has cleaned up; its waiters get `why`."""
+        job = self._running.get(key)
+        if job is not None and job.task is not None:
+            _cancel(job, why)
+            await asyncio.wait([job.task])
 
     async def close(self, *, limit_s: float) -> None:
         """Let running jobs end for `limit_s` seconds, then cancel the rest and wait for their cleanup."""
         self._closed = True
-        tasks = [job.task for job in self._running.values() if job.task is not None]
-        if not tasks:
+        jobs = {job.task: job for job in self._running.values() if job.task is not None}
+        if not jobs:
             return
-        _, pending = await asyncio.wait(tasks, timeout=limit_s)
+        _, pending = await asyncio.wait(jobs, timeout=limit_s)
         for task in pending:
-            task.cancel()
+            _cancel(jobs[task], self._shutting_down(jobs[task].key))
         if pending:
             await asyncio.wait(pending)
+
+    def _shutting_down(self, key: Hashable) -> Unavailable:
+        return Unavailable(f"cannot {self._kind} {key}: the daemon is shutting down; try again")
 
     async def _run(
         self,
@@ -101,12 +126,27 @@ class Jobs(Generic[T]):
     ) -> T:
         try:
             result = await start(job)
-        except BaseException as error:
-            if not job.waiters and isinstance(error, Exception):
+        except asyncio.CancelledError:
+            if job.ended_by is not None:
+                raise job.ended_by from None
+            raise
+        except Exception as error:
+            if not job.waiters:
                 log.warning("job failed with nobody waiting", kind=self._kind, job=job.key, stage=job.at_stage, error=error)
             raise
         finally:
             del self._running[job.key]
-        if not job.waiters and orphaned is not None:
-            await orphaned(result)
+        if not job.waiters:
+            await _tell(orphaned, result)
         return result
+
+
+def _cancel(job: Job[T], why: CriolloError) -> None:
+    if job.ended_by is None and job.task is not None:
+        job.ended_by = why
+        job.task.cancel()
+
+
+async def _tell(orphaned: Callable[[T], Awaitable[object]] | None, result: T) -> None:
+    if orphaned is not None:
+        await orphaned(result)

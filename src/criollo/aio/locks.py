@@ -1,4 +1,4 @@
-"""One lock per key: requests for one pod wait for each other, others don't notice."""
+"""One lock, or a few places, per key: requests for one pod wait for each other, others don't notice."""
 
 import asyncio
 import contextlib
@@ -27,3 +27,23 @@ class KeyedLocks:
 
     def is_held(self, key: Hashable) -> bool:
         return key in self._locks
+
+
+class KeyedSlots:
+    """`size` places per key, taken in order; they exist only while somebody holds or wants one."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._slots: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
+
+    @contextlib.asynccontextmanager
+    async def hold(self, key: Hashable) -> AsyncIterator[None]:
+        semaphore, users = self._slots.get(key) or (asyncio.Semaphore(self._size), 0)
+        self._slots[key] = (semaphore, users + 1)
+        try:
+            async with semaphore:
+                yield
+        finally:
+            semaphore, users = self._slots.pop(key)
+            if users > 1:
+                self._slots[key] = (semaphore, users - 1)

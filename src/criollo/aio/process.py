@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from criollo.aio import threads
+from criollo.aio.cleanup import cleanup
 from criollo.errors import TimedOut, ToolFailed, explain
 
 MINIMAL_ENV: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 TAIL_BYTES: Final = 2000
 DEVNULL: Final = subprocess.DEVNULL
 _CHUNK: Final = 1 << 16
+_REAP_LIMIT_S: Final = 30
 
 
 class Finished(NamedTuple):
@@ -187,8 +189,8 @@ async def run(
 
 
 async def _reap(child: "subprocess.Popen[bytes]") -> None:
-    """After SIGKILL: wait in a thread, so that a cancelled caller still leaves no zombie."""
-    await threads.spawning(child.wait)
+    """After SIGKILL, also for a cancelled caller; a child stuck in the kernel is left to `subprocess`, which polls for it."""
+    await cleanup(wait(child), limit_s=_REAP_LIMIT_S, what=f"wait for {child.args!r}")
 
 
 async def _discard(child: "subprocess.Popen[bytes]") -> None:

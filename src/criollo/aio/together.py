@@ -1,14 +1,19 @@
-"""Several coroutines at once, owned by the caller; the first error cancels the others and is raised as itself."""
+"""Several coroutines at once, owned by the caller: until the first error, each to its end, or until the first is done."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
+from criollo.errors import CriolloError
+
 T = TypeVar("T")
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results, in order. Unlike a bare TaskGroup this raises one exception, not a group: callers map errors by class."""
+    """The results, in order; the first error cancels the others and is raised as itself.
+
+    Unlike a bare TaskGroup this raises one exception, not a group: callers map errors by class.
+    """
     tasks: list[asyncio.Task[T]] = []
     try:
         async with asyncio.TaskGroup() as group:
@@ -16,6 +21,23 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except* Exception as errors:
         raise _first(errors) from None
     return [task.result() for task in tasks]
+
+
+async def all_through(work: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Each to its end, whatever becomes of the others; then the first CriolloError, with the further ones as notes."""
+    errors: list[CriolloError] = []
+
+    async def through(part: Coroutine[Any, Any, object]) -> None:
+        try:
+            await part
+        except CriolloError as error:
+            errors.append(error)
+
+    await together(through(part) for part in work)
+    if errors:
+        for other in errors[1:]:
+            errors[0].add_note(str(other))
+        raise errors[0]
 
 
 async def first(*work: Coroutine[Any, Any, object]) -> None:

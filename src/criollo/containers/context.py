@@ -8,10 +8,12 @@ from pathlib import Path
 from criollo.aio.background import Background
 from criollo.aio.jobs import Jobs
 from criollo.aio.locks import KeyedLocks
+from criollo.errors import NotFound
 from criollo.images.context import Images
 from criollo.linux.cgroup import Driver
 from criollo.model.container import Device
 from criollo.model.ids import ContainerId
+from criollo.runtimes.base import Runtime
 from criollo.runtimes.handlers import Handlers
 from criollo.specgen.host import HostFacts
 from criollo.specgen.request import Defaults
@@ -29,21 +31,26 @@ class Places:
 
     def __init__(self, root: Path, runroot: Path, *, namespaces: Path) -> None:
         self.root, self.runroot, self.namespaces = root, runroot, namespaces
+        self.bundles, self.pods = runroot / "containers", runroot / "pods"
 
     def bundle(self, container_id: str) -> Path:
         """config.json, pid files; on a tmpfs, because conmon and the runtime fsync here."""
-        return self.runroot / "containers" / container_id
+        return self.bundles / container_id
 
     def pod(self, pod_id: str) -> Path:
-        return self.runroot / "pods" / pod_id
+        return self.pods / pod_id
 
 
 class Containers:
     """The drivers under the container verbs.
 
     `tasks` owns the watchers. `ended[id]` is set when a container's exit is recorded. `uncollected` are containers whose
-    client went away before the answer: they are not listed, and are torn down unless the client asks again in time.
+    client went away before the answer: they are not listed, and are torn down unless the client asks again within
+    `uncollected_s`. A monitor that does not end `monitor_s` after its container is killed.
     """
+
+    uncollected_s: float = 120
+    monitor_s: float = 10
 
     def __init__(
         self,
@@ -71,12 +78,32 @@ class Containers:
         self.clock: Callable[[], int] = time.time_ns
         self.locks = KeyedLocks()
         self.creates: Jobs[ContainerId] = Jobs("create container")
+        self.starts: Jobs[None] = Jobs("start container")
         self.stops: Jobs[None] = Jobs("stop container")
+        self.removes: Jobs[None] = Jobs("remove container")
         self.grace_ends: dict[str, float] = {}
         self.grace_changed: dict[str, asyncio.Event] = {}
         self.ended: dict[str, asyncio.Event] = {}
         self.uncollected: set[str] = set()
         self._told: set[str] = set()
+
+    def runtime_of(self, handler: str) -> Runtime:
+        """The runtime that stops, watches and deletes what `handler` has made.
+
+        A handler that has left the configuration since is stood in for by the default one: pids, cgroups and exit files
+        are the same for all.
+        """
+        try:
+            return self.handlers.get(handler)
+        except NotFound:
+            return self.handlers.get("")
+
+    async def close(self) -> None:
+        """Let what is half made come to its end, then stop it; before the drivers are closed."""
+        await self.creates.close(limit_s=5)
+        await self.starts.close(limit_s=5)
+        await self.removes.close(limit_s=5)
+        await self.stops.close(limit_s=0)  # a grace period may be long; the next daemon is asked again
 
     def tell_once(self, note: str, container_id: str) -> None:
         """Log a fact about this node that every container meets again, the first time only."""

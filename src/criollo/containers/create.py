@@ -2,26 +2,28 @@
 
 import asyncio
 import os
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
+from criollo.aio.together import all_through
 from criollo.containers import volumes
 from criollo.containers.context import Containers
-from criollo.containers.rootfs import prepare
+from criollo.containers.rootfs import Ground, prepare
 from criollo.containers.teardown import tear_down
 from criollo.containers.watch import watch
-from criollo.errors import Exists, Invalid, NotFound, WrongState, explain
+from criollo.errors import CriolloError, Exists, Invalid, NotFound, WrongState, explain
 from criollo.images import resolve
-from criollo.images.commit import leased
+from criollo.images.collect import leased
 from criollo.images.trusted import judge_local
 from criollo.linux import procfs
 from criollo.linux.cgroup import container_cgroup
 from criollo.model.container import Container, ContainerConfig, ContainerState, ContainerUser
-from criollo.model.ids import ContainerId, container_name, new_id
+from criollo.model.ids import ContainerId, PodId, container_name, new_id
 from criollo.model.image import Image
 from criollo.model.pod import NamespaceMode, Pod, PodState
 from criollo.model.signals import parse_signal
@@ -31,11 +33,10 @@ from criollo.runtimes.base import CreateRequest, Runtime
 from criollo.specgen import users
 from criollo.specgen.build import build
 from criollo.specgen.request import Built, DeviceNode, ImageDefaults, PlannedMount, PodView, SpecRequest
+from criollo.storage.base import Mapped
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
-
-UNCOLLECTED_S: Final = 120  # how long a result waits for the client to ask again
 
 
 async def create_container(containers: Containers, pod_id: str, config: ContainerConfig) -> ContainerId:
@@ -50,15 +51,12 @@ async def create_container(containers: Containers, pod_id: str, config: Containe
         Invalid: the request or the image asks for what cannot be; the message names the field.
     Source: CRI v1, CreateContainer.
     """
-    pod = containers.state.pods.get(pod_id)
-    if pod is None:
-        raise NotFound("pod sandbox", pod_id)
-    if pod.state is not PodState.READY:
-        raise WrongState("pod sandbox", pod_id, str(pod.state), "READY")
+    pod = _ready_pod(containers, pod_id)
     name = container_name(config.name, config.attempt, pod.config.name, pod.config.namespace, pod.config.uid)
-    if containers.creates.get(name) is None and (taken := containers.state.containers.by_name(name)) is not None:
-        if taken.state is not ContainerState.CREATED:
-            raise Exists("container", name, f"container {taken.id} ({taken.state})")
+    key = (pod.id, name)
+    if containers.creates.get(key) is None and (taken := containers.state.containers.by_name(name)) is not None:
+        if taken.state is not ContainerState.CREATED or taken.pod_id != pod.id:
+            raise Exists("container", name, f"container {taken.id} ({taken.state}) of pod sandbox {taken.pod_id}")
         containers.uncollected.discard(taken.id)
         return taken.id
 
@@ -66,12 +64,29 @@ async def create_container(containers: Containers, pod_id: str, config: Containe
         containers.uncollected.add(container_id)
         containers.tasks.start(_tear_down_uncollected(containers, container_id), name=f"uncollected {container_id}")
 
-    made = await containers.creates.join(name, lambda job: _create(containers, job, pod, config, name), orphaned=orphaned)
+    made = await containers.creates.join(key, lambda job: _create(containers, job, pod, config, name), orphaned=orphaned)
     containers.uncollected.discard(made)
     return made
 
 
+async def abandon_creates(containers: Containers, pod_id: PodId) -> None:
+    """Cut creates of a pod that is going down, and wait until nothing of them is left. No new ones start: it is not ready."""
+    why = WrongState("pod sandbox", pod_id, "being stopped", "READY")
+    half_made = [each for each in containers.state.containers.of_pod(pod_id) if each.state is ContainerState.CREATING]
+    await all_through(containers.creates.abandon((pod_id, each.name), why) for each in half_made)
+
+
+def _ready_pod(containers: Containers, pod_id: str) -> Pod:
+    pod = containers.state.pods.get(pod_id)
+    if pod is None:
+        raise NotFound("pod sandbox", pod_id)
+    if pod.state is not PodState.READY:
+        raise WrongState("pod sandbox", pod_id, str(pod.state), "READY")
+    return pod
+
+
 async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, config: ContainerConfig, name: str) -> ContainerId:
+    pod = _ready_pod(containers, pod.id)  # from here to the row without a pause: who stops the pod finds it
     runtime = containers.handlers.get(pod.handler)
     image = resolve.require(containers.images, config.image.image)
     judge_local(containers.images, image, config.image)
@@ -108,6 +123,7 @@ class _Gathered(NamedTuple):
     user: users.ResolvedUser
     mounts: tuple[PlannedMount, ...]
     devices: tuple[DeviceNode, ...]
+    host_devices: tuple[DeviceNode, ...]
     rootfs: str
 
 
@@ -116,17 +132,18 @@ async def _bring_up(
 ) -> Container:
     defaults, stop_signal = image_defaults(decode_config(image.config))
     job.stage("container storage")
-    rootfs = await containers.roots.create(container.id, image.layers)
+    mapped = mapped_for(pod)
+    rootfs = await containers.roots.create(container.id, image.layers, mapped=mapped)
     job.stage("container volumes")
     devices = (*containers.additional_devices, *container.config.devices)
     mounts = await volumes.plan_mounts(containers, container) if container.config.mounts else ()
     nodes = await volumes.find_devices(devices) if devices else ()
+    host_nodes = await volumes.host_devices() if container.privileged else ()
     job.stage("container spec")
     bundle = containers.places.bundle(container.id)
-    prepared = await threads.files(
-        prepare, rootfs, bundle, container.config, defaults, image_volume_mode=containers.image_volume_mode
-    )
-    gathered = _Gathered(defaults, prepared.user, (*prepared.mounts, *mounts), nodes, str(rootfs))
+    ground = Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner())
+    prepared = await threads.files(prepare, ground, container.config, defaults, image_volume_mode=containers.image_volume_mode)
+    gathered = _Gathered(defaults, prepared.user, (*prepared.mounts, *mounts), nodes, host_nodes, str(rootfs))
     built = build(_request(containers, pod, container, gathered), containers.host)
     for note in built.notes:
         containers.tell_once(note, container.id)
@@ -178,7 +195,7 @@ def _request(containers: Containers, pod: Pod, container: Container, gathered: _
         target_pid_ns=_target_pid_namespace(containers, container),
         mounts=gathered.mounts,
         devices=gathered.devices,
-        host_devices=volumes.host_devices() if container.privileged else (),
+        host_devices=gathered.host_devices,
         defaults=containers.defaults_of(container.handler),
     )
 
@@ -203,6 +220,12 @@ def pod_view(pod: Pod) -> PodView:
         hosts=pod.files.get("hosts", ""),
         shm=pod.files.get("shm", ""),
     )
+
+
+def mapped_for(pod: Pod) -> Mapped | None:
+    """The pod's user namespace, for its root filesystems; None when it has the host's."""
+    user = pod.user_namespace
+    return None if user is None else Mapped(Path(pod.namespaces["user"]), user.uids, user.gids)
 
 
 def _target_pid_namespace(containers: Containers, container: Container) -> str:
@@ -262,8 +285,11 @@ def _create_request(containers: Containers, pod: Pod, container: Container) -> C
 
 
 async def _tear_down_uncollected(containers: Containers, container_id: ContainerId) -> None:
-    await asyncio.sleep(UNCOLLECTED_S)
+    await asyncio.sleep(containers.uncollected_s)
     if container_id in containers.uncollected:
         log.warning("nobody asked for a container again; removing it", container=container_id)
-        await cleanup(tear_down(containers, container_id), what=f"uncollected container {container_id}")
+        try:
+            await tear_down(containers, container_id)  # at once REMOVING: nobody can collect it any more
+        except CriolloError as error:
+            log.warning("cannot remove it; the sweeper will retry", container=container_id, error=error)
         containers.uncollected.discard(container_id)

@@ -20,6 +20,14 @@ MAX_ACCOUNTS_BYTES: Final = 10 << 20  # of /etc/passwd and /etc/group in an imag
 PASSWD: Final = "/etc/passwd"  # noqa: S105
 
 
+class Ground(NamedTuple):
+    """Where things are made, and whose they are: `owner` is the host's uid and gid of the root inside."""
+
+    rootfs: Path
+    bundle: Path
+    owner: tuple[int, int] = (0, 0)
+
+
 class Prepared(NamedTuple):
     """Whom the process runs as, and mounts that come from the image rather than from the request."""
 
@@ -27,23 +35,23 @@ class Prepared(NamedTuple):
     mounts: tuple[PlannedMount, ...]
 
 
-def prepare(rootfs: Path, bundle: Path, config: ContainerConfig, image: ImageDefaults, *, image_volume_mode: str) -> Prepared:
+def prepare(ground: Ground, config: ContainerConfig, image: ImageDefaults, *, image_volume_mode: str) -> Prepared:
     """Check the root, find the user, make what is missing: working directory, volumes, a line in passwd.
 
     Raises:
         Invalid: a hostile or broken image; the message names the file or field.
     """
-    directory = files.open_directory(rootfs)
+    directory = files.open_directory(ground.rootfs)
     try:
         paths.check_rootfs({path: _mode(directory, path) for path in ("/", *paths.KERNEL)})
         passwd = files.read_in_root(directory, "etc/passwd", MAX_ACCOUNTS_BYTES)
         group = files.read_in_root(directory, "etc/group", MAX_ACCOUNTS_BYTES)
         user = users.resolve(config.security, image.user, passwd=passwd, group=group)
-        _make(directory, working_directory(config, image), "working directory")
-        with explain(f"make bundle {bundle}"):
-            os.makedirs(bundle, 0o700, exist_ok=True)
-        mounts = _volumes(directory, bundle, image_volumes(image, config.mounts), image_volume_mode)
-        mounts += _accounts(directory, bundle, user, passwd, config.mounts)
+        _make(directory, working_directory(config, image), "working directory", ground.owner)
+        with explain(f"make bundle {ground.bundle}"):
+            os.makedirs(ground.bundle, 0o700, exist_ok=True)
+        mounts = _volumes(directory, ground, image_volumes(image, config.mounts), image_volume_mode)
+        mounts += _accounts(ground, user, passwd, config.mounts)
     finally:
         os.close(directory)
     return Prepared(user, tuple(mounts))
@@ -56,37 +64,37 @@ def _mode(directory: int, path: str) -> int | None:
         return None
 
 
-def _make(directory: int, path: str, what: str) -> None:
+def _make(directory: int, path: str, what: str, owner: tuple[int, int]) -> None:
     try:
-        files.make_in_root(directory, path)
+        files.make_in_root(directory, path, owner=owner)
     except NotADirectoryError as error:
         raise Invalid(what, path, "a directory of the image: something on the way is not a directory") from error
     except OSError as error:
         raise Invalid(what, path, f"a path that can be made in the image ({error.strerror})") from error
 
 
-def _volumes(directory: int, bundle: Path, wanted: Sequence[str], mode: str) -> list[PlannedMount]:
+def _volumes(directory: int, ground: Ground, wanted: Sequence[str], mode: str) -> list[PlannedMount]:
     """Directories that the image declares as volumes: made in the writable layer, or bound from the bundle."""
     mounts = []
     for number, path in enumerate(wanted if mode != "ignore" else ()):
         if mode == "mkdir":
-            _make(directory, path, "image config Volumes")
+            _make(directory, path, "image config Volumes", ground.owner)
             continue
-        source = bundle / "volumes" / str(number)
+        source = ground.bundle / "volumes" / str(number)
         with explain(f"make volume {path}"):
             os.makedirs(source, 0o755, exist_ok=True)
+            files.own(source, ground.owner)
         mounts.append(PlannedMount(mount=Mount(container_path=path, host_path=str(source)), source=str(source)))
     return mounts
 
 
-def _accounts(
-    directory: int, bundle: Path, user: users.ResolvedUser, passwd: bytes | None, asked: Sequence[Mount]
-) -> list[PlannedMount]:
+def _accounts(ground: Ground, user: users.ResolvedUser, passwd: bytes | None, asked: Sequence[Mount]) -> list[PlannedMount]:
     """A passwd with a line for a user the image does not know: many programs fail without one."""
     if user.in_passwd or passwd is None or any(mount.container_path.rstrip("/") in ("/etc", PASSWD) for mount in asked):
         return []
-    path = bundle / "passwd"
+    path = ground.bundle / "passwd"
     with explain(f"write {path}"):
         path.write_bytes(users.passwd_with(passwd, uid=user.uid, gid=user.gid, home=user.home))
         path.chmod(0o644)
+        files.own(path, ground.owner)
     return [PlannedMount(mount=Mount(container_path=PASSWD, host_path=str(path), readonly=True), source=str(path))]

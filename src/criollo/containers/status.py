@@ -23,8 +23,14 @@ def list_containers(containers: Containers) -> list[Container]:
 
 
 def is_visible(containers: Containers, container: Container) -> bool:
-    hidden = container.state in (ContainerState.CREATING, ContainerState.REMOVING)
-    return not hidden and container.id not in containers.uncollected
+    """Not half made, not vanishing; one that could not be removed is seen again, in state UNKNOWN."""
+    is_vanishing = container.state is ContainerState.REMOVING and not container.trouble
+    return is_collected(containers, container) and not is_vanishing
+
+
+def is_collected(containers: Containers, container: Container) -> bool:
+    """Whether a client has got to know of it."""
+    return container.state is not ContainerState.CREATING and container.id not in containers.uncollected
 
 
 def find_container(containers: Containers, container_id: str) -> Container:
@@ -56,6 +62,7 @@ async def verbose(containers: Containers, container: Container) -> dict[str, str
         "pid": container.pid,
         "runtimeSpec": msgspec.Raw(spec),
         "privileged": container.privileged,
+        "trouble": container.trouble,
     }
     return {"info": msgspec.json.encode(document).decode()}
 

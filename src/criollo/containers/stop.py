@@ -5,13 +5,15 @@ import signal
 import time
 from typing import Final
 
-from criollo.aio.together import first
 from criollo.containers.context import Containers
 from criollo.containers.status import is_visible
-from criollo.containers.watch import wait_ended, watched
-from criollo.errors import TimedOut
+from criollo.containers.watch import ended_within, watched
+from criollo.errors import CriolloError, TimedOut
+from criollo.linux import procfs
 from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId
+from criollo.model.moves import is_live
+from criollo.monitor.exits import end_monitor
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -28,6 +30,7 @@ async def stop_container(containers: Containers, container_id: str, *, grace_s: 
 
     Raises:
         TimedOut: still alive 120 s after the first SIGKILL (blocked in the kernel).
+        CriolloError: neither the runtime nor the cgroup lets us kill it.
     Source: CRI v1, StopContainer; OCI runtime-spec, section Kill.
     """
     found = [each for each in containers.state.containers.by_prefix(container_id) if is_visible(containers, each)]
@@ -38,7 +41,7 @@ async def stop_container(containers: Containers, container_id: str, *, grace_s: 
 async def stop(containers: Containers, container_id: ContainerId, *, grace_s: float) -> None:
     """`stop_container` for an id that is known, visible or not."""
     container = containers.state.containers.get(container_id)
-    if container is None or container.state not in (ContainerState.CREATED, ContainerState.RUNNING):
+    if container is None or not is_live(container.state):
         return
     ends = time.monotonic() + max(0.0, grace_s)
     if ends < containers.grace_ends.get(container_id, float("inf")):
@@ -64,39 +67,39 @@ async def _politely(containers: Containers, container: Container) -> bool:
     """Signal and wait out the grace period; whether the container has ended."""
     if containers.grace_ends[container.id] <= time.monotonic():
         return True  # no grace was asked for: not a container's fault
-    await containers.handlers.get(container.handler).kill(watched(containers, container), container.stop_signal)
+    try:
+        await containers.runtime_of(container.handler).kill(watched(containers, container), container.stop_signal)
+    except CriolloError as error:
+        log.warning("stop signal not delivered; killing the container", container=container.id, error=error)
+        return True
     changed = containers.grace_changed[container.id]
     while (left_s := containers.grace_ends[container.id] - time.monotonic()) > 0:
         changed.clear()
-        if await _ended_within(containers, container.id, left_s, changed):
+        if await ended_within(containers, container.id, left_s, unless=changed):
             return True
     return container.id not in containers.ended
 
 
 async def _kill(containers: Containers, container: Container) -> None:
-    runtime, target = containers.handlers.get(container.handler), watched(containers, container)
-    deadline, backoff_s = time.monotonic() + KILL_LIMIT_S, FIRST_BACKOFF_S
+    """SIGKILL with growing pauses until the exit is recorded; a monitor that does not record it is ended, too."""
+    runtime, target = containers.runtime_of(container.handler), watched(containers, container)
+    started, backoff_s = time.monotonic(), FIRST_BACKOFF_S
     while container.id in containers.ended:
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - started
+        is_dead = not procfs.is_alive(container.pid, container.pid_started)
+        if waited_s > KILL_LIMIT_S:
+            stuck = container.monitor_pid if is_dead else container.pid
             raise TimedOut(
-                f"cannot stop container {container.id}: process {container.pid} still lives {KILL_LIMIT_S} s after SIGKILL; "
-                f"see /proc/{container.pid}/stack for what the kernel waits for"
+                f"cannot stop container {container.id}: process {stuck} still lives {KILL_LIMIT_S} s after SIGKILL; "
+                f"see /proc/{stuck}/stack for what the kernel waits for"
             )
-        await runtime.kill(target, signal.SIGKILL)
-        await _ended_within(containers, container.id, backoff_s)
+        if is_dead and waited_s > containers.monitor_s:
+            log.warning("monitor does not say that its container has ended; killing it", container=container.id)
+            end_monitor(target)
+        try:
+            await runtime.kill(target, signal.SIGKILL)
+        except CriolloError as error:
+            log.warning("runtime does not kill the container; emptying its cgroup", container=container.id, error=error)
+            await runtime.kill_all(target)
+        await ended_within(containers, container.id, backoff_s)
         backoff_s = min(backoff_s * 2, 5)
-
-
-async def _ended_within(
-    containers: Containers, container_id: str, limit_s: float, changed: asyncio.Event | None = None
-) -> bool:
-    """Whether the container ended within the limit; returns early when its grace was changed."""
-    try:
-        async with asyncio.timeout(limit_s):
-            if changed is None:
-                await wait_ended(containers, container_id)
-            else:
-                await first(wait_ended(containers, container_id), changed.wait())
-    except TimeoutError:
-        pass
-    return container_id not in containers.ended

@@ -7,13 +7,15 @@ import msgspec
 
 from criollo.aio import threads
 from criollo.containers.context import Containers
-from criollo.containers.status import is_visible
+from criollo.containers.status import is_collected
 from criollo.containers.stop import stop
-from criollo.containers.watch import wait_ended
-from criollo.errors import CriolloError, NotFound
+from criollo.containers.watch import ended_within, watched
+from criollo.errors import CriolloError, TimedOut
 from criollo.linux import files
 from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId
+from criollo.model.moves import may_become
+from criollo.monitor.exits import end_monitor
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -22,21 +24,27 @@ log = get_logger(__name__)
 async def remove_container(containers: Containers, container_id: str) -> None:
     """Remove a container, killing it first when it runs; an unknown one is success. Its log stays: it is the kubelet's.
 
+    One that is being removed is waited for; one that could not be removed is tried again.
+
     Source: CRI v1, RemoveContainer.
     """
-    found = [each for each in containers.state.containers.by_prefix(container_id) if is_visible(containers, each)]
+    found = [each for each in containers.state.containers.by_prefix(container_id) if is_collected(containers, each)]
     if len(found) == 1:
         await remove(containers, found[0].id)
 
 
 async def remove(containers: Containers, container_id: ContainerId) -> None:
     """`remove_container` for an id that is known, visible or not."""
+    await containers.removes.join(container_id, lambda job: _remove(containers, container_id))
+
+
+async def _remove(containers: Containers, container_id: ContainerId) -> None:
     await stop(containers, container_id, grace_s=0)
     await tear_down(containers, container_id)
 
 
 async def tear_down(containers: Containers, container_id: ContainerId) -> None:
-    """Take away everything a container has, and its row last. Safe to repeat and at any state.
+    """Take away everything a container has, and its row last. Safe to repeat and at any state but RUNNING.
 
     Raises:
         CriolloError: something could not be taken away; the row says what, and the sweeper tries again.
@@ -46,24 +54,35 @@ async def tear_down(containers: Containers, container_id: ContainerId) -> None:
         if container is None:
             return
         if container.state is not ContainerState.REMOVING:
-            container = containers.state.containers.put(msgspec.structs.replace(container, state=ContainerState.REMOVING))
+            may_become("container", container.id, container.state, ContainerState.REMOVING)
+            # `keep`: a full disk must not keep us from making room.
+            container = containers.state.containers.keep(msgspec.structs.replace(container, state=ContainerState.REMOVING))
         try:
             await _take_away(containers, container)
+            containers.state.containers.delete(container_id)
         except CriolloError as error:
-            containers.state.containers.put(msgspec.structs.replace(container, trouble=str(error)))
+            containers.state.containers.keep(msgspec.structs.replace(container, trouble=str(error)))
             raise
-        containers.state.containers.delete(container_id)
         containers.collector.forget(container_id)
     log.info("container removed", container=container_id)
 
 
 async def _take_away(containers: Containers, container: Container) -> None:
-    try:
-        runtime = containers.handlers.get(container.handler)
-    except NotFound:  # the handler has left the configuration since: any OCI runtime's state is files and processes
-        runtime = containers.handlers.get("")
     pod = containers.state.pods.get(container.pod_id)
+    runtime = containers.runtime_of(container.handler)
     await runtime.delete(container.id, cgroup_parent=pod.cgroup_parent if pod is not None else "", force=True)
-    await wait_ended(containers, container.id)
+    await _wait_monitor(containers, container)
     await containers.roots.remove(container.id)
     await threads.files(files.remove_tree, containers.places.bundle(container.id))
+
+
+async def _wait_monitor(containers: Containers, container: Container) -> None:
+    """The monitor lets go of bundle and log when its container has gone; one that does not is killed."""
+    if await ended_within(containers, container.id, containers.monitor_s):
+        return
+    log.warning("monitor does not end after its container; killing it", container=container.id)
+    end_monitor(watched(containers, container))
+    if not await ended_within(containers, container.id, containers.monitor_s):
+        raise TimedOut(
+            f"cannot remove container {container.id}: process {container.monitor_pid}, its monitor, cannot be killed"
+        )

@@ -4,8 +4,8 @@ import msgspec
 
 from criollo.containers.context import Containers
 from criollo.containers.status import find_container
-from criollo.errors import WrongState
 from criollo.model.container import ContainerState
+from criollo.model.moves import may_become
 from criollo.model.pod import Resources
 from criollo.specgen.resources import resources_update
 from criollo.telemetry.log import get_logger
@@ -25,14 +25,14 @@ async def update_resources(containers: Containers, container_id: str, resources:
     container = find_container(containers, container_id)
     async with containers.locks.hold(container.id):
         container = find_container(containers, container.id)
-        if container.state not in (ContainerState.CREATED, ContainerState.RUNNING):
-            raise WrongState("container", container.id, str(container.state), "CREATED or RUNNING")
+        may_become("container", container.id, container.state, ContainerState.EXITED)  # it lives, as long as it can exit
+        runtime = containers.handlers.get(container.handler)
         merged = merge(container.resources, resources)
         defaults = containers.defaults_of(container.handler)
         document = resources_update(merged, host=containers.host, min_memory_bytes=defaults.min_memory_bytes)
-        await containers.handlers.get(container.handler).update(container.id, document)
-        current = containers.state.containers.get(container.id) or container
-        containers.state.containers.put(msgspec.structs.replace(current, resources=merged))
+        await runtime.update(container.id, document)
+        current = containers.state.container(container.id)  # it may have exited meanwhile
+        containers.state.containers.keep(msgspec.structs.replace(current, resources=merged))
     log.info("container resources updated", container=container.id)
 
 

@@ -57,9 +57,9 @@ def _find_devices(devices: Sequence[Device]) -> tuple[DeviceNode, ...]:
     return tuple(found)
 
 
-def host_devices() -> tuple[DeviceNode, ...]:
+async def host_devices() -> tuple[DeviceNode, ...]:
     """All device nodes of the host, for privileged containers."""
-    return tuple(map(_node, host_nodes()))
+    return tuple(map(_node, await threads.files(host_nodes)))
 
 
 def _node(node: Node) -> DeviceNode:

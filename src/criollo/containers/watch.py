@@ -4,9 +4,11 @@ import asyncio
 
 import msgspec
 
+from criollo.aio.together import first
 from criollo.containers.context import Containers
 from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId
+from criollo.model.moves import is_live
 from criollo.monitor.exits import Exit, Watched
 from criollo.telemetry.log import get_logger
 
@@ -22,22 +24,36 @@ def watch(containers: Containers, container: Container) -> None:
     containers.tasks.start(_watch(containers, container), name=f"watch {container.id}")
 
 
-async def wait_ended(containers: Containers, container_id: str) -> None:
-    """Return when the exit of a watched container is in its row; at once when there is nothing to wait for."""
+async def ended_within(
+    containers: Containers, container_id: str, limit_s: float, *, unless: asyncio.Event | None = None
+) -> bool:
+    """Whether the exit of a container is in its row after at most `limit_s` seconds; one that nobody watches has ended.
+
+    Returns early when `unless` is set.
+    """
     ended = containers.ended.get(container_id)
-    if ended is not None:
-        await ended.wait()
+    if ended is None:
+        return True
+    try:
+        async with asyncio.timeout(limit_s):
+            if unless is None:
+                await ended.wait()
+            else:
+                await first(ended.wait(), unless.wait())
+    except TimeoutError:
+        pass
+    return ended.is_set()
 
 
 async def _watch(containers: Containers, container: Container) -> None:
-    runtime = containers.handlers.get(container.handler)
+    runtime = containers.runtime_of(container.handler)
     record_exit(containers, container.id, await runtime.wait_exit(watched(containers, container)))
 
 
 def watched(containers: Containers, container: Container) -> Watched:
     """A container as its monitor's room knows it."""
     pod = containers.state.pods.get(container.pod_id)
-    runtime = containers.handlers.get(container.handler)
+    runtime = containers.runtime_of(container.handler)
     return Watched(
         container_id=container.id,
         bundle=containers.places.bundle(container.id),
@@ -52,9 +68,9 @@ def watched(containers: Containers, container: Container) -> Watched:
 def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) -> None:
     """Write an exit into the row, once; later news about the same container is ignored."""
     container = containers.state.containers.get(container_id)
-    if container is not None and container.state in (ContainerState.CREATED, ContainerState.RUNNING):
+    if container is not None and is_live(container.state):
         reason = container.reason or _reason(exit_)
-        containers.state.containers.put(
+        containers.state.containers.keep(
             msgspec.structs.replace(
                 container,
                 state=ContainerState.EXITED,

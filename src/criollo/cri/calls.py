@@ -106,7 +106,9 @@ async def _within(deadline: float | None, name: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         if timer.expired():
-            raise Refused(Code.DEADLINE_EXCEEDED, f"{name} did not finish before the caller's deadline") from error
+            notes = getattr(error.__cause__, "__notes__", ())  # which job was waited for, and where it is (aio.jobs)
+            text = "; ".join((f"{name} did not finish before the caller's deadline", *notes))
+            raise Refused(Code.DEADLINE_EXCEEDED, text) from error
         raise
 
 

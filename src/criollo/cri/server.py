@@ -27,6 +27,7 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
+_ANSWER_S: Final = 0.1  # before the caller's deadline: its own clock would cut off our word on what is in progress
 _OK_HEADERS: Final[Headers] = [(":status", "200"), ("content-type", grpc.CONTENT_TYPE)]
 
 
@@ -130,7 +131,7 @@ class _Serving:
             self.connection.send_headers(stream_id, [(":status", str(answer.status))], end=True)
             self.connection.reset(stream_id, polite=True)
         else:
-            deadline = None if timeout is None else self._loop.time() + timeout
+            deadline = None if timeout is None else self._loop.time() + timeout - min(_ANSWER_S, timeout / 20)
             wait = min(self._server.limits.receive_s, timeout if timeout is not None else self._server.limits.receive_s)
             self._incoming[stream_id] = _Incoming(method, deadline, self._loop.call_later(wait, self._too_slow, stream_id))
 

@@ -23,6 +23,7 @@ from criollo.daemon.recovery import recover
 from criollo.daemon.sweep import sweep_forever
 from criollo.engine import Engine
 from criollo.linux.cgroup import Driver
+from criollo.storage.mapped import OVERLAY_SINCE
 
 DRAIN_S = 10
 
@@ -69,12 +70,22 @@ def _http(engine: Engine) -> HttpServer:
 
 
 def _facts(engine: Engine) -> NodeFacts:
-    handlers = [HandlerFacts(name=name) for name in ("", *engine.handlers.names())]
+    handlers = [_handler(engine, name) for name in ("", *engine.handlers.names())]
     return NodeFacts(
         version=__version__,
         uses_systemd=engine.driver is Driver.SYSTEMD,
         handlers=lambda: handlers,
         config_json=lambda: msgspec.json.encode(_config_document(engine.settings)).decode(),
+    )
+
+
+def _handler(engine: Engine, name: str) -> HandlerFacts:
+    """User namespaces are offered where volumes can follow; pods without volumes of others run with older runtimes too."""
+    defaults = engine.containers.defaults_of(name)
+    return HandlerFacts(
+        name=name,
+        recursive_read_only_mounts=defaults.supports_rro,
+        user_namespaces=defaults.supports_idmap and engine.host.kernel >= OVERLAY_SINCE,
     )
 
 

@@ -7,8 +7,9 @@ from typing import Final
 from criollo.aio import threads
 from criollo.containers.teardown import tear_down as tear_down_container
 from criollo.errors import CriolloError
-from criollo.images.remove import collect_layers
+from criollo.images.collect import collect_layers
 from criollo.model.container import ContainerState
+from criollo.model.ids import PodId
 from criollo.model.pod import PodState
 from criollo.pods import connection
 from criollo.pods.context import Pods
@@ -29,19 +30,34 @@ async def sweep_forever(pods: Pods) -> None:
 
 
 async def sweep_once(pods: Pods) -> None:
-    """Retry what is left over: teardowns with trouble, networks, layers nobody needs, write-ahead logs."""
+    """Retry what is left over and nobody works on: teardowns, networks, layers nobody needs, rows, write-ahead logs."""
     containers = pods.containers
     for container in containers.state.containers:
-        if container.state is ContainerState.REMOVING and container.trouble:
+        if container.state is ContainerState.REMOVING and not containers.locks.is_held(container.id):
             await _try(tear_down_container(containers, container.id), container.id)
     for pod in pods.state.pods:
-        if pod.state is PodState.REMOVING and pod.trouble:
+        if pods.locks.is_held(pod.id):
+            continue
+        if pod.state is PodState.REMOVING:
             await _try(tear_down_pod(pods, pod.id), pod.id)
         elif pod.state is PodState.NOTREADY and not pod.network_down:
-            await _try(connection.disconnect(pods, pod.id), pod.id)
-    await _try(pods.network.gc([pod.id for pod in pods.state.pods]), "networks")
+            await _try(_disconnect(pods, pod.id), pod.id)
+    await _try(pods.network.gc(pods.state.pods, verb=False), "networks")
     await _try(collect_layers(containers.images), "layers")
-    for path in (pods.state.path, containers.images.rows.path):
+    await _try(_save(pods), "rows")
+
+
+async def _disconnect(pods: Pods, pod_id: PodId) -> None:
+    async with pods.locks.hold(pod_id):
+        if pod_id in pods.state.pods:
+            await connection.disconnect(pods, pod_id)
+
+
+async def _save(pods: Pods) -> None:
+    """Rows that a full disk did not take, and the write-ahead logs."""
+    pods.state.containers.save()
+    pods.state.pods.save()
+    for path in (pods.state.path, pods.containers.images.rows.path):
         await threads.databases(checkpoint, path)
 
 

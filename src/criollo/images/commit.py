@@ -3,19 +3,20 @@
 A layer's directory gets its name when its diff id is right; its row comes after one syncfs; the image's row is last.
 """
 
-import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from criollo.aio import threads
-from criollo.errors import Damaged, Invalid
-from criollo.images.context import MAX_LAYER_BYTES, Images
+from criollo.aio.cleanup import cleanup
+from criollo.errors import Damaged, explain
+from criollo.images.context import Finished, Images
 from criollo.model.image import Image
 from criollo.oci.digest import Digest, chain_ids
-from criollo.oci.image_spec import Descriptor, Manifest, compression_of, decode_config
+from criollo.oci.image_spec import Descriptor, Manifest, check_layers, compression_of, decode_config
 from criollo.state.images import LayerRow
 from criollo.storage.layers import Staging, layer_name
 from criollo.workers.messages import Unpacked
@@ -37,10 +38,13 @@ def plan(manifest: Manifest, config: bytes) -> list[Blob]:
 
     Raises:
         Invalid: their numbers differ.
+        Unsupported: a layer is of a type we cannot unpack.
     """
-    diff_ids = decode_config(config).rootfs.diff_ids
-    if len(diff_ids) != len(manifest.layers):
-        raise Invalid("config.rootfs.diff_ids", f"{len(diff_ids)} ids", f"one for each of the {len(manifest.layers)} layers")
+    found = decode_config(config)
+    check_layers(manifest, found)
+    diff_ids = found.rootfs.diff_ids
+    for layer in manifest.layers:
+        compression_of(layer.media_type)
     names = [layer_name(chain) for chain in chain_ids(diff_ids)]
     return [
         Blob(descriptor, diff_id, names[at], tuple(names[:at]))
@@ -53,66 +57,73 @@ def is_here(images: Images, name: str) -> bool:
     return (images.rows.layer(name) is not None or name in images.finished) and images.layers.has(name)
 
 
-async def add_layer(images: Images, blob: Blob, feed: Feed) -> None:
+async def add_layer(images: Images, blob: Blob, feed: Feed, *, source: str = "") -> None:
     """Unpack a layer unless it is here; `feed(fd)` writes its bytes, as they travel, into the pipe `fd`.
+
+    Layers of one `source` share a few places. All layers of an image must be added at once: one may wait for those below.
 
     Raises:
         Damaged: the unpacked bytes are not those of the diff id.
+        Exhausted: the disk is full, or the layer is beyond the limit.
         whatever `feed` or the worker raises; the worker's error wins, since it explains a broken pipe.
     """
     async with images.layer_locks.hold(blob.name):
         if is_here(images, blob.name):
             return
-        staging = await images.layers.stage()
+        async with images.unpacks.hold(source):
+            staging, unpacked = await _unpack(images, blob, feed)
         try:
-            unpacked = await _unpack(images, blob, staging.fd, feed)
-            if unpacked.diff_id != str(blob.diff_id):
-                raise Damaged(
-                    f"layer {blob.descriptor.digest} unpacks to {unpacked.diff_id}, its config says {blob.diff_id}; "
-                    "the image was built wrong or its config belongs to another one"
-                )
-            await _commit(images, staging, blob, unpacked)
-        finally:
-            await images.layers.discard(staging)
-        images.finished[blob.name] = LayerRow(blob.name, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes)
+            await _commit(images, staging, blob, unpacked.implied)
+        except BaseException:
+            await cleanup(_undo(images, staging, blob), what=f"layer {blob.name}, which is not finished")
+            raise
+        row = LayerRow(blob.name, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes)
+        images.finished[blob.name] = Finished(row, time.monotonic())
 
 
-async def _commit(images: Images, staging: Staging, blob: Blob, unpacked: Unpacked) -> None:
+async def _unpack(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpacked]:
+    staging = await images.layers.stage()
+    try:
+        # The first bytes tell the compression, as for other runtimes: media types of layers sometimes lie about it.
+        async with images.workers.unpack(staging.fd, "auto", limit_bytes=images.layer_limit_bytes) as job:
+            await feed(job.pipe_fd)
+            unpacked = await job.result()
+        if unpacked.diff_id != str(blob.diff_id):
+            raise Damaged(
+                f"layer {blob.descriptor.digest} unpacks to {unpacked.diff_id}, its config says {blob.diff_id}; "
+                "the image was built wrong or its config belongs to another one"
+            )
+    except BaseException:
+        await cleanup(images.layers.discard(staging), what=f"staging of layer {blob.name}")
+        raise
+    return staging, unpacked
+
+
+async def _commit(images: Images, staging: Staging, blob: Blob, implied: Sequence[str]) -> None:
     """Give the layer its name. One that passes through directories without describing them waits for those below it:
     there the directories are described. Nobody waits for a layer above, so this cannot lock up."""
     await images.layers.commit(staging, blob.name)
-    if not unpacked.implied:
+    if not implied:
         return
     for name in blob.below:
-        async with images.layer_locks.hold(name):
-            if not is_here(images, name):
-                raise Damaged(f"layer {blob.descriptor.digest} lies on layer {name}, which is missing; pull again")
-    await images.layers.inherit(blob.name, unpacked.implied, blob.below)
+        await _wait_for(images, blob, name)
+    await images.layers.inherit(blob.name, implied, blob.below)
 
 
-async def _unpack(images: Images, blob: Blob, staging_fd: int, feed: Feed) -> Unpacked:
-    compression = compression_of(blob.descriptor.media_type)
-    async with images.workers.unpack(staging_fd, compression, limit_bytes=MAX_LAYER_BYTES) as job:
-        await feed(job.pipe_fd)
-        return await job.result()
+async def _undo(images: Images, staging: Staging, blob: Blob) -> None:
+    await images.layers.discard(staging)
+    await images.layers.remove(blob.name)
 
 
-@contextlib.contextmanager
-def leased(images: Images, names: Sequence[str]) -> Iterator[None]:
-    """Keep the layers from being collected while the block runs."""
-    images.leases.update(names)
-    try:
-        yield
-    finally:
-        images.leases.subtract(names)
-        for name in names:
-            if images.leases[name] <= 0:
-                del images.leases[name]
+async def _wait_for(images: Images, blob: Blob, below: str) -> None:
+    async with images.layer_locks.hold(below):
+        if not is_here(images, below):
+            raise Damaged(f"layer {blob.descriptor.digest} lies on layer {below}, which is missing; pull again")
 
 
 async def record(images: Images, image: Image) -> Image:
     """Make an image visible whose layers are all here; its size is worked out from theirs."""
-    fresh = [images.finished[name] for name in image.layers if name in images.finished]
+    fresh = [images.finished[name].row for name in image.layers if name in images.finished]
     if fresh:
         await images.layers.sync()
         for row in fresh:
@@ -134,12 +145,13 @@ async def feed_from_file(source_fd: int, digest: Digest | None, pipe_fd: int) ->
 
 def _copy(source_fd: int, digest: Digest | None, pipe_fd: int) -> None:
     hasher = digest.hasher() if digest is not None else None
-    os.lseek(source_fd, 0, os.SEEK_SET)
-    while chunk := os.read(source_fd, 1 << 20):
-        if hasher is not None:
-            hasher.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(pipe_fd, view) :]
+    with explain("copy from the archive"):
+        os.lseek(source_fd, 0, os.SEEK_SET)
+        while chunk := os.read(source_fd, 1 << 20):
+            if hasher is not None:
+                hasher.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(pipe_fd, view) :]
     if hasher is not None and digest is not None and hasher.hexdigest() != digest.hex:
-        raise Damaged(f"blob {digest} is not what its digest says; fetch the archive again")
+        raise Damaged(f"blob {digest} is not what its digest says; make the archive again")

@@ -2,10 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
+from typing import Final, NamedTuple
 
 from criollo.aio.jobs import Jobs
-from criollo.aio.locks import KeyedLocks
+from criollo.aio.locks import KeyedLocks, KeyedSlots
 from criollo.images.progress import PullProgress
 from criollo.model.ids import ImageId
 from criollo.oci.platform import Platform
@@ -17,14 +18,23 @@ from criollo.storage.rootfs import RootStore
 from criollo.trust.policy import Policy
 from criollo.workers.pool import Workers
 
-MAX_LAYER_BYTES = 64 << 30  # of one layer, unpacked: beyond it is a bomb, not an image
+MAX_LAYER_BYTES: Final = 64 << 30  # of one layer, unpacked: beyond it is a bomb, not an image
+UNPACKS_PER_SOURCE: Final = 3  # at once from one registry, so that a slow one leaves workers to the others
+
+
+class Finished(NamedTuple):
+    """A layer whose directory is whole, without a row yet; `at` is in monotonic seconds."""
+
+    row: LayerRow
+    at: float
 
 
 class Images:
     """The drivers under the image verbs, and what is in progress.
 
-    `leases` counts the layers that a running pull or create needs: they are not collected. `finished` holds layers whose
-    directory is whole but which have no row yet: a cut pull leaves them to the next one, a restart sweeps them.
+    `leases` counts the layers that a running verb needs: they are not collected. `finished` holds layers whose directory
+    is whole but which have no row yet: a cut pull leaves them to the next one for a while (`images.collect`).
+    `unpacks` are the places for unpacking, by source: a registry, or empty for files.
     `in_use(image_id)` names the containers that need an image; the wiring sets it, since containers live a floor above.
     """
 
@@ -45,8 +55,10 @@ class Images:
         self.progress_timeout_s: float = 0
         self.clock: Callable[[], int] = time.time_ns
         self.pulls: Jobs[ImageId] = Jobs("pull")
-        self.progress: dict[str, PullProgress] = {}
+        self.progress: dict[Hashable, PullProgress] = {}
+        self.layer_limit_bytes = MAX_LAYER_BYTES
         self.layer_locks = KeyedLocks()
+        self.unpacks = KeyedSlots(UNPACKS_PER_SOURCE)
         self.leases: Counter[str] = Counter()
-        self.finished: dict[str, LayerRow] = {}
+        self.finished: dict[str, Finished] = {}
         self.in_use: Callable[[str], list[str]] = lambda image_id: []

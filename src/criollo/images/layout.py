@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from criollo.errors import Damaged, Invalid
+from criollo.errors import Damaged, Invalid, NotFound, explain
 from criollo.linux import files
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import (
@@ -25,6 +25,7 @@ from criollo.oci.image_spec import (
     Descriptor,
     Index,
     Manifest,
+    NotAnImage,
     decode_config,
     decode_manifest,
 )
@@ -35,14 +36,22 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 
 
+class LayerFile(NamedTuple):
+    """A layer's file beneath the directory, and its digest where that is not the diff id."""
+
+    path: str
+    digest: Digest | None = None
+
+
 class Found(NamedTuple):
-    """An image in a layout: its documents, and for each layer the file beneath the directory."""
+    """An image in a layout: its names, its documents, its layers' files, bottom first."""
 
     names: tuple[str, ...]
+    digests: tuple[str, ...]
     manifest: Manifest
     raw_manifest: bytes
     config: bytes
-    layer_files: tuple[str, ...]
+    layer_files: tuple[LayerFile, ...]
 
 
 class _DockerEntry(msgspec.Struct):
@@ -53,47 +62,71 @@ class _DockerEntry(msgspec.Struct):
     tags: list[str] | None = msgspec.field(name="RepoTags", default=None)
 
 
-def read_layout(directory: int, *, name: str = "") -> list[Found]:
-    """Every image of the layout that runs on this platform; `name` is for those that bring none.
+def read_layout(directory: int, *, name: str = "") -> Iterator[Found]:
+    """The images of the layout that run on this platform, read one by one; `name` is for those that bring none. Blocking.
 
     Raises:
         Invalid: it is no layout, or a document breaks its rules.
         Damaged: a document is not what its digest says.
-        Unsupported: an image has nothing for this platform.
+        NotFound: an index has nothing for this platform.
     """
-    index = files.read_in_root(directory, "index.json", MAX_MANIFEST_BYTES)
-    if index is not None:
-        return list(_oci(directory, index, name))
-    manifest = files.read_in_root(directory, "manifest.json", MAX_MANIFEST_BYTES)
-    if manifest is not None:
-        return list(_docker(directory, manifest, name))
-    raise Invalid("archive", "neither index.json nor manifest.json in it", "an OCI layout or a docker archive")
+    with explain("read the archive"):
+        index = files.read_in_root(directory, "index.json", MAX_MANIFEST_BYTES)
+        if index is not None:
+            yield from _oci(directory, index, name)
+            return
+        manifest = files.read_in_root(directory, "manifest.json", MAX_MANIFEST_BYTES)
+        if manifest is None:
+            raise Invalid("archive", "neither index.json nor manifest.json in it", "an OCI layout or a docker archive")
+        yield from _docker(directory, manifest, name)
 
 
-def _oci(directory: int, raw_index: bytes, name: str) -> Iterator[Found]:
+def _oci(directory: int, raw_index: bytes, given: str) -> Iterator[Found]:
     index = decode_manifest(raw_index)
     if not isinstance(index, Index):
         raise Invalid("index.json", "a manifest", "an image index")
     for entry in index.manifests:
-        descriptor, raw = entry, _blob(directory, entry, MAX_MANIFEST_BYTES)
-        document = decode_manifest(raw, descriptor.media_type)
-        for _ in range(MAX_INDEX_DEPTH):
-            if isinstance(document, Manifest):
-                break
-            descriptor = select(host_platform(), document.manifests)
-            raw = _blob(directory, descriptor, MAX_MANIFEST_BYTES)
-            document = decode_manifest(raw, descriptor.media_type)
-        if not isinstance(document, Manifest):
-            raise Invalid("index.json", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
-        config = _blob(directory, document.config, MAX_CONFIG_BYTES)
-        layers = tuple(_path(layer.digest) for layer in document.layers)
-        yield Found(_names(entry.annotations, name), document, raw, config, layers)
+        if not _may_run(entry):
+            continue
+        try:
+            manifest, raw = _manifest(directory, entry)
+        except NotAnImage:
+            continue  # a signature or another attachment
+        name = _name(entry.annotations, given)
+        repository, tagged = (name.name, str(name)) if name is not None and name.digest is None else ("", "")
+        yield Found(
+            names=(tagged,) if tagged else (),
+            digests=tuple(f"{repository}@{digest}" for digest in {entry.digest, Digest.of(raw)} if repository),
+            manifest=manifest,
+            raw_manifest=raw,
+            config=_blob(directory, manifest.config, MAX_CONFIG_BYTES),
+            layer_files=tuple(LayerFile(_path(layer.digest), layer.digest) for layer in manifest.layers),
+        )
 
 
-def _docker(directory: int, raw: bytes, name: str) -> Iterator[Found]:
+def _may_run(entry: Descriptor) -> bool:
+    try:
+        select(host_platform(), [entry])
+    except NotFound:
+        return False
+    return True
+
+
+def _manifest(directory: int, entry: Descriptor) -> tuple[Manifest, bytes]:
+    """The manifest that an entry leads to, through indexes."""
+    for _ in range(MAX_INDEX_DEPTH + 1):
+        raw = _blob(directory, entry, MAX_MANIFEST_BYTES)
+        document = decode_manifest(raw, entry.media_type)
+        if isinstance(document, Manifest):
+            return document, raw
+        entry = select(host_platform(), document.manifests)
+    raise Invalid("index.json", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
+
+
+def _docker(directory: int, raw: bytes, given: str) -> Iterator[Found]:
     try:
         entries = msgspec.json.decode(raw, type=list[_DockerEntry])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise Invalid("manifest.json", str(error), "docker's list of images") from error
     for entry in entries:
         if len(entry.layers) > MAX_LAYERS:
@@ -101,10 +134,16 @@ def _docker(directory: int, raw: bytes, name: str) -> Iterator[Found]:
         config = files.read_in_root(directory, entry.config, MAX_CONFIG_BYTES)
         if config is None:
             raise Invalid("manifest.json Config", entry.config, "a file of the archive")
+        tags = [Reference.parse(tag, field="manifest.json RepoTags") for tag in entry.tags or [given] if tag]
         manifest = synthesize(config)
-        tags = tuple(str(Reference.parse(tag, field="manifest.json RepoTags")) for tag in entry.tags or [])
-        raw_manifest = encode_manifest(manifest)
-        yield Found(tags or _names({}, name), manifest, raw_manifest, config, tuple(entry.layers))
+        yield Found(
+            names=tuple(str(tag) for tag in tags if tag.digest is None),
+            digests=(),  # the manifest is ours: no registry has it
+            manifest=manifest,
+            raw_manifest=encode_manifest(manifest),
+            config=config,
+            layer_files=tuple(LayerFile(path) for path in entry.layers),
+        )
 
 
 def synthesize(config: bytes, sizes: tuple[int, ...] = ()) -> Manifest:
@@ -147,12 +186,12 @@ def _path(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def _names(annotations: dict[str, str], given: str) -> tuple[str, ...]:
-    """The full name of an image: the caller's first, else an annotation's; a bare tag goes with the caller's name."""
-    annotated = annotations.get(CONTAINERD_NAME) or annotations.get(REF_NAME, "")
-    if given:
-        reference = Reference.parse(given, field="name")
-        return (str(reference),)
-    if "/" in annotated or (":" in annotated and "@" not in annotated):
-        return (str(Reference.parse(annotated, field=REF_NAME)),)
-    return ()
+def _name(annotations: dict[str, str], given: str) -> Reference | None:
+    """The name that an entry brings, else the caller's; a bare tag belongs to the caller's name."""
+    brought = annotations.get(CONTAINERD_NAME) or annotations.get(REF_NAME, "")
+    if "/" in brought or ":" in brought:
+        return Reference.parse(brought, field=REF_NAME)
+    if not given:
+        return None
+    name = Reference.parse(given, field="name")
+    return name.with_tag(brought) if brought and ":" not in given.rpartition("/")[2] else name

@@ -4,67 +4,78 @@ An archive is unpacked by a worker, like a layer, into a staging directory, and 
 """
 
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 from criollo.aio import threads
+from criollo.aio.cleanup import cleanup
 from criollo.aio.together import together
-from criollo.errors import Damaged, Invalid, explain
-from criollo.images.commit import Blob, Feed, add_layer, feed_from_file, leased, plan, record
-from criollo.images.context import MAX_LAYER_BYTES, Images
-from criollo.images.layout import Found, read_layout
+from criollo.errors import Damaged, Invalid, NotFound
+from criollo.images.collect import assembling
+from criollo.images.commit import Feed, add_layer, feed_from_file, plan, record
+from criollo.images.context import Images
+from criollo.images.layout import Found, LayerFile, read_layout
 from criollo.linux import files
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
-from criollo.oci.image_spec import compression_of
+from criollo.oci.platform import host_platform
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
-_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # RFC 1952, RFC 8878
-
 
 async def load_images(images: Images, path: Path, *, name: str = "") -> list[Image]:
-    """Load every image that the file or directory holds for this platform.
+    """Load every image that the file or directory holds for this platform, one after the other.
 
     Raises:
         Invalid: no such file, or neither an OCI layout nor a docker archive.
+        NotFound: nothing in it is for this platform.
         Damaged: a blob is not what its digest says.
         Exhausted: the disk is full.
     """
+    loaded = []
     async with _opened(images, path) as directory:
-        found = await threads.files(read_layout, directory, name=name)
-        return [await _load(images, directory, each) for each in found]
+        layout = read_layout(directory, name=name)
+        while (found := await threads.files(next, layout, None)) is not None:
+            loaded.append(await _load(images, directory, found))
+    if not loaded:
+        raise NotFound("image for platform", str(host_platform()), f"{path} has none")
+    return loaded
 
 
 @asynccontextmanager
 async def _opened(images: Images, path: Path) -> AsyncIterator[int]:
     """A descriptor of the layout's directory: `path` itself, or where the archive was unpacked to."""
-    if path.is_dir():
-        with explain(f"open {path}"):
-            directory = files.open_directory(path)
+    source = _open(path)
+    try:
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            yield source
+            return
+        staging = await images.layers.stage()
         try:
-            yield directory
+            async with images.workers.unpack(staging.fd, "auto", limit_bytes=images.layer_limit_bytes) as job:
+                await feed_from_file(source, None, job.pipe_fd)
+                await job.result()
+            yield staging.fd
         finally:
-            os.close(directory)
-        return
+            await cleanup(images.layers.discard(staging), what=f"unpacked archive {path}")
+    finally:
+        os.close(source)
+
+
+def _open(path: Path) -> int:
     try:
         source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise Invalid("path", str(path), f"an image archive or layout ({error.strerror})") from error
-    staging = await images.layers.stage()
-    try:
-        compression = next((kind for magic, kind in _MAGIC.items() if os.pread(source, 4, 0).startswith(magic)), "none")
-        async with images.workers.unpack(staging.fd, compression, limit_bytes=MAX_LAYER_BYTES) as job:
-            await feed_from_file(source, None, job.pipe_fd)
-            await job.result()
-        yield staging.fd
-    finally:
+    mode = os.fstat(source).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         os.close(source)
-        await images.layers.discard(staging)
+        raise Invalid("path", str(path), "a regular file or a directory")
+    return source
 
 
 async def _load(images: Images, directory: int, found: Found) -> Image:
@@ -72,16 +83,16 @@ async def _load(images: Images, directory: int, found: Found) -> Image:
     if len(found.layer_files) != len(blobs):
         raise Invalid("archive", f"{len(found.layer_files)} layer files", f"{len(blobs)}, as the config says")
 
-    async def add(blob: Blob, file: str) -> None:
-        await add_layer(images, blob, _feed(directory, blob, file))
-
-    with leased(images, [blob.name for blob in blobs]):
-        await together(add(blob, file) for blob, file in zip(blobs, found.layer_files, strict=True))
+    async with assembling(images, [blob.name for blob in blobs]):
+        await together(
+            add_layer(images, blob, _feed(directory, file)) for blob, file in zip(blobs, found.layer_files, strict=True)
+        )
         image = await record(
             images,
             Image(
                 id=ImageId(Digest.of(found.config).hex),
                 names=found.names,
+                digests=found.digests,
                 manifest_digest=str(Digest.of(found.raw_manifest)),
                 manifest=found.raw_manifest,
                 config=found.config,
@@ -94,17 +105,14 @@ async def _load(images: Images, directory: int, found: Found) -> Image:
     return image
 
 
-def _feed(directory: int, blob: Blob, file: str) -> Feed:
-    # A plain layer's digest is its diff id, which the worker checks; a compressed one has a digest of its own.
-    is_plain = compression_of(blob.descriptor.media_type) == "none"
-
+def _feed(directory: int, file: LayerFile) -> Feed:
     async def feed(pipe_fd: int) -> None:
         try:
-            source = files.open_in_root(directory, file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            source = files.open_regular_in_root(directory, file.path)
         except OSError as error:
-            raise Damaged(f"layer {blob.descriptor.digest} is missing from the archive; make the archive again") from error
+            raise Damaged(f"layer {file.path} is missing from the archive; make the archive again") from error
         try:
-            await feed_from_file(source, None if is_plain else blob.descriptor.digest, pipe_fd)
+            await feed_from_file(source, file.digest, pipe_fd)
         finally:
             os.close(source)
 

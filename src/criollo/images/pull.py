@@ -5,31 +5,23 @@ parallel; both digests of each are checked before its directory gets its name; o
 A pull that is cut keeps its finished layers for the next one; unfinished ones are staging directories without an owner.
 """
 
-import asyncio
-import contextlib
 import os
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from criollo.aio.jobs import Job
-from criollo.aio.together import together
-from criollo.errors import Invalid, TimedOut
+from criollo.aio.together import first, together
+from criollo.errors import Invalid
 from criollo.images import resolve
-from criollo.images.commit import Blob, add_layer, leased, plan, record
+from criollo.images.collect import assembling
+from criollo.images.commit import Blob, add_layer, plan, record
 from criollo.images.context import Images
 from criollo.images.progress import LayerProgress, PullProgress
 from criollo.model.container import ImageSpec
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
-from criollo.oci.image_spec import (
-    MAX_CONFIG_BYTES,
-    Descriptor,
-    Index,
-    Manifest,
-    decode_manifest,
-)
+from criollo.oci.image_spec import MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, Manifest, decode_manifest
 from criollo.oci.platform import host_platform, select
 from criollo.oci.reference import Reference
 from criollo.registry.auth import Credentials
@@ -37,17 +29,22 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
-MAX_INDEX_DEPTH = 2
 
+class _Pull(NamedTuple):
+    """What the steps of one pull share."""
 
-class Fetched(NamedTuple):
-    """A manifest of this platform, with the reference as asked and the digests that lead to it."""
-
+    images: Images
     reference: Reference
+    credentials: Credentials | None
+    progress: PullProgress
+
+
+class _Fetched(NamedTuple):
+    """A manifest of this platform, and the digests that lead to it: of the index, if any, and its own."""
+
     manifest: Manifest
     raw: bytes
-    digest: Digest
-    digests: tuple[Digest, ...]  # of the index, if any, and of the manifest
+    digests: tuple[Digest, ...]
 
 
 async def pull_image(images: Images, spec: ImageSpec, credentials: Credentials | None = None) -> ImageId:
@@ -57,137 +54,113 @@ async def pull_image(images: Images, spec: ImageSpec, credentials: Credentials |
         Invalid, Unsupported: reference, manifest or config is not what we can run; the message names the field.
         Denied: the signature policy refuses it.
         NotFound, Unauthenticated, Unavailable: the registry says so, or does not answer.
+        TimedOut: no byte came for the time that the configuration gives a pull.
         Damaged: a blob is not what its digest says.
         Exhausted: the disk is full.
     Source: CRI v1, PullImage; OCI distribution-spec, section Pull.
     """
     ref = resolve.reference(images, spec.image)
-    key = (str(ref), credentials)
-    return await images.pulls.join(key, lambda job: _pull(images, job, ref, spec, credentials))
-
-
-async def _pull(images: Images, job: Job[ImageId], ref: Reference, spec: ImageSpec, credentials: Credentials | None) -> ImageId:
     images.policy.judge(ref)
-    progress = images.progress[str(ref)] = PullProgress(str(ref))
+    pull = _Pull(images, ref, credentials, PullProgress(str(ref)))
+    return await images.pulls.join((str(ref), credentials), lambda job: _run(pull, job, spec))
+
+
+async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
+    images = pull.images
+    images.progress[job.key] = pull.progress
     try:
         job.stage("manifest")
-        fetched = await _fetch_manifest(images, ref, credentials)
+        fetched = await _fetch_manifest(pull)
         job.stage("config")
-        config = await _fetch_config(images, fetched, credentials)
+        config = await _fetch_config(pull, fetched.manifest)
         blobs = plan(fetched.manifest, config)
-        job.stage("layers")
-        with leased(images, [blob.name for blob in blobs]):
-            async with _progress_limit(images, progress):
-                await _fetch_layers(images, fetched.reference, blobs, credentials=credentials, progress=progress)
+        async with assembling(images, [blob.name for blob in blobs]):
+            job.stage("layers")
+            await _fetch_layers(pull, blobs)
             job.stage("record")
-            image = await record(images, _image(images, fetched, config, blobs, spec))
-    except BaseException as error:
-        progress.outcome = str(error) or type(error).__name__
-        raise
+            image = await record(images, _image(pull, fetched, config, blobs, spec))
     finally:
-        images.progress.pop(str(ref), None)
-    progress.outcome = "done"
-    log.info("image pulled", image=image.id, reference=ref, digest=fetched.digest)
+        del images.progress[job.key]
+    log.info("image pulled", image=image.id, reference=pull.reference, digest=fetched.digests[-1])
     return image.id
 
 
-def _image(images: Images, fetched: Fetched, config: bytes, blobs: Sequence[Blob], spec: ImageSpec) -> Image:
-    ref = fetched.reference
+def _image(pull: _Pull, fetched: _Fetched, config: bytes, blobs: Sequence[Blob], spec: ImageSpec) -> Image:
+    ref = pull.reference
     return Image(
         id=ImageId(fetched.manifest.config.digest.hex),
-        names=(str(ref),) if ref.tag and ref.digest is None else (),
+        names=(str(ref),) if ref.digest is None else (),
         digests=tuple(f"{ref.name}@{digest}" for digest in fetched.digests),
-        manifest_digest=str(fetched.digest),
+        manifest_digest=str(fetched.digests[-1]),
         manifest=fetched.raw,
         config=config,
         layers=tuple(blob.name for blob in blobs),
         size_bytes=0,
-        pulled_ns=images.clock(),
+        pulled_ns=pull.images.clock(),
         annotations=spec.annotations,
     )
 
 
-async def _fetch_manifest(images: Images, ref: Reference, credentials: Credentials | None) -> Fetched:
+async def _fetch_manifest(pull: _Pull) -> _Fetched:
     digests: list[Digest] = []
-    at = ref
+    at = pull.reference
     for _ in range(MAX_INDEX_DEPTH + 1):
-        answer = await images.registry.manifest(at, credentials)
-        digests.append(answer.digest)
-        document = decode_manifest(answer.raw, answer.media_type)
+        raw, media_type, digest = await _fetch_document(pull, at)
+        digests.append(digest)
+        document = decode_manifest(raw, media_type)
         if isinstance(document, Manifest):
-            return Fetched(ref, document, answer.raw, answer.digest, tuple(digests))
-        at = ref.with_digest(_choose(images, document).digest)
+            return _Fetched(document, raw, tuple(digests))
+        at = pull.reference.with_digest(select(pull.images.platform or host_platform(), document.manifests).digest)
     raise Invalid("manifest", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
 
 
-def _choose(images: Images, index: Index) -> Descriptor:
-    platform = images.platform or host_platform()
-    return select(platform, index.manifests)
+async def _fetch_document(pull: _Pull, at: Reference) -> tuple[bytes, str, Digest]:
+    """A manifest or index with its type and digest; what an index points to may be here already."""
+    if at.digest is not None and at is not pull.reference and (known := pull.images.rows.by_manifest(at.digest)) is not None:
+        return known.manifest, "", at.digest
+    answer = await pull.images.registry.manifest(at, pull.credentials)
+    return answer.raw, answer.media_type, answer.digest
 
 
-async def _fetch_config(images: Images, fetched: Fetched, credentials: Credentials | None) -> bytes:
+async def _fetch_config(pull: _Pull, manifest: Manifest) -> bytes:
     """The config's exact bytes; from the local store when they are there."""
-    descriptor = fetched.manifest.config
-    known = images.rows.get(descriptor.digest.hex)
+    descriptor = manifest.config
+    known = pull.images.rows.get(descriptor.digest.hex)
     if known is not None:
         return known.config
     if descriptor.size > MAX_CONFIG_BYTES:
         raise Invalid("manifest.config.size", descriptor.size, f"at most {MAX_CONFIG_BYTES} bytes")
     fd = os.memfd_create("config", os.MFD_CLOEXEC)
     try:
-        await images.registry.blob(fetched.reference, descriptor, fd, credentials, progress=None)
-        return os.pread(fd, MAX_CONFIG_BYTES + 1, 0)
+        await pull.images.registry.blob(pull.reference, descriptor, fd, pull.credentials, progress=None)
+        return os.pread(fd, descriptor.size, 0)
     finally:
         os.close(fd)
 
 
-async def _fetch_layers(
-    images: Images,
-    ref: Reference,
-    blobs: Sequence[Blob],
-    *,
-    credentials: Credentials | None,
-    progress: PullProgress,
-) -> None:
+async def _fetch_layers(pull: _Pull, blobs: Sequence[Blob]) -> None:
+    """All layers at once, the largest first; ends early when no byte comes for `pull_progress_timeout`."""
     bars = {blob.name: LayerProgress(str(blob.descriptor.digest), blob.descriptor.size) for blob in blobs}
-    progress.layers = list(bars.values())
-
-    async def fetch(blob: Blob) -> None:
-        bar = bars[blob.name]
-
-        def arrived(count: int) -> None:
-            progress.arrived(bar, count)
-
-        async def feed(pipe_fd: int) -> None:
-            bar.stage = "pulling"
-            await images.registry.blob(ref, blob.descriptor, pipe_fd, credentials, progress=arrived)
-
-        await add_layer(images, blob, feed)
-        bar.stage, bar.done_bytes = "here", bar.size_bytes
-
-    await together(fetch(blob) for blob in sorted(blobs, key=lambda blob: -blob.descriptor.size))
+    pull.progress.layers = list(bars.values())
+    ordered = sorted(blobs, key=lambda blob: -blob.descriptor.size)
+    fetching = together(_fetch_layer(pull, blob, bars[blob.name]) for blob in ordered)
+    limit_s = pull.images.progress_timeout_s
+    if limit_s > 0:
+        await first(fetching, pull.progress.watch(limit_s))
+    else:
+        await fetching
 
 
-@contextlib.asynccontextmanager
-async def _progress_limit(images: Images, progress: PullProgress) -> AsyncIterator[None]:
-    """Cancel the block when no byte has arrived for `pull_progress_timeout`; 0 is no limit."""
-    limit_s = images.progress_timeout_s
-    if limit_s <= 0:
-        yield
-        return
-    try:
-        async with asyncio.timeout(limit_s) as limit, asyncio.TaskGroup() as group:
-            task = group.create_task(_extend(limit, progress, limit_s))
-            try:
-                yield
-            finally:
-                task.cancel()
-    except TimeoutError:
-        raise TimedOut(f"cannot pull {progress.reference}: no byte arrived for {limit_s:g} s") from None
+async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
+    def arrived(count: int) -> None:
+        pull.progress.arrived(bar, count)
 
+    async def feed(pipe_fd: int) -> None:
+        bar.stage = "pulling"
+        try:
+            await pull.images.registry.blob(pull.reference, blob.descriptor, pipe_fd, pull.credentials, progress=arrived)
+        finally:
+            bar.stage = "unpacking"
 
-async def _extend(limit: asyncio.Timeout, progress: PullProgress, limit_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(limit_s / 10)
-        limit.reschedule(loop.time() - (time.monotonic() - progress.changed_at) + limit_s)
+    await add_layer(pull.images, blob, feed, source=pull.reference.domain)
+    bar.stage, bar.done_bytes = "here", bar.size_bytes

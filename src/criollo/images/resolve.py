@@ -1,6 +1,7 @@
 """From what a client wrote to an image: by reference, by id, by the beginning of an id."""
 
 import re
+from typing import NamedTuple
 
 from criollo.errors import Invalid, NotFound
 from criollo.images.context import Images
@@ -9,6 +10,13 @@ from criollo.oci.reference import Reference
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _PREFIX = re.compile(r"[0-9a-f]{6,63}")
+
+
+class Match(NamedTuple):
+    """A local image, and the name or digest that it was found by, in full; empty when it was the id."""
+
+    image: Image
+    name: str = ""
 
 
 def reference(images: Images, text: str) -> Reference:
@@ -20,33 +28,33 @@ def reference(images: Images, text: str) -> Reference:
     return Reference.parse(text, default_domain=images.hosts.default_domain)
 
 
-def find(images: Images, text: str) -> Image | None:
+def match(images: Images, text: str) -> Match | None:
     """The local image that `text` means: an id (with or without `sha256:`), a reference, the beginning of an id."""
     if whole := _ID.fullmatch(text):
-        return images.rows.get(whole[1])
+        image = images.rows.get(whole[1])
+        return None if image is None else Match(image)
     try:
-        ref = reference(images, text)
+        name = _key(reference(images, text))
     except Invalid:
         return None
-    found = by_reference(images, ref)
-    if found is None and _PREFIX.fullmatch(text):
-        candidates = images.rows.by_prefix(text)
-        found = candidates[0] if len(candidates) == 1 else None
-    return found
+    if (image := images.rows.by_reference(name)) is not None:
+        return Match(image, name)
+    candidates = images.rows.by_prefix(text) if _PREFIX.fullmatch(text) else []
+    return Match(candidates[0]) if len(candidates) == 1 else None
 
 
-def by_reference(images: Images, ref: Reference) -> Image | None:
-    """With a digest the digest decides, whatever the tag says."""
-    if ref.digest is not None:
-        return images.rows.by_reference(f"{ref.name}@{ref.digest}")
-    return images.rows.by_reference(str(ref))
+def find(images: Images, text: str) -> Image | None:
+    """The image of `match`."""
+    found = match(images, text)
+    return None if found is None else found.image
 
 
 def require(images: Images, text: str) -> Image:
     """Like `find`, but the image must be there.
 
     Raises:
-        NotFound: it is not; the message says to pull it.
+        Invalid: no text.
+        NotFound: it is not there; the message says to pull it.
     """
     if not text:
         raise Invalid("config.image.image", text, "an image reference or id")
@@ -54,3 +62,8 @@ def require(images: Images, text: str) -> Image:
     if found is None:
         raise NotFound("image", text, "pull it first")
     return found
+
+
+def _key(ref: Reference) -> str:
+    """How a reference stands in the rows. With a digest the digest decides, whatever the tag says."""
+    return str(ref) if ref.digest is None else f"{ref.name}@{ref.digest}"

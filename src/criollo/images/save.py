@@ -6,6 +6,7 @@ saved image; content and config are the same (docs/decisions/0004).
 """
 
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,10 +14,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from criollo.aio import threads
-from criollo.errors import Invalid, explain
+from criollo.aio.cleanup import cleanup
+from criollo.errors import Invalid, NotFound, explain
+from criollo.images.collect import leased
 from criollo.images.context import Images
 from criollo.images.layout import REF_NAME, encode_manifest, synthesize
-from criollo.images.resolve import require
+from criollo.images.resolve import match
 from criollo.linux import files
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
@@ -29,6 +32,13 @@ log = get_logger(__name__)
 FORMATS: Final = ("oci-archive", "docker-archive", "oci-dir")
 
 
+class _Wanted(NamedTuple):
+    """An image, and the names it is saved by."""
+
+    image: Image
+    names: tuple[str, ...]
+
+
 class _Written(NamedTuple):
     """An image in the making: its layers' diff ids and sizes, and its new config."""
 
@@ -38,7 +48,7 @@ class _Written(NamedTuple):
 
 
 async def save_images(images: Images, names: Sequence[str], path: Path, *, form: str) -> list[Image]:
-    """Write images into one file or directory, which must not be there yet.
+    """Write images into one file or directory, which must not be there yet. An image has the name it is asked by, or all.
 
     Raises:
         Invalid: unknown format, or the path exists.
@@ -49,38 +59,46 @@ async def save_images(images: Images, names: Sequence[str], path: Path, *, form:
         raise Invalid("format", form, " or ".join(FORMATS))
     if os.path.lexists(path):
         raise Invalid("path", str(path), "a path where nothing is yet")
-    found = [require(images, name) for name in names]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    wanted = [_wanted(images, name) for name in names]
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
-        with explain(f"save to {path}"):
+        with explain(f"save to {path}"), leased(images, [layer for each in wanted for layer in each.image.layers]):
             os.makedirs(temporary / "blobs/sha256", 0o755)
-            written = [await _write_layers(images, image, name, temporary) for image, name in zip(found, names, strict=True)]
+            packed: dict[str, Packed] = {}
+            written = [await _write_layers(images, each, temporary, packed) for each in wanted]
             await threads.files(_write_docker if form == "docker-archive" else _write_oci, temporary, written)
             if form == "oci-dir":
                 os.rename(temporary, path)
             else:
                 await _archive(images, temporary, path)
     finally:
-        await threads.files(files.remove_tree, temporary)
-    return found
+        await cleanup(threads.files(files.remove_tree, temporary), what=f"{temporary}")
+    return [each.image for each in wanted]
 
 
-async def _write_layers(images: Images, image: Image, name: str, directory: Path) -> _Written:
-    diff_ids, sizes = [], []
-    for layer in image.layers:
-        part = directory / "blobs/sha256" / f".{layer}"
-        packed = await _pack(images, images.layers.path(layer), part)
-        os.rename(part, part.with_name(packed.diff_id.removeprefix("sha256:")))
-        diff_ids.append(packed.diff_id)
-        sizes.append(packed.size_bytes)
-    document: dict[str, Any] = msgspec.json.decode(image.config)
-    config = image.config
+def _wanted(images: Images, text: str) -> _Wanted:
+    found = match(images, text)
+    if found is None:
+        raise NotFound("image", text, "kpod images lists those that are here")
+    return _Wanted(found.image, (found.name,) if found.name in found.image.names else found.image.names)
+
+
+async def _write_layers(images: Images, wanted: _Wanted, directory: Path, packed: dict[str, Packed]) -> _Written:
+    """Write what `packed` does not have yet, and the image's config as it now must be."""
+    for layer in wanted.image.layers:
+        if layer not in packed:
+            part = directory / f"blobs/sha256/.{layer}"
+            packed[layer] = await _pack(images, images.layers.path(layer), part)
+            os.rename(part, part.with_name(packed[layer].diff_id.removeprefix("sha256:")))
+    written = [packed[layer] for layer in wanted.image.layers]
+    diff_ids = [each.diff_id for each in written]
+    config = wanted.image.config
+    document: dict[str, Any] = msgspec.json.decode(config)
     if document["rootfs"]["diff_ids"] != diff_ids:
         document["rootfs"]["diff_ids"] = diff_ids
         config = msgspec.json.encode(document)
-        log.info("saved image has layers of other bytes, so another id", image=image.id, saved=Digest.of(config).hex)
-    wanted = tuple(each for each in image.names if each == name) or image.names
-    return _Written(wanted, config, tuple(sizes))
+        log.info("saved image has layers of other bytes, so another id", image=wanted.image.id, saved=Digest.of(config).hex)
+    return _Written(wanted.names, config, tuple(each.size_bytes for each in written))
 
 
 async def _pack(images: Images, directory: Path, target: Path) -> Packed:
@@ -103,7 +121,7 @@ def _drain(pipe_fd: int, sink: int) -> None:
 
 
 async def _archive(images: Images, directory: Path, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.tar")
+    part = directory.with_name(f"{directory.name}.tar")
     try:
         await _pack(images, directory, part)
         os.rename(part, path)

@@ -2,6 +2,7 @@
 
 from criollo.errors import Denied
 from criollo.images.context import Images
+from criollo.images.resolve import match, reference
 from criollo.model.container import ImageSpec
 from criollo.model.image import Image
 from criollo.oci.reference import Reference
@@ -15,11 +16,10 @@ def judge_local(images: Images, image: Image, spec: ImageSpec) -> None:
     Raises:
         Denied: the policy rejects it; the message names scope and reason.
     """
-    names = _names(image, spec)
     refusal: Denied | None = None
-    for name in names:
+    for ref in _references(images, image, spec):
         try:
-            images.policy.judge(Reference.parse(name))
+            images.policy.judge(ref)
         except Denied as error:
             refusal = error
         else:
@@ -29,7 +29,9 @@ def judge_local(images: Images, image: Image, spec: ImageSpec) -> None:
     images.policy.judge_unnamed(image.id)
 
 
-def _names(image: Image, spec: ImageSpec) -> tuple[str, ...]:
-    known = (*image.names, *image.digests)
+def _references(images: Images, image: Image, spec: ImageSpec) -> list[Reference]:
     asked = spec.user_specified_image or spec.image
-    return (asked,) if asked in known else known
+    found = match(images, asked)
+    if found is not None and found.name and found.image.id == image.id:
+        return [reference(images, asked)]
+    return [Reference.parse(name) for name in (*image.names, *image.digests)]

@@ -1,5 +1,6 @@
-"""Device nodes of this host, looked at and never opened. Source: inode(7), makedev(3)."""
+"""Device nodes of this host, looked at and never opened; one is mended. Source: inode(7), makedev(3)."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -38,6 +39,21 @@ def look(path: str) -> list[Node]:
 def host_nodes(directory: str = "/dev") -> list[Node]:
     """What a privileged container sees: all nodes of /dev but the ones each container has of its own."""
     return list(_below(directory, skip=_NOT_FOR_CONTAINERS))
+
+
+def restore_null(path: str = "/dev/null") -> bool:
+    """Give the host's null device back to its root, mode 0666; True if it was somebody else's. What cannot be stays.
+
+    crun (1.8 for one) gives a container's standard streams to the container's user, also when they are the host's device:
+    who owns it may close it to everybody.
+    """
+    with contextlib.suppress(OSError):
+        status = os.stat(path, follow_symlinks=False)
+        if stat.S_ISCHR(status.st_mode) and (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (0, 0, 0o666):
+            os.chown(path, 0, 0, follow_symlinks=False)
+            os.chmod(path, 0o666)
+            return True
+    return False
 
 
 def _below(directory: str, *, skip: frozenset[str]) -> Iterator[Node]:

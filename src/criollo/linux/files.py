@@ -23,6 +23,23 @@ def open_in_root(directory: int, path: str | bytes, flags: int = os.O_RDONLY, *,
     return libc.openat2(directory, path, flags, mode=mode, resolve=resolve)
 
 
+def open_regular_in_root(directory: int, path: str | bytes) -> int:
+    """Open a regular file as `open_in_root`, for reading. Nothing else is opened: a device of a hostile image would act.
+
+    Raises:
+        Invalid: it is something else.
+        OSError: it is not there, or the kernel refused.
+    """
+    found = open_in_root(directory, path, os.O_PATH)
+    try:
+        mode = os.fstat(found).st_mode
+        if not stat.S_ISREG(mode):
+            raise Invalid(os.fsdecode(path), stat.filemode(mode), "a regular file")
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+
+
 def read_in_root(directory: int, path: str, limit_bytes: int) -> bytes | None:
     """A regular file of a root filesystem; None when there is none.
 
@@ -30,7 +47,7 @@ def read_in_root(directory: int, path: str, limit_bytes: int) -> bytes | None:
         Invalid: it is no regular file, or longer than the limit.
     """
     try:
-        fd = open_in_root(directory, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = open_regular_in_root(directory, path)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
@@ -96,10 +113,27 @@ def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable
             os.close(directory)
 
 
-def make_directory(path: str | Path, mode: int = 0o700) -> None:
-    """Make a directory and its parents; the mode holds for it even when it was there."""
-    os.makedirs(path, exist_ok=True)
-    os.chmod(path, mode)
+PASS = 0o011  # a directory that others may pass through, but not list
+
+
+def make_directory(path: str | Path, mode: int = 0o700, *, keep: int = 0) -> None:
+    """Make a directory and its parents; the mode holds for it even when it was there, unless it has `keep` on top."""
+    os.makedirs(path, 0o700, exist_ok=True)
+    if stat.S_IMODE(os.stat(path).st_mode) != mode | keep:
+        os.chmod(path, mode)
+
+
+def let_pass(directory: str | Path) -> None:
+    """Let everybody who knows a name below a directory through; who may list it stays as it is."""
+    mode = stat.S_IMODE(os.stat(directory).st_mode)
+    if mode & PASS != PASS:
+        os.chmod(directory, mode | PASS)
+
+
+def own(path: str | Path, owner: tuple[int, int]) -> None:
+    """Give a file or directory of ours to a user and group; the host's root needs no call."""
+    if owner != (0, 0):
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 def syncfs(path: str | Path) -> None:
@@ -164,7 +198,7 @@ def _empty(fd: int) -> str | None:
     return found
 
 
-def make_in_root(directory: int, path: str, mode: int = 0o755) -> None:
+def make_in_root(directory: int, path: str, mode: int = 0o755, *, owner: tuple[int, int] = (0, 0)) -> None:
     """Make a directory and those above it as a process rooted at `directory` would; what is there stays as it is.
 
     Raises:
@@ -179,6 +213,8 @@ def make_in_root(directory: int, path: str, mode: int = 0o755) -> None:
                 below = open_in_root(directory, seen, os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
                 os.mkdir(part, mode, dir_fd=parent)
+                if owner != (0, 0):
+                    os.chown(part, *owner, dir_fd=parent, follow_symlinks=False)
                 below = open_in_root(directory, seen, os.O_PATH | os.O_DIRECTORY)
             os.close(parent)
             parent = below

@@ -1,6 +1,6 @@
-"""The newer mount calls: a file system configured option by option, which knows no limit of one page.
+"""The newer mount calls: a file system configured option by option, which knows no limit of one page; mounts by descriptor.
 
-Source: fsopen(2), fsconfig(2), fsmount(2), move_mount(2); Linux 5.2, with `lowerdir+` of overlay in 6.5.
+Source: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2); Linux 5.2, with `lowerdir+` of overlay in 6.5.
 """
 
 import ctypes
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-_SYS_MOVE_MOUNT: Final = 429  # asm-generic/unistd.h; the same on every architecture
+_SYS_OPEN_TREE: Final = 428  # asm-generic/unistd.h; the same on every architecture
+_SYS_MOVE_MOUNT: Final = 429
 _SYS_FSOPEN: Final = 430
 _SYS_FSCONFIG: Final = 431
 _SYS_FSMOUNT: Final = 432
-_FSOPEN_CLOEXEC: Final = 1  # linux/mount.h
+_OPEN_TREE_CLONE: Final = 1  # linux/mount.h
+_FSOPEN_CLOEXEC: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
 _FSCONFIG_SET_FLAG: Final = 0
 _FSCONFIG_SET_STRING: Final = 1
@@ -49,12 +51,33 @@ def mount(fstype: str, target: Path, options: Sequence[str], *, readonly: bool) 
     finally:
         os.close(context)
     try:
-        place = ctypes.c_char_p(os.fsencode(target))
-        empty = ctypes.c_char_p(b"")
-        flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
-        _call(_SYS_MOVE_MOUNT, ctypes.c_int(made), empty, ctypes.c_int(_AT_FDCWD), place, flags)
+        attach(made, target)
     finally:
         os.close(made)
+
+
+def clone(path: str | Path) -> int:
+    """A copy of the mount that shows `path`, with `path` as its root and without what is mounted below; attached nowhere.
+
+    The descriptor holds it: close it, after `attach` or instead.
+
+    Raises:
+        Refused: Linux before 5.2.
+        OSError: no such path, or not allowed.
+    """
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
+    return _call(_SYS_OPEN_TREE, ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(os.fsencode(path)), flags)
+
+
+def attach(tree: int, target: str | Path) -> None:
+    """Mount what `clone` gave at `target`.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    place = ctypes.c_char_p(os.fsencode(target))
+    flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+    _call(_SYS_MOVE_MOUNT, ctypes.c_int(tree), ctypes.c_char_p(b""), ctypes.c_int(_AT_FDCWD), place, flags)
 
 
 def _set(context: int, option: str) -> None:

@@ -109,5 +109,16 @@ def below(directory: str | Path, entries: list[MountEntry] | None = None) -> lis
     return found[::-1]
 
 
+def fstype_of(path: str | Path, entries: list[MountEntry] | None = None) -> str:
+    """The type of the file system that holds a path free of links; empty when no mount does."""
+    found = ""
+    longest = -1
+    for entry in mounts() if entries is None else entries:
+        top = entry.target.rstrip("/")
+        if (os.fspath(path) == top or os.fspath(path).startswith(top + "/")) and len(top) >= longest:
+            found, longest = entry.fstype, len(top)
+    return found
+
+
 def _unescape(text: str) -> str:
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text) if "\\" in text else text

@@ -1,6 +1,7 @@
-"""Facts about processes. A pid is somebody only together with its start time."""
+"""Facts about processes and the kernel. A pid is somebody only together with its start time."""
 
 import os
+import re
 
 
 def start_time(pid: int) -> int | None:
@@ -32,6 +33,12 @@ def open_pidfd(pid: int, started: int) -> int | None:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def kernel_version(release: str | None = None) -> tuple[int, int]:
+    """Major and minor number of a kernel's release (`uname -r`), of this one when none is given; zeros for nonsense."""
+    match = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", os.uname().release if release is None else release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def rss_bytes(pid: int) -> int:

@@ -6,8 +6,9 @@ there. So the depth does not matter, and a mount point is never entered, because
 
 import contextlib
 import errno
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from criollo.linux import libc
@@ -34,36 +35,37 @@ def remove(parent: int, name: str, scratch: int, *, should_stop: Callable[[], bo
         _unlink(parent, name, kept)
         return kept
     queue = [(parent, name)]
-    serial = 0
+    names = (f".removing-{number}" for number in itertools.count(1))
     while queue and not should_stop():
         holder, name = queue.pop()
         try:
             fd = os.open(name, _DIRECTORY, dir_fd=holder)
-        except OSError as error:
-            kept.append(f"{name}: {error.strerror}")
-            continue
-        try:
-            for below in _unlink_files(fd, kept):
-                try:
-                    os.rmdir(below, dir_fd=fd)
-                    continue
-                except OSError as error:
-                    if error.errno != errno.ENOTEMPTY:
-                        kept.append(f"{below}: {error.strerror}")
-                        continue
-                try:
-                    serial = _move_out(fd, below, scratch, serial)
-                except OSError as error:
-                    kept.append(f"{below}: {error.strerror}")
-                else:
-                    queue.append((scratch, _scratch_name(serial)))
-        finally:
-            os.close(fd)
-        try:
+            try:
+                queue += [(scratch, moved) for moved in _empty_out(fd, scratch, names, kept)]
+            finally:
+                os.close(fd)
             os.rmdir(name, dir_fd=holder)
         except OSError as error:
             kept.append(f"{name}: {error.strerror}")
     return kept
+
+
+def _empty_out(fd: int, scratch: int, names: Iterator[str], kept: list[str]) -> list[str]:
+    """Unlink files and empty directories, move the others to `scratch`; returns what those are called there."""
+    moved = []
+    for below in _unlink_files(fd, kept):
+        try:
+            os.rmdir(below, dir_fd=fd)
+            continue
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                kept.append(f"{below}: {error.strerror}")
+                continue
+        try:
+            moved.append(_move_out(fd, below, scratch, names))
+        except OSError as error:
+            kept.append(f"{below}: {error.strerror}")
+    return moved
 
 
 def usage(directory: int) -> TreeUsage:
@@ -141,14 +143,10 @@ def _unlink(parent: int, name: str, kept: list[str]) -> None:
         kept.append(f"{name}: {error.strerror}")
 
 
-def _move_out(fd: int, name: str, scratch: int, serial: int) -> int:
-    """Move a directory to the scratch directory, under the next free serial number, which is returned."""
+def _move_out(fd: int, name: str, scratch: int, names: Iterator[str]) -> str:
+    """Move a directory to `scratch`, under the first of `names` that is free there, which is returned."""
     while True:
-        serial += 1
+        free = next(names)
         with contextlib.suppress(FileExistsError):
-            libc.rename_noreplace(name, _scratch_name(serial), source_dir=fd, target_dir=scratch)
-            return serial
-
-
-def _scratch_name(serial: int) -> str:
-    return f".removing-{serial}"
+            libc.rename_noreplace(name, free, source_dir=fd, target_dir=scratch)
+            return free

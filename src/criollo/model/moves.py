@@ -22,13 +22,20 @@ POD_MOVES: Final[dict[PodState, frozenset[PodState]]] = {
 }
 
 
-def may_become(kind: str, name: str, state: ContainerState | PodState, target: ContainerState | PodState) -> None:
-    """Raise WrongState unless the table allows `state` to become `target`."""
+def can_become(state: ContainerState | PodState, target: ContainerState | PodState) -> bool:
+    """Whether the table allows `state` to become `target`; nothing becomes what it is."""
     allowed = CONTAINER_MOVES[state] if isinstance(state, ContainerState) else POD_MOVES[state]
-    if target not in allowed:
-        sources = [
-            str(source)
-            for source, targets in (*CONTAINER_MOVES.items(), *POD_MOVES.items())
-            if target in targets and type(source) is type(state)
-        ]
-        raise WrongState(kind, name, str(state), " or ".join(sources))
+    return target in allowed
+
+
+def may_become(kind: str, name: str, state: ContainerState | PodState, target: ContainerState | PodState) -> None:
+    """Raise WrongState, naming the states it needs, unless the table allows `state` to become `target`."""
+    if not can_become(state, target):
+        table = CONTAINER_MOVES if isinstance(state, ContainerState) else POD_MOVES
+        needs = " or ".join(str(source) for source in table if can_become(source, target))
+        raise WrongState(kind, name, str(state), needs)
+
+
+def is_live(state: ContainerState) -> bool:
+    """Whether a container in this state has a process, so that it can still exit."""
+    return can_become(state, ContainerState.EXITED)

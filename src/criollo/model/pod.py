@@ -3,6 +3,7 @@
 Times are wall-clock nanoseconds since the epoch. Source of the fields: CRI v1, PodSandboxConfig.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 
 import msgspec
@@ -57,10 +58,26 @@ class IdMapping(Record, frozen=True, kw_only=True):
     length: int
 
 
+def host_id(mappings: Sequence[IdMapping], container_id: int) -> int:
+    """The host's id of one inside; that of the namespace's root for an id that is not mapped, 0 without mappings."""
+    root = 0
+    for each in mappings:
+        if each.container_id <= container_id < each.container_id + each.length:
+            return each.host_id + container_id - each.container_id
+        if each.container_id == 0:
+            root = each.host_id
+    return root
+
+
 class UserNamespace(Record, frozen=True, kw_only=True):
     mode: NamespaceMode = NamespaceMode.NODE
     uids: tuple[IdMapping, ...] = ()
     gids: tuple[IdMapping, ...] = ()
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """The host's uid and gid of the root inside."""
+        return host_id(self.uids, 0), host_id(self.gids, 0)
 
 
 class Namespaces(Record, frozen=True, kw_only=True):
@@ -183,3 +200,9 @@ class Pod(Record, frozen=True, kw_only=True):
     @property
     def host_network(self) -> bool:
         return self.config.security.namespaces.network is NamespaceMode.NODE
+
+    @property
+    def user_namespace(self) -> UserNamespace | None:
+        """What is mapped in the pod's own user namespace; None when it has the host's."""
+        user = self.config.security.namespaces.user
+        return None if user is None or user.mode is NamespaceMode.NODE else user

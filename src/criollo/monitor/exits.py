@@ -69,6 +69,18 @@ async def wait_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies)
     return found if found is not None else await _lost(watched, hierarchies)
 
 
+def end_monitor(watched: Watched) -> None:
+    """SIGKILL the monitor of a container whose processes are gone, when it does not end by itself; `wait_exit` notices."""
+    pidfd = procfs.open_pidfd(watched.monitor_pid, watched.monitor_started)
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+
 def read_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies) -> Exit | None:
     """The exit that the monitor recorded; None when there is none, or nothing that could be one."""
     try:

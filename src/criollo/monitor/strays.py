@@ -7,21 +7,21 @@ from pathlib import Path
 from criollo.linux import proctree
 
 
-def find_strays(exits_dir: Path, known: Collection[int]) -> list[tuple[int, str]]:
-    """(pid, container id) of every conmon that writes into `exits_dir` and is not in `known` (blocking)."""
+def find_strays(bundles: Path, known: Collection[int]) -> list[tuple[int, str]]:
+    """(pid, container id) of every conmon that has its bundle in `bundles` and is not in `known` (blocking)."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdecimal() or int(entry) in known:
             continue
         words = _command_line(int(entry))
-        if _after(words, "--exit-dir") == str(exits_dir) and (container_id := _after(words, "--cid")):
+        if os.path.dirname(_after(words, "--bundle")) == str(bundles) and (container_id := _after(words, "--cid")):
             found.append((int(entry), container_id))
     return found
 
 
-def kill_strays(exits_dir: Path, known: Collection[int]) -> list[str]:
+def kill_strays(bundles: Path, known: Collection[int]) -> list[str]:
     """End them with the runtime each may still be running; returns their container ids (blocking)."""
-    strays = find_strays(exits_dir, known)
+    strays = find_strays(bundles, known)
     for pid, _ in strays:
         proctree.kill_tree(pid)
     return [container_id for _, container_id in strays]

@@ -11,7 +11,7 @@ Source: CNI SPEC 1.1.0, section 3.
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -195,13 +195,14 @@ class Cni:
                     return _attached(entry, entry.result)
         return None
 
-    async def gc(self, valid: Collection[str]) -> tuple[str, ...]:
-        """Detach pods of ours that are not in `valid`, and let plugins (1.1.0) drop what belongs to nobody.
+    async def gc(self, valid: Container[str], *, verb: bool = True) -> tuple[str, ...]:
+        """Detach pods of ours that are not in `valid`, and with `verb` let plugins (1.1.0) drop what belongs to nobody.
 
-        Runs alone: waits for calls in progress and makes new ones wait. Returns the pod ids that could not be detached;
-        the causes are in the log.
+        `valid` is asked after the attachments were listed, so a live view of all pods is right at any time. The verb runs
+        alone: it waits for calls in progress and makes new ones wait. Returns the pod ids that could not be detached; the
+        causes are in the log.
         """
-        async with self._turns.alone():
+        async with self._turns.shared():
             entries = await threads.files(self._cache.entries)
             failed = []
             for entry in entries:
@@ -214,7 +215,9 @@ class Cni:
                 else:
                     log.warning("leftover network attachment stays", pod=entry.container_id, error=error)
                     failed.append(entry.container_id)
-            await self._gc_plugins(await threads.files(self._cache.entries))
+        if verb and (network := self._loaded.network) and not network.disable_gc and network.speaks("1.1.0"):
+            async with self._turns.alone():
+                await self._gc_plugins(network, await threads.files(self._cache.entries))
         return tuple(failed)
 
     def _entry(self, network: Network, attachment: Attachment) -> Entry:
@@ -278,11 +281,8 @@ class Cni:
             await threads.files(self._cache.remove, entry.file_name)
         log.info("Successfully cleaned up network for pod", pod=entry.container_id)
 
-    async def _gc_plugins(self, entries: Sequence[Entry]) -> None:
+    async def _gc_plugins(self, network: Network, entries: Sequence[Entry]) -> None:
         """The GC verb. Attachments of other runtimes on the same network count as valid: they are not ours to judge."""
-        network = self._loaded.network
-        if network is None or network.disable_gc or not network.speaks("1.1.0"):
-            return
         listed = [
             {"containerID": entry.container_id, "ifname": entry.if_name}
             for entry in entries

@@ -35,10 +35,32 @@ async def ensure(pods: Pods, pod: Pod) -> Pod:
 
 
 async def remove(pods: Pods, pod: Pod) -> None:
-    """Remove the parent when it was ours; absence is success.
+    """Remove the parent when it was ours; absence is success. Who still sits there inherits it.
 
     Raises:
         HostFailed: processes are left in it.
     """
-    if pod.cgroup_made and not await threads.files(pods.hierarchies.remove, pod.cgroup_parent):
+    if not pod.cgroup_made:
+        return
+    if sharers := [each for each in pods.state.pods if each.id != pod.id and _is_within(each.cgroup_parent, pod.cgroup_parent)]:
+        pods.state.pods.put(msgspec.structs.replace(sharers[0], cgroup_made=True))
+        return
+    if not await threads.files(pods.hierarchies.remove, pod.cgroup_parent):
         raise HostFailed(f"cannot remove cgroup {pod.cgroup_parent} of pod sandbox {pod.id}: processes are left in it")
+
+
+async def remove_of(pods: Pods, pod_id: str) -> None:
+    """Remove the parent that a pod has when its client gives none: all that can be known of a pod without a record.
+
+    Raises:
+        HostFailed: processes are left in it.
+    """
+    if pods.containers.cgroup_driver is not Driver.CGROUPFS:
+        return
+    path = parent_of(pods, "", PodId(pod_id))
+    if not await threads.files(pods.hierarchies.remove, path):
+        raise HostFailed(f"cannot remove cgroup {path} of pod sandbox {pod_id}: processes are left in it")
+
+
+def _is_within(path: str, parent: str) -> bool:
+    return path == parent or path.startswith(parent + "/")

@@ -3,6 +3,7 @@
 import msgspec
 
 from criollo.errors import CriolloError
+from criollo.model.ids import PodId
 from criollo.model.pod import Pod
 from criollo.network.attachment import Attachment
 from criollo.pods.context import Pods
@@ -35,16 +36,17 @@ async def connect(pods: Pods, pod: Pod) -> tuple[tuple[str, ...], str]:
     return attached.ips, attached.network_name
 
 
-async def disconnect(pods: Pods, pod_id: str) -> None:
-    """CNI DEL; a failure becomes the pod's trouble, never the caller's: the rest of the pod need not wait for it."""
-    pod = pods.state.pods.get(pod_id)
-    assert pod is not None
-    if pod.network_down:
+async def disconnect(pods: Pods, pod_id: PodId) -> None:
+    """CNI DEL; a failure becomes the pod's trouble, never the caller's: the rest of the pod need not wait for it.
+
+    The caller holds the pod's lock.
+    """
+    if pods.state.pod(pod_id).network_down:
         return
     try:
-        await pods.network.delete(attachment(pod))
+        await pods.network.delete(attachment(pods.state.pod(pod_id)))
     except CriolloError as error:
         log.warning("network deletion failed; the sweeper will retry", pod=pod_id, error=error)
-        pods.state.pods.put(msgspec.structs.replace(pod, trouble=str(error)))
+        pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), trouble=str(error)))
         return
-    pods.state.pods.put(msgspec.structs.replace(pod, network_down=True, trouble=""))
+    pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), network_down=True, trouble=""))

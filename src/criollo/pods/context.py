@@ -11,7 +11,9 @@ from criollo.network.cni import Cni
 
 
 class Pods:
-    """The drivers under the pod verbs, and what is in progress. `uncollected` as in `Containers`."""
+    """The drivers under the pod verbs, and what is in progress. `uncollected` and its seconds as in `Containers`."""
+
+    uncollected_s: float = 120
 
     def __init__(self, containers: Containers, *, network: Cni, hierarchies: Hierarchies) -> None:
         self.containers, self.network, self.hierarchies = containers, network, hierarchies
@@ -26,4 +28,11 @@ class Pods:
         self.locks = KeyedLocks()
         self.runs: Jobs[PodId] = Jobs("run pod sandbox")
         self.stops: Jobs[None] = Jobs("stop pod sandbox")
+        self.removes: Jobs[None] = Jobs("remove pod sandbox")
         self.uncollected: set[str] = set()
+
+    async def close(self) -> None:
+        """Let what is half made come to its end, then stop it; before the containers' jobs are closed."""
+        await self.runs.close(limit_s=5)
+        await self.removes.close(limit_s=5)
+        await self.stops.close(limit_s=5)

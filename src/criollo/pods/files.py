@@ -106,7 +106,7 @@ def _make(directory: Path, contents: dict[str, bytes | None], *, owner: tuple[in
     whole = {name: _copy(_COPIES[name]) if content is None else content for name, content in contents.items()}
     mapped = f"uid={owner[0]},gid={owner[1]}"
     directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o700 if owner == (0, 0) else 0o711)  # a mapped root has to pass
+    directory.chmod(0o700)  # also with a user namespace: the runtime opens sources of mounts as the host's root
     etc = directory / "etc"
     etc.mkdir(mode=0o755)
     room = _ROOM_BYTES + 2 * sum(map(len, whole.values()))
@@ -121,11 +121,8 @@ def _make(directory: Path, contents: dict[str, bytes | None], *, owner: tuple[in
 
 def _owner(pod: Pod) -> tuple[int, int]:
     """The host's uid and gid of the pod's root."""
-    user = pod.config.security.namespaces.user
-    if user is None or user.mode is NamespaceMode.NODE:
-        return 0, 0
-    uid, gid = (next((each.host_id for each in ids if each.container_id == 0), 0) for ids in (user.uids, user.gids))
-    return uid, gid
+    user = pod.user_namespace
+    return (0, 0) if user is None else user.root
 
 
 def _write_once(path: Path, content: bytes, owner: tuple[int, int]) -> None:

@@ -4,21 +4,25 @@ Its id is the pod's. It runs the configured pause image when that is here, else 
 needs a network (D9).
 """
 
+import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from criollo.aio import threads
-from criollo.containers.create import pod_view
+from criollo.containers.create import mapped_for, pod_view
 from criollo.errors import Unavailable, explain
 from criollo.images import resolve
 from criollo.linux.cgroup import container_cgroup
 from criollo.linux.files import remove_tree
 from criollo.model.container import ContainerConfig, ContainerSecurity, ImageSpec, Mount
+from criollo.model.ids import PodId
+from criollo.model.moves import can_become
 from criollo.model.pod import InfraProcess, NamespaceMode, Pod, PodState, Resources
-from criollo.monitor.exits import Watched
+from criollo.monitor.exits import Watched, end_monitor
 from criollo.oci import runtime_spec
 from criollo.oci.image_spec import decode_config
 from criollo.pods.context import Pods
@@ -109,16 +113,28 @@ async def remove(pods: Pods, pod: Pod) -> None:
     """Kill and delete the infra container, as far as there is one; also the one a crash left without a record."""
     containers = pods.containers
     bundle = containers.places.bundle(pod.id)
-    if pod.infra is None and not bundle.exists():
+    if pod.infra is None and not bundle.exists() and not containers.roots.path(pod.id).exists():
         return
-    runtime = containers.handlers.get(pod.handler)
+    runtime = containers.runtime_of(pod.handler)
     if pod.infra is not None:
-        target = _watched(pods, pod, pod.infra)
-        await runtime.kill(target, signal.SIGKILL)
-        await runtime.wait_exit(target)  # before `delete` takes the exit file away
+        await _kill(pods, _watched(pods, pod, pod.infra))
     await runtime.delete(pod.id, cgroup_parent=pod.cgroup_parent, force=True)
     await containers.roots.remove(pod.id)
     await threads.files(remove_tree, bundle)
+
+
+async def _kill(pods: Pods, target: Watched) -> None:
+    """Kill, and wait for the monitor before `delete` takes the exit file away; one that does not end is killed."""
+    containers = pods.containers
+    runtime = containers.runtime_of(pods.state.pod(PodId(target.container_id)).handler)
+    await runtime.kill(target, signal.SIGKILL)
+    try:
+        async with asyncio.timeout(containers.monitor_s):
+            await runtime.wait_exit(target)
+    except TimeoutError:
+        log.warning("infra container does not end; killing it with its monitor", pod=target.container_id)
+        await runtime.kill_all(target)
+        end_monitor(target)
 
 
 def watch(pods: Pods, pod: Pod) -> None:
@@ -128,11 +144,11 @@ def watch(pods: Pods, pod: Pod) -> None:
 
 
 async def _watch(pods: Pods, pod: Pod, infra: InfraProcess) -> None:
-    await pods.containers.handlers.get(pod.handler).wait_exit(_watched(pods, pod, infra))
+    await pods.containers.runtime_of(pod.handler).wait_exit(_watched(pods, pod, infra))
     current = pods.state.pods.get(pod.id)
-    if current is not None and current.state is PodState.READY and current.infra == infra:
+    if current is not None and can_become(current.state, PodState.NOTREADY) and current.infra == infra:
         log.warning("infra container ended; the pod is not ready any more", pod=pod.id)
-        pods.state.pods.put(msgspec.structs.replace(current, state=PodState.NOTREADY))
+        pods.state.pods.keep(msgspec.structs.replace(current, state=PodState.NOTREADY))
 
 
 def _watched(pods: Pods, pod: Pod, infra: InfraProcess) -> Watched:
@@ -143,7 +159,7 @@ def _watched(pods: Pods, pod: Pod, infra: InfraProcess) -> Watched:
         pid_started=infra.pid_started,
         monitor_pid=infra.monitor_pid,
         monitor_started=infra.monitor_started,
-        cgroup=pods.containers.handlers.get(pod.handler).cgroup(pod.cgroup_parent, pod.id),
+        cgroup=pods.containers.runtime_of(pod.handler).cgroup(pod.cgroup_parent, pod.id),
     )
 
 
@@ -152,7 +168,7 @@ async def _program(pods: Pods, pod: Pod) -> _Program:
     image = resolve.find(containers.images, pods.pause_image) if pods.pause_image else None
     if image is not None:
         config = decode_config(image.config).config
-        rootfs = await containers.roots.create(pod.id, image.layers)
+        rootfs = await containers.roots.create(pod.id, image.layers, mapped=mapped_for(pod))
         argv = pods.pause_command or (*config.entrypoint, *config.cmd)
         return _Program(str(rootfs), argv, config.env, ())
     if pods.catatonit is None:
@@ -160,11 +176,20 @@ async def _program(pods: Pods, pod: Pod) -> _Program:
             f"cannot run pod sandbox {pod.config.name}: it shares a PID namespace, and neither pause image "
             f"{pods.pause_image or '(none configured)'} nor the program catatonit is here; pull the one or install the other"
         )
-    rootfs = containers.places.bundle(pod.id) / "rootfs"
-    await threads.files(os.makedirs, rootfs, 0o755, exist_ok=True)
-    await threads.files((rootfs / "catatonit").touch)
+    mapped = mapped_for(pod)
+    if mapped is not None:
+        rootfs = await containers.roots.create(pod.id, (), mapped=mapped)
+    else:
+        rootfs = containers.places.bundle(pod.id) / "rootfs"
+        with explain(f"make the root filesystem of pod sandbox {pod.id}"):
+            await threads.files(_make_rootfs, rootfs)
     mount = Mount(container_path="/catatonit", host_path=str(pods.catatonit), readonly=True)
     return _Program(str(rootfs), ("/catatonit", "-P"), (), (PlannedMount(mount=mount, source=str(pods.catatonit)),))
+
+
+def _make_rootfs(rootfs: Path) -> None:
+    os.makedirs(rootfs, 0o755, exist_ok=True)
+    (rootfs / "catatonit").touch()
 
 
 def _user(pod: Pod) -> ResolvedUser:

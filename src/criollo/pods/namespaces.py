@@ -30,9 +30,9 @@ MODES: Final = "config.linux.security_context.namespace_options"
 
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # 64 bytes: sethostname(2)
 
-# Makes a user namespace with its mappings, and namespaces of the other kinds owned by it; gives their descriptors, which
-# live until the context ends.
-MakeUserns = Callable[[UserNamespace, frozenset[Kind]], AbstractAsyncContextManager[Mapping[Kind, int]]]
+# Makes a user namespace with its mappings, and namespaces of the other kinds owned by it, with their sysctls; gives their
+# descriptors, which live until the context ends. A sysctl that the kernel refuses is an OSError with its file's name.
+MakeUserns = Callable[[UserNamespace, frozenset[Kind], Mapping[str, str]], AbstractAsyncContextManager[Mapping[Kind, int]]]
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -55,7 +55,9 @@ def plan(config: PodConfig, *, defaults: Mapping[str, str]) -> Plan:
     chosen = sysctls.choose(config.sysctls, defaults, kinds)
     for sentence in chosen.dropped:
         log.warning("default sysctl not applied", pod=config.name, cause=sentence)
-    return Plan(kinds=kinds, sysctls=chosen.chosen, user=config.security.namespaces.user if Kind.USER in kinds else None)
+    user = config.security.namespaces.user if Kind.USER in kinds else None
+    values = chosen.chosen if user is None else sysctls.fitted(chosen.chosen, user.gids)
+    return Plan(kinds=kinds, sysctls=values, user=user)
 
 
 def wanted(config: PodConfig) -> frozenset[Kind]:
@@ -110,16 +112,17 @@ async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUse
         Exhausted, HostFailed: the kernel refused.
     """
     where = {kind: _path(directory, kind, pod.id) for kind in sorted(wish.kinds)}
+    if wish.user is not None and make_userns is None:
+        raise Unsupported(f"cannot make a user namespace for pod {pod.id}: this node has no maker of them")
+    name = (pod.hostname or short(pod.id)) if Kind.UTS in wish.kinds else None
     async with AsyncExitStack() as stack:
-        made: Mapping[Kind, int] = {}
-        if wish.user is not None:
-            if make_userns is None:
-                raise Unsupported(f"cannot make a user namespace for pod {pod.id}: this node has no maker of them")
-            made = await stack.enter_async_context(make_userns(wish.user, wish.kinds))
-        name = (pod.hostname or short(pod.id)) if Kind.UTS in wish.kinds else None
         with explain(f"create the namespaces of pod {pod.id}"):
             try:
-                await threads.fresh(kernel.pin, wish.kinds, where, hostname=name, sysctls=wish.sysctls, made=made)
+                made: Mapping[Kind, int] = {}
+                values = wish.sysctls
+                if wish.user is not None and make_userns is not None:
+                    made, values = await stack.enter_async_context(make_userns(wish.user, wish.kinds, wish.sysctls)), {}
+                await threads.fresh(kernel.pin, wish.kinds, where, hostname=name, sysctls=values, made=made)
             except OSError as error:
                 _explain_sysctl(error, wish.sysctls)
                 _explain_limit(error, pod.id)

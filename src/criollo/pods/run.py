@@ -1,14 +1,13 @@
 """RunPodSandbox, as a job with stages: namespaces, network, files, cgroup, and an infra container only where one is needed."""
 
 import asyncio
-from typing import Final
 
 import msgspec
 
 from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
 from criollo.aio.together import together
-from criollo.errors import Exists, Unavailable
+from criollo.errors import CriolloError, Exists, Unavailable
 from criollo.model.ids import PodId, new_id, pod_name
 from criollo.model.pod import NamespaceMode, Pod, PodConfig, PodState
 from criollo.pods import cgroups, connection, files, infra, namespaces
@@ -17,8 +16,6 @@ from criollo.pods.teardown import tear_down
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
-
-UNCOLLECTED_S: Final = 120  # how long a result waits for the client to ask again
 
 
 async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
@@ -106,8 +103,11 @@ async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Pl
 
 
 async def _tear_down_uncollected(pods: Pods, pod_id: PodId) -> None:
-    await asyncio.sleep(UNCOLLECTED_S)
+    await asyncio.sleep(pods.uncollected_s)
     if pod_id in pods.uncollected:
         log.warning("nobody asked for a pod sandbox again; removing it", pod=pod_id)
-        await cleanup(tear_down(pods, pod_id), what=f"uncollected pod sandbox {pod_id}")
+        try:
+            await tear_down(pods, pod_id)  # at once REMOVING: nobody can collect it any more
+        except CriolloError as error:
+            log.warning("cannot remove it; the sweeper will retry", pod=pod_id, error=error)
         pods.uncollected.discard(pod_id)

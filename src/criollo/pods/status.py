@@ -16,7 +16,14 @@ def list_pods(pods: Pods) -> list[Pod]:
 
 
 def is_visible(pods: Pods, pod: Pod) -> bool:
-    return pod.state not in (PodState.CREATING, PodState.REMOVING) and pod.id not in pods.uncollected
+    """Not half made, not vanishing; one that could not be removed is seen again, as not ready."""
+    is_vanishing = pod.state is PodState.REMOVING and not pod.trouble
+    return is_collected(pods, pod) and not is_vanishing
+
+
+def is_collected(pods: Pods, pod: Pod) -> bool:
+    """Whether a client has got to know of it."""
+    return pod.state is not PodState.CREATING and pod.id not in pods.uncollected
 
 
 def find_pod(pods: Pods, pod_id: str) -> Pod:

@@ -2,9 +2,11 @@
 
 import msgspec
 
-from criollo.aio.together import together
+from criollo.aio.together import all_through
+from criollo.containers.create import abandon_creates
 from criollo.containers.stop import stop
-from criollo.model.container import ContainerState
+from criollo.model.ids import PodId
+from criollo.model.moves import can_become, is_live
 from criollo.model.pod import Pod, PodState
 from criollo.pods import connection, infra, namespaces
 from criollo.pods.context import Pods
@@ -32,20 +34,22 @@ async def _stop(pods: Pods, pod: Pod) -> None:
         current = pods.state.pods.get(pod.id)
         if current is None or (current.state is PodState.NOTREADY and current.network_down and not current.namespaces):
             return
-        if current.state is PodState.READY:
-            pods.state.pods.put(msgspec.structs.replace(current, state=PodState.NOTREADY))
+        if can_become(current.state, PodState.NOTREADY):
+            pods.state.pods.keep(msgspec.structs.replace(current, state=PodState.NOTREADY))
         await take_down(pods, pod.id)
     log.info("pod sandbox stopped", pod=pod.id)
 
 
-async def take_down(pods: Pods, pod_id: str) -> None:
-    """Processes, network and namespaces of a pod; its row says what has gone. Caller holds the pod's lock."""
+async def take_down(pods: Pods, pod_id: PodId) -> None:
+    """Processes, network and namespaces of a pod; its row says what has gone.
+
+    The caller holds the pod's lock and has set it to a state in which no container can be created.
+    """
     containers = pods.containers
-    live = (ContainerState.CREATED, ContainerState.RUNNING)
-    running = [each for each in containers.state.containers.of_pod(pod_id) if each.state in live]
-    await together((connection.disconnect(pods, pod_id), *(stop(containers, each.id, grace_s=0) for each in running)))
-    pod = pods.state.pods.get(pod_id)
-    assert pod is not None
+    await abandon_creates(containers, pod_id)
+    running = [each for each in containers.state.containers.of_pod(pod_id) if is_live(each.state)]
+    await all_through((connection.disconnect(pods, pod_id), *(stop(containers, each.id, grace_s=0) for each in running)))
+    pod = pods.state.pod(pod_id)
     await infra.remove(pods, pod)
     await namespaces.unpin_pod(pod, directory=containers.places.namespaces)
-    pods.state.pods.put(msgspec.structs.replace(pod, namespaces={}, infra=None))
+    pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), namespaces={}, infra=None))

@@ -7,15 +7,16 @@ Source: sysctl(8) of the kernel's ipc and net namespaces; CRI v1, LinuxPodSandbo
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from criollo.errors import Invalid
 from criollo.linux.namespaces import Kind
-from criollo.model.pod import Record
+from criollo.model.pod import IdMapping, Record
 
 FIELD: Final = "config.linux.sysctls"
 MAX_SYSCTLS: Final = 128
+PING_GROUPS: Final = "net.ipv4.ping_group_range"
 
 # In a part of a net name a `/` stands for the dot of an interface name: net.ipv4.conf.eth0/100.rp_filter
 _WORD: Final = r"[A-Za-z0-9_-]{1,64}"
@@ -23,6 +24,7 @@ _ALLOWED: Final = (
     (Kind.IPC, re.compile(r"kernel\.(shm[a-z_]{1,32}|msg[a-z_]{1,32}|sem)|fs\.mqueue\.[a-z_]{1,32}")),
     (Kind.NET, re.compile(rf"net(\.{_WORD}(/{_WORD}){{0,4}}){{1,8}}")),
 )
+_RANGE: Final = re.compile(r"([0-9]{1,10})[ \t]+([0-9]{1,10})")
 _VALUE: Final = re.compile(r"[A-Za-z0-9,._:/-]([A-Za-z0-9 \t,._:/-]{0,254}[A-Za-z0-9,._:/-])?")
 
 
@@ -53,6 +55,16 @@ def choose(requested: Mapping[str, str], defaults: Mapping[str, str], kinds: Col
     for name, value in requested.items():
         chosen[name] = _checked(name, value, kinds)
     return Sysctls(chosen=chosen, dropped=tuple(dropped))
+
+
+def fitted(chosen: Mapping[str, str], gids: Sequence[IdMapping]) -> dict[str, str]:
+    """The sysctls as a pod with a user namespace takes them: who may ping ends at the last group there is inside."""
+    values = dict(chosen)
+    match = _RANGE.fullmatch(values.get(PING_GROUPS, ""))
+    if match:
+        last = max((each.container_id + each.length - 1 for each in gids), default=0)
+        values[PING_GROUPS] = f"{match[1]} {min(int(match[2]), last)}"
+    return values
 
 
 def _checked(name: str, value: str, kinds: Collection[Kind]) -> str:

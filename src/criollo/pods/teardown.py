@@ -5,14 +5,16 @@ Idempotent: it finds what exists by the id. What cannot be removed now leaves th
 
 import msgspec
 
-from criollo.aio.together import together
+from criollo.aio.together import all_through
+from criollo.containers.create import abandon_creates
 from criollo.containers.teardown import remove
 from criollo.errors import CriolloError
 from criollo.model.ids import PodId
+from criollo.model.moves import can_become
 from criollo.model.pod import PodState
 from criollo.pods import cgroups, files
 from criollo.pods.context import Pods
-from criollo.pods.status import is_visible
+from criollo.pods.status import is_collected
 from criollo.pods.stop import take_down
 from criollo.telemetry.log import get_logger
 
@@ -22,11 +24,13 @@ log = get_logger(__name__)
 async def remove_pod(pods: Pods, pod_id: str) -> None:
     """Remove a pod sandbox with its containers, running or not; an unknown one is success.
 
+    One that is being removed is waited for; one that could not be removed is tried again.
+
     Source: CRI v1, RemovePodSandbox.
     """
-    found = [pod for pod in pods.state.pods.by_prefix(pod_id) if is_visible(pods, pod)]
+    found = [pod for pod in pods.state.pods.by_prefix(pod_id) if is_collected(pods, pod)]
     if len(found) == 1:
-        await tear_down(pods, found[0].id)
+        await pods.removes.join(found[0].id, lambda job: tear_down(pods, found[0].id))
 
 
 async def tear_down(pods: Pods, pod_id: PodId) -> None:
@@ -39,22 +43,23 @@ async def tear_down(pods: Pods, pod_id: PodId) -> None:
         pod = pods.state.pods.get(pod_id)
         if pod is None:
             return
-        if pod.state is not PodState.REMOVING:
-            pods.state.pods.put(msgspec.structs.replace(pod, state=PodState.REMOVING))
+        if can_become(pod.state, PodState.REMOVING):
+            # `keep`: a full disk must not keep us from making room.
+            pods.state.pods.keep(msgspec.structs.replace(pod, state=PodState.REMOVING))
         try:
             await _take_away(pods, pod_id)
+            pods.state.pods.delete(pod_id)
         except CriolloError as error:
-            current = pods.state.pods.get(pod_id) or pod
-            pods.state.pods.put(msgspec.structs.replace(current, trouble=str(error)))
+            pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), trouble=str(error)))
             raise
-        pods.state.pods.delete(pod_id)
     log.info("pod sandbox removed", pod=pod_id)
 
 
 async def _take_away(pods: Pods, pod_id: PodId) -> None:
     """A network that could not be deleted stays in CNI's cache, and `Cni.gc` retries it: the pod need not wait."""
     containers = pods.containers
-    await together(remove(containers, each.id) for each in containers.state.containers.of_pod(pod_id))
+    await abandon_creates(containers, pod_id)
+    await all_through(remove(containers, each.id) for each in containers.state.containers.of_pod(pod_id))
     await take_down(pods, pod_id)
     pod = pods.state.pod(pod_id)
     await files.remove(pod, runroot=containers.places.runroot)

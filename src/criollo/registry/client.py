@@ -4,21 +4,21 @@
     blob(ref, descriptor, sink) ─ the same, with Download between the answer and the sink
 
 Every call runs in one transfer thread with one lifeline: a cancelled call has ended when the cancellation comes back.
-Transfers of one registry are limited in number, so that a slow one leaves threads to the others.
+Calls to one registry are limited in number, so that a slow one leaves threads to the others.
 
 Source: OCI distribution-spec v1.1.
 """
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
 from criollo.aio import threads
+from criollo.aio.locks import KeyedSlots
 from criollo.errors import Damaged, Invalid
 from criollo.oci import image_spec
 from criollo.oci.digest import Digest
@@ -64,7 +64,7 @@ class Registry:
         self._limits = limits or Limits()
         self._connections = Connections(self._limits, os.environ if environ is None else environ)
         self._exchange = Exchange(hosts, self._connections, limits=self._limits, user_agent=user_agent, auth_paths=auth_paths)
-        self._slots: dict[str, tuple[asyncio.Semaphore, int]] = {}
+        self._slots = KeyedSlots(TRANSFERS_PER_REGISTRY)
         self._preferred: dict[str, Endpoint] = {}
         self._active = 0
         self._closing: asyncio.TimerHandle | None = None
@@ -91,7 +91,8 @@ class Registry:
                 lifeline=lifeline,
             )
 
-        return await self._in_thread(fetch)
+        async with self._slots.hold(ref.domain):
+            return await self._in_thread(fetch)
 
     async def blob(
         self,
@@ -130,7 +131,7 @@ class Registry:
 
             persist(endpoints, take, limits=self._limits, lifeline=lifeline, done=lambda: download.done)
 
-        async with self._slot(ref.domain):
+        async with self._slots.hold(ref.domain):
             await self._in_thread(fetch)
 
     async def close(self) -> None:
@@ -182,19 +183,6 @@ class Registry:
             self._active -= 1
             if not self._active:
                 self._closing = asyncio.get_running_loop().call_later(self._limits.keep_s, self._connections.close_idle)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self, domain: str) -> AsyncIterator[None]:
-        """One of the places for transfers of a registry; queues in order, forgets registries nobody uses."""
-        semaphore, users = self._slots.get(domain) or (asyncio.Semaphore(TRANSFERS_PER_REGISTRY), 0)
-        self._slots[domain] = (semaphore, users + 1)
-        try:
-            async with semaphore:
-                yield
-        finally:
-            semaphore, users = self._slots.pop(domain)
-            if users > 1:
-                self._slots[domain] = (semaphore, users - 1)
 
 
 def _bound(credentials: Credentials | None, ref: Reference, endpoint: Endpoint) -> Credentials | None:

@@ -84,7 +84,12 @@ class _Exec:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             self._streams.append(_Stream(read_end))
             self._write_ends.append(write_end)
-        child = process.spawn(self._argv, stdio=(process.DEVNULL, self._write_ends[0], self._write_ends[1]))
+        empty, end = os.pipe2(os.O_CLOEXEC)  # no /dev/null: crun gives the streams it has to the user, that of the host too
+        os.close(end)
+        try:
+            child = process.spawn(self._argv, stdio=(empty, self._write_ends[0], self._write_ends[1]))
+        finally:
+            os.close(empty)
         self._pid = process.disown(child)
         self._pidfd = os.pidfd_open(self._pid)
 

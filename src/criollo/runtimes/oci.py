@@ -23,6 +23,7 @@ from criollo.aio.cleanup import cleanup
 from criollo.errors import CriolloError, HostFailed, ToolFailed
 from criollo.linux import procfs
 from criollo.linux.cgroup import Driver, Hierarchies, container_cgroup
+from criollo.linux.devices import restore_null
 from criollo.monitor.conmon import Conmon, Created, Launch
 from criollo.monitor.exits import Exit, Watched, wait_exit
 from criollo.runtimes import execsync
@@ -67,6 +68,7 @@ class OciRuntime:
         Raises:
             ToolFailed, TimedOut, HostFailed: it cannot be run or fails at `--version`.
         """
+        restore_null()  # of a create that we did not see the end of
         argv = [str(self._handler.path), "--version"]
         said = await process.run(argv, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
         version = parse_version(said.stdout)
@@ -102,6 +104,8 @@ class OciRuntime:
                 undo, limit_s=2 * self._handler.verb_limit_s, what=f"remove half-made container {request.container_id}"
             )
             raise
+        finally:
+            restore_null()  # conmon opens it for the runtime
 
     async def start(self, container_id: str) -> None:
         """Let the created container run its process.
@@ -135,8 +139,13 @@ class OciRuntime:
 
         Raises:
             HostFailed: some are still there after five seconds.
+            CriolloError: the cgroup is not known, and the runtime does not kill.
         """
-        await self.kill(watched, signal.SIGKILL)
+        try:
+            await self.kill(watched, signal.SIGKILL)
+        except CriolloError:
+            if not watched.cgroup:
+                raise
         if watched.cgroup and not await threads.files(self._hierarchies.kill, watched.cgroup):
             raise HostFailed(f"cannot kill all processes of container {watched.container_id}: some are stuck in the kernel")
 

@@ -12,7 +12,7 @@ from criollo.specgen.annotations import annotations
 from criollo.specgen.host import HostFacts
 from criollo.specgen.linux import linux
 from criollo.specgen.process import process
-from criollo.specgen.request import Built, SpecRequest
+from criollo.specgen.request import Built, SpecRequest, is_mapped
 
 
 def build(request: SpecRequest, host: HostFacts) -> Built:
@@ -26,7 +26,8 @@ def build(request: SpecRequest, host: HostFacts) -> Built:
     """
     notes = _confinement_notes(request, host)
     first, process_notes = process(request, host)
-    mounted, rootfs_propagation = mounts.mounts(request)
+    _check_user(request)
+    mounted, rootfs_propagation = mounts.mounts(request, host)
     spec = runtime_spec.Spec(
         oci_version=runtime_spec.OCI_VERSION,
         process=first,
@@ -41,6 +42,16 @@ def build(request: SpecRequest, host: HostFacts) -> Built:
         linux=linux(request, host, rootfs_propagation),
     )
     return Built(spec=spec, notes=tuple(dict.fromkeys([*notes, *process_notes])))
+
+
+def _check_user(request: SpecRequest) -> None:
+    """Whether who is to run exists in the pod's user namespace: what runtimes say otherwise names no field."""
+    user = request.user
+    for field, mapped, wanted in (("user", request.pod.uids, (user.uid,)), ("group", request.pod.gids, (user.gid, *user.groups))):
+        for number in wanted:
+            if not is_mapped(mapped, number):
+                ranges = ", ".join(f"{one.container_id}-{one.container_id + one.length - 1}" for one in mapped)
+                raise Invalid(field, number, f"an id that the pod's user namespace has ({ranges})")
 
 
 def _confinement_notes(request: SpecRequest, host: HostFacts) -> list[str]:

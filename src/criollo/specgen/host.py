@@ -11,6 +11,7 @@ from typing import Final
 
 from criollo.errors import Invalid
 from criollo.linux.files import read_limited
+from criollo.linux.procfs import kernel_version
 from criollo.model.pod import Record
 from criollo.oci.runtime_spec import UNLIMITED
 from criollo.security import capabilities
@@ -55,6 +56,8 @@ class HostFacts(Record, frozen=True, kw_only=True):
     apparmor: bool = False
     selinux: bool = False
     thermal_paths: tuple[str, ...] = ()  # per-CPU counters that other tenants' load can be read from
+    kernel: tuple[int, int] = (0, 0)  # major and minor version
+    has_mqueue: bool = True  # the node has its message queues at /dev/mqueue
 
     @property
     def may_raise(self) -> bool:
@@ -79,6 +82,8 @@ def gather(
         apparmor=_text(read, "/sys/module/apparmor/parameters/enabled").startswith("Y"),
         selinux=bool(_text(read, "/sys/fs/selinux/enforce")),
         thermal_paths=_thermal(names),
+        kernel=kernel_version(_text(read, "/proc/sys/kernel/osrelease")),
+        has_mqueue="mqueue" in _names(names, "/dev"),
     )
 
 

@@ -36,6 +36,8 @@ MASKED: Final = (
 _DENY_ALL: Final = runtime_spec.DeviceRule(allow=False, access="rwm")
 _ALLOW_ALL: Final = runtime_spec.DeviceRule(allow=True, access="rwm")
 _PERMISSIONS: Final = frozenset("rwm")
+_DEVICE_OPTIONS: Final = ("bind", "rprivate", "nosuid", "noexec", "rw")
+_EVERYWHERE: Final = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"))
 
 
 def linux(request: SpecRequest, host: HostFacts, rootfs_propagation: str) -> runtime_spec.Linux:
@@ -103,21 +105,31 @@ def namespaces(request: SpecRequest, host: HostFacts) -> tuple[runtime_spec.Name
 def devices(request: SpecRequest) -> tuple[tuple[runtime_spec.Device, ...], tuple[runtime_spec.DeviceRule, ...]]:
     """Nodes to make, and the rules of the device cgroup: nothing is allowed except what is listed after that.
 
-    Runtimes add null, zero, full, random, urandom, tty, ptmx and the terminals themselves. A later node at the same path
-    takes the place of an earlier one.
+    Runtimes add null, zero, full, random, urandom, tty, ptmx and the terminals themselves. No node is made in a user
+    namespace: `device_mounts` shows those of the host.
 
     Raises:
         Invalid: a malformed node, or one that would hide a host device in a privileged container.
     """
-    if request.privileged and not request.defaults.privileged_without_host_devices:
-        taken = {node.path for node in request.host_devices}
-        for node in request.devices:
-            if node.path != node.host_path and node.path in taken:
-                raise Invalid("devices.container_path", node.path, "a path no host device has, in a privileged container")
-        nodes = _by_path((*request.host_devices, *request.devices))
-        return tuple(_node(node) for node in nodes), (_ALLOW_ALL,)
-    nodes = _by_path(request.devices)
-    return tuple(_node(node) for node in nodes), (_DENY_ALL, *(_rule(node) for node in nodes))
+    nodes = _chosen(request)
+    made = tuple(_node(node) for node in nodes)
+    rules = (_ALLOW_ALL,) if _has_host_devices(request) else (_DENY_ALL, *(_rule(node) for node in nodes))
+    return () if request.has_user_namespace else made, rules
+
+
+def device_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
+    """The host's own nodes, bound into a container in a user namespace, which cannot make any.
+
+    Some runtimes would make new ones that belong to the root inside, also for devices that the host's users may not touch;
+    others bind, but only at the same path. A node that is bound keeps the host's owner and mode.
+    """
+    if not request.has_user_namespace:
+        return []
+    return [
+        runtime_spec.Mount(destination=node.path, type="bind", source=node.host_path, options=_DEVICE_OPTIONS)
+        for node in _chosen(request)
+        if node.path not in _EVERYWHERE
+    ]
 
 
 def placed(device: Device, found: Iterable[DeviceNode]) -> tuple[DeviceNode, ...]:
@@ -163,6 +175,21 @@ def _joined(kind: str, path: str, request: SpecRequest) -> runtime_spec.Namespac
         needs = f"one with a {kind} namespace that container {request.container_name} can join"
         raise WrongState("pod", request.pod.id, f"without a {kind} namespace of its own", needs)
     return runtime_spec.Namespace(type=kind, path=paths.check_absolute(path, f"{kind} namespace"))
+
+
+def _has_host_devices(request: SpecRequest) -> bool:
+    return request.privileged and not request.defaults.privileged_without_host_devices
+
+
+def _chosen(request: SpecRequest) -> list[DeviceNode]:
+    """A later node at the same path takes the place of an earlier one."""
+    if not _has_host_devices(request):
+        return _by_path(request.devices)
+    taken = {node.path for node in request.host_devices}
+    for node in request.devices:
+        if node.path != node.host_path and node.path in taken:
+            raise Invalid("devices.container_path", node.path, "a path no host device has, in a privileged container")
+    return _by_path((*request.host_devices, *request.devices))
 
 
 def _by_path(nodes: Iterable[DeviceNode]) -> list[DeviceNode]:

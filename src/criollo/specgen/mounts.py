@@ -15,6 +15,8 @@ from criollo.model.container import Mount, Propagation
 from criollo.model.pod import NamespaceMode
 from criollo.oci import runtime_spec
 from criollo.specgen import paths
+from criollo.specgen.host import HostFacts
+from criollo.specgen.linux import device_mounts
 from criollo.specgen.request import ImageDefaults, PlannedMount, SourcePropagation, SpecRequest, is_mapped, mappings
 
 TTY_GROUP: Final = 5  # devpts files belong to it: devpts(5), gid=
@@ -30,7 +32,7 @@ _BELOW_PROC: Final = frozenset(  # what runc lets through as well: libcontainer/
 _STRENGTH: Final = {"": 0, Propagation.HOST_TO_CONTAINER.value: 1, Propagation.BIDIRECTIONAL.value: 2}
 
 
-def mounts(request: SpecRequest) -> tuple[tuple[runtime_spec.Mount, ...], str]:
+def mounts(request: SpecRequest, host: HostFacts) -> tuple[tuple[runtime_spec.Mount, ...], str]:
     """All mounts, parents first, and the propagation the rootfs needs for them ("" for the runtime's default).
 
     Raises:
@@ -45,14 +47,14 @@ def mounts(request: SpecRequest) -> tuple[tuple[runtime_spec.Mount, ...], str]:
             raise Invalid("mounts.container_path", mount.destination, "each destination once")
         asked[mount.destination] = mount
         rootfs_propagation = max(rootfs_propagation, propagation, key=_STRENGTH.__getitem__)
-    kept = [mount for mount in defaults(request) if not _is_covered(mount.destination, asked)]
+    kept = [mount for mount in defaults(request, host) if not _is_covered(mount.destination, asked)]
     ordered = sorted([*kept, *asked.values()], key=lambda mount: paths.depth(mount.destination))
     return tuple(ordered), rootfs_propagation
 
 
-def defaults(request: SpecRequest) -> list[runtime_spec.Mount]:
+def defaults(request: SpecRequest, host: HostFacts) -> list[runtime_spec.Mount]:
     """What every container has unless something else is asked for at its place."""
-    found = [*_kernel_mounts(request), *_pod_mounts(request)]
+    found = [*_kernel_mounts(request, host), *device_mounts(request), *_pod_mounts(request)]
     if request.defaults.read_only:
         found += [_writable_tmpfs(path, mode) for path, mode in (("/run", "0755"), ("/tmp", "1777"), ("/var/tmp", "1777"))]  # noqa: S108
     return found
@@ -187,8 +189,11 @@ def _access(mount: Mount, propagation: Propagation, supports_rro: bool) -> str:
     return "rro"
 
 
-def _kernel_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
-    """Filesystems of a namespace the pod does not own cannot be mounted anew from a user namespace; they are bound."""
+def _kernel_mounts(request: SpecRequest, host: HostFacts) -> list[runtime_spec.Mount]:
+    """Filesystems of a namespace the pod does not own cannot be mounted anew from a user namespace; they are bound.
+
+    The host's cgroups, which come along with its /sys, are covered by the container's own, read-only (CVE-2023-25809).
+    """
     namespaces = request.pod.config.security.namespaces
     in_user_ns = request.has_user_namespace
     writable = "rw" if request.privileged else "ro"
@@ -196,15 +201,18 @@ def _kernel_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
     host_ipc = namespaces.ipc is NamespaceMode.NODE
     host_network = namespaces.network is NamespaceMode.NODE
     tty = (f"gid={TTY_GROUP}",) if is_mapped(request.pod.gids, TTY_GROUP) else ()
+    sys_access = "rro" if writable == "ro" and request.defaults.supports_rro else writable
     found = [
         _bound("/proc", "rw") if in_user_ns and host_pids else _fresh("/proc", "proc", "proc", *_SAFE),
         _fresh("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-        _bound("/sys", writable) if in_user_ns and host_network else _fresh("/sys", "sysfs", "sysfs", *_SAFE, writable),
+        _bound("/sys", sys_access) if in_user_ns and host_network else _fresh("/sys", "sysfs", "sysfs", *_SAFE, writable),
         _fresh("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty),
-        _bound("/dev/mqueue", "rw") if in_user_ns and host_ipc else _fresh("/dev/mqueue", "mqueue", "mqueue", *_SAFE),
+        _fresh("/sys/fs/cgroup", "cgroup", "cgroup", *_SAFE, "relatime", writable),
     ]
-    if not (in_user_ns and host_network):  # bound with /sys otherwise
-        found.append(_fresh("/sys/fs/cgroup", "cgroup", "cgroup", *_SAFE, "relatime", writable))
+    if not (in_user_ns and host_ipc):
+        found.append(_fresh("/dev/mqueue", "mqueue", "mqueue", *_SAFE))
+    elif host.has_mqueue:
+        found.append(_bound("/dev/mqueue", "rw"))
     return found
 
 

@@ -30,10 +30,11 @@ class Database:
             Exhausted: the disk is full.
         """
         self.path = path
-        self._depth = 0
         with self._told():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+            # A row of bytes that are no text is that row's trouble, not the whole file's.
+            self._connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
             try:
                 self._prepare(schema)
             except BaseException:
@@ -55,10 +56,11 @@ class Database:
             self._connection.executescript(f"BEGIN;\n{text}\nPRAGMA user_version={VERSION};\nCOMMIT;")
         broken = run("PRAGMA quick_check(1)").fetchone()[0]
         if broken != "ok":
-            raise Damaged(self._damage(broken))
+            raise Damaged(_damage(self.path, broken))
 
     def close(self) -> None:
-        with self._told():
+        """Close; a write-ahead log that cannot be copied now, on a full disk, is copied after the next start."""
+        with contextlib.suppress(CriolloError), self._told():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
@@ -95,29 +97,38 @@ class Database:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
-            raise self._ours(error) from error
+            raise _ours(self.path, error) from error
         except OSError as error:
             raise HostFailed(f"cannot open {self.path}: {error.strerror}") from error
 
-    def _ours(self, error: sqlite3.DatabaseError) -> CriolloError:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith("SQLITE_FULL"):
-            return Exhausted(f"cannot write {self.path}: the disk is full; free some space and try again")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return Damaged(self._damage(str(error)))
-        return HostFailed(f"cannot use {self.path}: {error}")
-
-    def _damage(self, what: str) -> str:
-        return (
-            f"database {self.path} is damaged ({what}); stop the daemon, move the file away and start again: "
-            "images are pulled again, pods are made again by the kubelet"
-        )
-
 
 def checkpoint(path: Path) -> None:
-    """Copy the write-ahead log into the database; blocking: call it in a thread."""
-    with contextlib.closing(sqlite3.connect(path, timeout=1)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    """Copy the write-ahead log into the database; blocking: call it in a thread.
+
+    Raises:
+        Exhausted, HostFailed: it cannot be copied now.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=1)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.DatabaseError as error:
+        raise _ours(path, error) from error
+
+
+def _ours(path: Path, error: sqlite3.DatabaseError) -> CriolloError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return Exhausted(f"cannot write {path}: the disk is full; free some space and try again")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return Damaged(_damage(path, str(error)))
+    return HostFailed(f"cannot use {path}: {error}")
+
+
+def _damage(path: Path, what: str) -> str:
+    return (
+        f"database {path} is damaged ({what}); stop the daemon, move the file away and start again: "
+        "images are pulled again, pods are made again by the kubelet"
+    )
 
 
 IntegrityError = sqlite3.IntegrityError

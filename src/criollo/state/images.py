@@ -9,6 +9,9 @@ import msgspec
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
 from criollo.state.database import Database
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 
 class LayerRow(NamedTuple):
@@ -97,6 +100,14 @@ class ImageRows:
                 self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", image_id)  # noqa: S608
         self._reload(image_id)
 
+    def by_manifest(self, digest: str) -> Image | None:
+        """An image that came by the manifest of this digest."""
+        return next((image for image in self._images.values() if image.manifest_digest == digest), None)
+
+    def is_used(self, layer: str) -> bool:
+        """Whether an image has the layer."""
+        return any(layer in image.layers for image in self._images.values())
+
     def unreferenced_layers(self) -> list[str]:
         """Layers that no image has, topmost use irrelevant: each name is free to go."""
         used = {layer for image in self._images.values() for layer in image.layers}
@@ -137,5 +148,14 @@ class ImageRows:
             size_bytes=size,
             pulled_ns=pulled,
             pinned=bool(pinned),
-            annotations=msgspec.json.decode(annotations, type=dict[str, str]),
+            annotations=_annotations(image_id, annotations),
         )
+
+
+def _annotations(image_id: str, text: str) -> dict[str, str]:
+    """What the image was asked for with; an unreadable text costs the image nothing else."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.MsgspecError, ValueError) as error:
+        log.warning("annotations of an image are unreadable", image=image_id, error=error)
+        return {}

@@ -1,16 +1,16 @@
 """Pods and containers: rows in state.db, records in memory.
 
 Memory holds every record and is replaced after the row is committed, so nobody sees a half step; lists and statuses
-read only memory.
+read only memory. What has happened anyway (`keep`) is in memory even while the disk is full, and its row follows.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from criollo.errors import Exists
+from criollo.errors import CriolloError, Exists
 from criollo.model.container import Container
 from criollo.model.ids import ContainerId, PodId
 from criollo.model.pod import Pod
@@ -21,8 +21,15 @@ log = get_logger(__name__)
 R = TypeVar("R", Pod, Container)
 
 
+class Broken(NamedTuple):
+    """A row whose document nobody can read any more; `pod_id` is the owner of a container, else empty."""
+
+    id: str
+    pod_id: str
+
+
 class _Table(Generic[R]):
-    """One kind of record. `keys` gives the columns beside id, name, state and document."""
+    """One kind of record. `_keys` gives the columns beside id, name, state and document."""
 
     def __init__(self, database: Database, table: str, kind: type[R]) -> None:
         self._database, self._table = database, table
@@ -30,16 +37,20 @@ class _Table(Generic[R]):
         self._encoder = msgspec.json.Encoder()
         self._records: dict[str, R] = {}
         self._names: dict[str, str] = {}
-        self.broken: list[tuple[str, str]] = []  # (id, why) of rows that could not be read
-        for row_id, document in database.query(f"SELECT id, document FROM {table}"):  # noqa: S608
-            self._load(row_id, document)
+        self._unsaved: set[str] = set()
+        self.broken: list[Broken] = []
+        owner = "pod_id" if kind is Container else "''"
+        for row_id, pod_id, document in database.query(f"SELECT id, {owner}, document FROM {table}"):  # noqa: S608
+            self._load(Broken(row_id, pod_id), document)
 
-    def _load(self, row_id: str, document: str) -> None:
+    def _load(self, row: Broken, document: str) -> None:
         try:
             record = self._decoder.decode(document)
-        except msgspec.MsgspecError as error:
-            log.error("unreadable record; it will be torn down", table=self._table, id=row_id, error=error)
-            self.broken.append((row_id, str(error)))
+            if record.id != row.id:
+                raise msgspec.ValidationError(f"the document is of {record.id}")
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            log.error("unreadable record; it will be torn down", table=self._table, id=row.id, error=error)
+            self.broken.append(row)
             return
         self._records[record.id] = record
         self._names[record.name] = record.id
@@ -67,6 +78,9 @@ class _Table(Generic[R]):
     def __len__(self) -> int:
         return len(self._records)
 
+    def __contains__(self, record_id: object) -> bool:
+        return record_id in self._records
+
     def insert(self, record: R) -> R:
         """Reserve the record's name.
 
@@ -87,13 +101,35 @@ class _Table(Generic[R]):
 
     def put(self, record: R) -> R:
         """Replace a record that is there."""
+        assert record.id in self._records, record.id
         sql = f"UPDATE {self._table} SET state = ?, document = ? WHERE id = ?"  # noqa: S608
         self._database.execute(sql, str(record.state), self._encode(record), record.id)
         self._records[record.id] = record
+        self._unsaved.discard(record.id)
         return record
+
+    def keep(self, record: R) -> R:
+        """`put` for what has happened already: it counts even if the row cannot be written now; `save` retries that."""
+        try:
+            return self.put(record)
+        except CriolloError as error:
+            log.warning("row not written; trying again later", table=self._table, id=record.id, error=error)
+            self._records[record.id] = record
+            self._unsaved.add(record.id)
+            return record
+
+    def save(self) -> None:
+        """Write the rows that `keep` could not.
+
+        Raises:
+            CriolloError: the database still takes nothing.
+        """
+        for record_id in sorted(self._unsaved):
+            self.put(self._records[record_id])
 
     def delete(self, record_id: str) -> None:
         self._database.execute(f"DELETE FROM {self._table} WHERE id = ?", record_id)  # noqa: S608
+        self._unsaved.discard(record_id)
         record = self._records.pop(record_id, None)
         if record is not None:
             del self._names[record.name]

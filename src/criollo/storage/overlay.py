@@ -23,8 +23,9 @@ from typing import Final
 from criollo.aio import threads
 from criollo.errors import CriolloError, HostFailed, Unsupported, explain, from_os
 from criollo.linux import files, fsmount, mount
-from criollo.storage.base import Writable
+from criollo.storage.base import Mapped, Writable
 from criollo.storage.layers import EMPTY, Layers
+from criollo.storage.mapped import mount_over
 
 MAX_OPTION_BYTES: Final = 4095  # one page with its NUL
 MAX_LAYERS: Final = 500  # fs/overlayfs/params.h, OVL_MAX_STACK
@@ -48,40 +49,59 @@ class Overlay:
         """
         await threads.mounts(self._check)
 
-    async def mount(self, layers: Sequence[str], target: Path, writable: Writable | None) -> None:
-        """Mount `layers` (bottom first) at the directory `target`.
+    async def mount(
+        self, layers: Sequence[str], target: Path, writable: Writable | None, *, mapped: Mapped | None = None
+    ) -> None:
+        """Mount `layers` (bottom first) at the directory `target`, their owners as `mapped` says.
 
         Raises:
-            Unsupported: too many layers for this kernel.
+            Unsupported: too many layers for this kernel, or mapped owners where it has none.
             CriolloError: the kernel refused.
         """
         for name in layers:
             self._layers.path(name)
-        await threads.mounts(self._mount, list(layers) or [EMPTY], target, writable)
+        await threads.mounts(self._mount, list(layers) or [EMPTY], target, writable, mapped)
 
-    def _mount(self, layers: list[str], target: Path, writable: Writable | None) -> None:
-        what = f"mount {len(layers)} layers at {target}"
-        if writable is None and len(layers) == 1:  # overlay wants two without an upper directory
-            with explain(what):
+    def _mount(self, layers: list[str], target: Path, writable: Writable | None, mapped: Mapped | None) -> None:
+        with explain(f"mount {len(layers)} layers at {target}"):
+            if mapped is not None:
+                self._mount_mapped(layers, target, writable, mapped)
+            elif writable is None and len(layers) == 1:  # overlay wants two without an upper directory
                 mount.bind(self._layers.path(layers[0]), target, readonly=True)
-            return
+            else:
+                self._mount_plain(layers, target, writable)
+
+    def _mount_plain(self, layers: list[str], target: Path, writable: Writable | None) -> None:
+        options = self._prepare(writable)
+        text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options])
+        os.chdir(self._layers.directory)
+        try:
+            if len(os.fsencode(text)) <= MAX_OPTION_BYTES:
+                mount.mount("overlay", target, "overlay", _flags(writable), text)
+            else:
+                self._mount_many(layers, target, options, readonly=writable is None)
+        finally:
+            os.chdir("/")
+
+    def _mount_mapped(self, layers: list[str], target: Path, writable: Writable | None, mapped: Mapped) -> None:
+        if len(layers) > MAX_LAYERS:
+            raise _too_many(layers, MAX_LAYERS)
+        options = self._prepare(writable)
+        whole = layers if writable is not None or len(layers) > 1 else [EMPTY, *layers]
+
+        def mount_overlay(lower: str, where: str) -> None:
+            mount.mount("overlay", where, "overlay", _flags(writable), ",".join([f"lowerdir={lower}", *options]))
+
+        mount_over([self._layers.path(name) for name in whole], target, mapped, mount_overlay)
+
+    def _prepare(self, writable: Writable | None) -> list[str]:
+        """The options of a mount beside its layers; the work directory becomes fit to be mounted again."""
         options = list(self._options)
         if writable is not None:
             options += [f"upperdir={_escaped(writable.upper)}", f"workdir={_escaped(writable.work)}"]
             options += ["volatile"] if writable.volatile and self._takes_volatile else []
-            with explain(what):
-                files.remove_tree(writable.work / "work/incompat")  # absent unless it was mounted before
-        flags = mount.MS_RDONLY if writable is None else 0
-        text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options, *_defaults()])
-        with explain(what):
-            os.chdir(self._layers.directory)
-            try:
-                if len(os.fsencode(text)) <= MAX_OPTION_BYTES:
-                    mount.mount("overlay", target, "overlay", flags, text)
-                else:
-                    self._mount_many(layers, target, [*options, *_defaults()], readonly=writable is None)
-            finally:
-                os.chdir("/")
+            files.remove_tree(writable.work / "work/incompat")  # absent unless it was mounted before
+        return [*options, *_defaults()]
 
     def _mount_many(self, layers: list[str], target: Path, options: list[str], *, readonly: bool) -> None:
         limit = MAX_LAYERS
@@ -94,7 +114,7 @@ class Overlay:
                 limit = (MAX_OPTION_BYTES - len(",".join(options)) - len("lowerdir=,")) // (len(layers[0]) + 1)
             else:
                 return
-        raise Unsupported(f"image has {len(layers)} layers, overlay takes {limit} here; flatten the image")
+        raise _too_many(layers, limit)
 
     def _check(self) -> None:
         """Works with layers of its own making; leaves nothing."""
@@ -142,6 +162,14 @@ class Overlay:
             f"cannot keep layers in {self._layers.root}: {why}; the overlay driver needs the overlay module and, below its "
             "root, ext4, xfs with ftype=1, btrfs or tmpfs (inside a container: a volume, not the container's own overlay)"
         )
+
+
+def _flags(writable: Writable | None) -> int:
+    return mount.MS_RDONLY if writable is None else 0
+
+
+def _too_many(layers: Sequence[str], limit: int) -> Unsupported:
+    return Unsupported(f"image has {len(layers)} layers, overlay takes {limit} here; flatten the image")
 
 
 def _defaults() -> list[str]:

@@ -20,8 +20,9 @@ from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.errors import Invalid, explain
 from criollo.linux import files, mount, tree
-from criollo.storage.base import LayerDriver, Writable
+from criollo.storage.base import LayerDriver, Mapped, Writable
 from criollo.storage.layers import EMPTY, Layers
+from criollo.storage.mapped import open_way
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -62,7 +63,7 @@ class RootStore:
             Unsupported: the driver cannot work here.
         """
         with explain(f"open {self._directory}"):
-            await threads.files(files.make_directory, self._directory, 0o700)
+            await threads.files(files.make_directory, self._directory, 0o700, keep=files.PASS)
         await self._driver.check()
         self._emptying = asyncio.get_running_loop().create_task(self._trash.run())  # owned: `close` ends it
 
@@ -88,14 +89,17 @@ class RootStore:
         """
         return self._place(container_id) / "merged"
 
-    async def create(self, container_id: str, layers: Sequence[str], *, volatile: bool = True, passable: bool = False) -> Path:
+    async def create(
+        self, container_id: str, layers: Sequence[str], *, volatile: bool = True, mapped: Mapped | None = None
+    ) -> Path:
         """Make a writable layer over `layers` (bottom first) and mount it; returns the mount point.
 
-        `passable` lets users of a user namespace through the directories above it (0711). A leftover of the same id is
-        removed first. On an error nothing is left.
+        With `mapped` the files have the owners that the user namespace maps theirs to, new ones lie on the disk with those,
+        and its users may pass the directories from the store's root down (0711). A leftover of the same id is removed
+        first. On an error nothing is left.
 
         Raises:
-            Unsupported: too many layers for the driver.
+            Unsupported: too many layers for the driver, or a kernel or file system without mapped ids.
             Exhausted: the disk is full.
         """
         place, top = self._place(container_id), self._layers.path(layers[-1] if layers else EMPTY)
@@ -103,15 +107,20 @@ class RootStore:
             await self.remove(container_id)
         try:
             with explain(f"make the writable layer of container {container_id}"):
-                await threads.files(_make_directories, place, top, passable=passable)
-            await self._driver.mount(layers, place / "merged", Writable(place / "diff", place / "work", volatile))
+                await threads.files(_make_directories, place, top, mapped)
+                if mapped is not None:
+                    await threads.files(open_way, self._root, self._directory)
+            writable = Writable(place / "diff", place / "work", volatile)
+            await self._driver.mount(layers, place / "merged", writable, mapped=mapped)
         except BaseException:
             await cleanup(self.remove(container_id), what=f"remove the writable layer of container {container_id}")
             raise
         return place / "merged"
 
-    async def mount(self, container_id: str, layers: Sequence[str], *, volatile: bool = True) -> Path:
-        """Mount a writable layer that exists; one that is mounted stays as it is.
+    async def mount(
+        self, container_id: str, layers: Sequence[str], *, volatile: bool = True, mapped: Mapped | None = None
+    ) -> Path:
+        """Mount a writable layer that exists, as it was created; one that is mounted stays as it is.
 
         Raises:
             CriolloError: the kernel refused.
@@ -119,7 +128,7 @@ class RootStore:
         place = self._place(container_id)
         merged = place / "merged"
         if not await threads.mounts(_is_mounted, merged):
-            await self._driver.mount(layers, merged, Writable(place / "diff", place / "work", volatile))
+            await self._driver.mount(layers, merged, Writable(place / "diff", place / "work", volatile), mapped=mapped)
         return merged
 
     async def unmount(self, container_id: str) -> None:
@@ -175,16 +184,18 @@ class RootStore:
         return self._directory / container_id
 
 
-def _make_directories(place: Path, top: Path, *, passable: bool) -> None:
+def _make_directories(place: Path, top: Path, mapped: Mapped | None) -> None:
     """The root directory of a container looks like that of its topmost layer."""
     status = os.stat(top)
+    owner = (status.st_uid, status.st_gid)
     place.mkdir(mode=0o700)
-    if passable:
-        place.chmod(0o711)
-        place.parent.chmod(0o711)
     for name in ("diff", "work", "merged"):
         (place / name).mkdir(mode=0o700)
-    os.chown(place / "diff", status.st_uid, status.st_gid)
+    if mapped is not None:
+        place.chmod(0o711)
+        owner = mapped.owner(*owner)
+        os.chown(place / "work", *mapped.owner())
+    os.chown(place / "diff", *owner)
     os.chmod(place / "diff", stat.S_IMODE(status.st_mode))
 
 

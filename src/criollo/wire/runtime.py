@@ -6,6 +6,7 @@ Source: OCI runtime-spec, State and Features; crun and runc output as of crun 1.
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -46,6 +47,30 @@ class Version(NamedTuple):
     name: str
     numbers: tuple[int, ...]
     text: str
+
+
+class Mounting(NamedTuple):
+    """What a runtime can do with mounts; the kernel must be able as well."""
+
+    recursive_read_only: bool = False  # the option rro
+    id_mapped: bool = False  # uidMappings and gidMappings of a mount
+
+
+class _Idmap(msgspec.Struct):
+    enabled: bool | None = None
+
+
+class _Extensions(msgspec.Struct):
+    idmap: _Idmap | None = None
+
+
+class _LinuxFeatures(msgspec.Struct, rename="camel"):
+    mount_extensions: _Extensions | None = None
+
+
+class _Features(msgspec.Struct, rename="camel"):
+    mount_options: list[str] | None = None
+    linux: _LinuxFeatures | None = None
 
 
 class _Line(msgspec.Struct):
@@ -131,6 +156,22 @@ def parse_features(output: bytes) -> dict[str, object]:
         return msgspec.json.decode(output, type=dict[str, object])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Garbled(f"no features: {error}") from None
+
+
+def mounting(version: Version, features: Mapping[str, object]) -> Mounting:
+    """What a runtime's features say of mounts; of one without that document what is known of its version.
+
+    Source: OCI runtime-spec, features.md and features-linux.md; crun's NEWS: rro since 1.4, `features` since 1.8.6.
+    """
+    if not features:
+        return Mounting(recursive_read_only=version.name == "crun" and version.numbers >= (1, 4))
+    try:
+        said = msgspec.convert(features, type=_Features)
+    except msgspec.ValidationError:
+        return Mounting()
+    extensions = said.linux.mount_extensions if said.linux else None
+    idmap = extensions.idmap if extensions else None
+    return Mounting("rro" in (said.mount_options or ()), bool(idmap and idmap.enabled))
 
 
 def _logged(line: str) -> tuple[str, str]:

@@ -35,12 +35,14 @@ class ProbeJob(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
 class UsernsJob(msgspec.Struct, frozen=True, kw_only=True, tag="userns"):
     """Make a user namespace and namespaces of the other kinds that it owns (`net`, `ipc`, `uts`). No descriptors.
 
-    The maps are in the format of /proc/PID/uid_map. The answer comes with a descriptor per kind.
+    The maps are in the format of /proc/PID/uid_map. Sysctls are written inside, by its root: ids in their values are those
+    inside, and the kernel lets nobody else write those of ipc. The answer comes with a descriptor per kind.
     """
 
     uid_map: str
     gid_map: str
     kinds: tuple[str, ...]
+    sysctls: dict[str, str] = {}
 
 
 Job = UnpackJob | PackJob | ProbeJob | UsernsJob
@@ -76,9 +78,11 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
 
 
 class Namespaces(msgspec.Struct, frozen=True, kw_only=True, tag="namespaces"):
-    """The kinds of the namespaces whose descriptors came along, in the same order."""
+    """The kinds of the namespaces whose descriptors came along, in the same order; or the sysctl file at fault, and why."""
 
     kinds: tuple[str, ...]
+    refused: str = ""
+    errno: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

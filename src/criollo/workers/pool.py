@@ -41,7 +41,7 @@ R = TypeVar("R", Unpacked, Packed)
 class Workers:
     """Runs jobs in child processes; see the module. `unpacks` and `others` bound how many run at once."""
 
-    def __init__(self, *, unpacks: int = 3, others: int = 16, idle_s: float = IDLE_S) -> None:
+    def __init__(self, *, unpacks: int = 12, others: int = 16, idle_s: float = IDLE_S) -> None:
         self._unpacks = asyncio.Semaphore(unpacks)
         self._others = asyncio.Semaphore(others)
         self._server = ForkServer(idle_s)
@@ -91,19 +91,27 @@ class Workers:
             return await self._prober.ask(ProbeJob(path=path, create=create), timeout_s)
 
     @contextlib.asynccontextmanager
-    async def userns(self, wish: "UsernsWish", kinds: Collection[Kind]) -> AsyncIterator[Mapping[Kind, int]]:
+    async def userns(
+        self, wish: "UsernsWish", kinds: Collection[Kind], sysctls: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Mapping[Kind, int]]:
         """A new user namespace, and those of `kinds` owned by it, as descriptors that live until the block ends.
+
+        Sysctls (checked names, as in `linux.namespaces`) are written inside.
 
         Raises:
             HostFailed: the kernel refused, for example a map.
+            OSError: it refused a sysctl; `filename` names its file.
         """
         maps = [_map_lines(mappings) for mappings in (wish.uids, wish.gids)]
-        job = UsernsJob(uid_map=maps[0], gid_map=maps[1], kinds=tuple(str(kind) for kind in kinds))
+        names = tuple(str(kind) for kind in kinds)
+        job = UsernsJob(uid_map=maps[0], gid_map=maps[1], kinds=names, sysctls=dict(sysctls or {}))
         async with self._others:
             running = await self._server.start(job, (), "make a user namespace", _USERNS_LIMIT_S)
             async with running.held():
                 answer = await running.outcome()
         try:
+            if isinstance(answer, Namespaces) and answer.refused:
+                raise OSError(answer.errno, os.strerror(answer.errno), answer.refused)
             if not isinstance(answer, Namespaces) or len(answer.kinds) != len(running.fds):
                 raise HostFailed("cannot make a user namespace: the worker's answer is malformed")
             yield {Kind(kind): fd for kind, fd in zip(answer.kinds, running.fds, strict=True)}

@@ -87,11 +87,7 @@ class Parser:
         self._zero_blocks = 0
 
     def feed(self, chunk: bytes) -> Iterator[Entry | memoryview]:
-        """The events of the next bytes. Exhaust it before the next call.
-
-        Raises:
-            Damaged: not a tar, or one with a shape that is refused; the text names the entry.
-        """
+        """The events of the next bytes. Exhaust it before the next call. Raises Damaged for a shape that is refused."""
         view, at, end = memoryview(chunk), 0, len(chunk)
         while at < end:
             if self._left:
@@ -156,9 +152,8 @@ class Parser:
 
     def _header(self, block: bytes, at: int) -> Entry | None:
         """Read a header block; None if it is no entry by itself."""
-        (name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, major, minor, prefix) = _HEADER.unpack_from(
-            block, at
-        )
+        fields = _HEADER.unpack_from(block, at)
+        name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, major, minor, prefix = fields
         # The low half of Adler-32 is 1 + the sum of all bytes modulo 65521: a checksum at the speed of C.
         total = zlib.adler32(memoryview(block)[at : at + BLOCK]) & 0xFFFF
         if total == 1 and block[at : at + BLOCK] == _ZEROS:
@@ -189,13 +184,13 @@ class Parser:
             link.partition(b"\0")[0],
         )
         if kind in (CHAR, BLOCK_DEVICE):
-            entry.major, entry.minor = self._number(major, "device number"), self._number(minor, "device number")
+            entry.major, entry.minor = self._number(major, "device"), self._number(minor, "device")
         if self._long_name or self._long_link or self._records:
             self._apply_extensions(entry)
         self._settle(entry)
         if kind == _GNU_SPARSE:
             return self._old_sparse(entry, block[at : at + BLOCK])
-        return entry if self._waiting is None else None
+        return None if self._waiting else entry
 
     def _settle(self, entry: Entry) -> None:
         """The rules that hold for the final values of every entry."""

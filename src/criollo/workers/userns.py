@@ -1,8 +1,8 @@
 """The job `userns`: a user namespace, and namespaces of other kinds that it owns, handed over as descriptors.
 
 unshare(CLONE_NEWUSER) wants a process with one thread, and the maps must be written from outside, hence two processes:
-one enters the namespaces and waits, the other writes its maps and opens what it has. A namespace whose descriptor is
-held or bound lives on without them. Source: user_namespaces(7), namespaces(7).
+one enters the namespaces, waits for its maps, and writes sysctls as their root; the other writes the maps and opens what
+it has. A namespace whose descriptor is held or bound lives on without them. Source: user_namespaces(7), namespaces(7).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from criollo.errors import HostFailed, explain
 from criollo.linux import libc, sandbox
+from criollo.linux.namespaces import write_sysctl
 from criollo.workers.messages import Namespaces, UsernsJob
 
 _FLAGS: Final = {
@@ -20,29 +21,36 @@ _FLAGS: Final = {
     "ipc": libc.CLONE_NEWIPC,
     "uts": libc.CLONE_NEWUTS,
 }
+_ANSWER_BYTES: Final = 4096
+_OK: Final = b"0 "
 
 
 def make(job: UsernsJob) -> tuple[Namespaces, list[int]]:
-    """The answer and the descriptors that go with it; the user namespace is always among them.
+    """The answer and the descriptors that go with it: the user namespace always, none when a sysctl was refused.
 
     Raises:
         CriolloError: the kernel refused a namespace or a map.
     """
     kinds = ("user", *(kind for kind in job.kinds if kind in _FLAGS and kind != "user"))
     with explain("make a user namespace"):
-        ready, ready_end = os.pipe()
+        answers, answer_end = os.pipe()
+        go_end, go = os.pipe()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _hold(ready_end, parent, sum(_FLAGS[kind] for kind in kinds))
-        os.close(ready_end)
+            os.close(go)  # or its own end would keep it waiting
+            _hold(answer_end, go_end, parent, job.sysctls, flags=sum(_FLAGS[kind] for kind in kinds))
+        os.close(answer_end)
         try:
-            answer = os.read(ready, 16)
-            if answer != b"ok":
-                number = int(answer or b"5")
+            number, name = _answer(answers)
+            if number:
                 raise OSError(number, os.strerror(number))
-            for name, lines in (("uid_map", job.uid_map), ("gid_map", job.gid_map)):
-                _write_map(f"/proc/{pid}/{name}", lines)
+            for file, lines in (("uid_map", job.uid_map), ("gid_map", job.gid_map)):
+                _write_map(f"/proc/{pid}/{file}", lines)
+            os.write(go, b"\0")
+            number, name = _answer(answers)
+            if number:
+                return Namespaces(kinds=(), refused=name, errno=number), []
             fds = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
         finally:
             os.kill(pid, signal.SIGKILL)
@@ -50,16 +58,29 @@ def make(job: UsernsJob) -> tuple[Namespaces, list[int]]:
     return Namespaces(kinds=kinds), fds
 
 
-def _hold(ready: int, parent: int, flags: int) -> NoReturn:
+def _answer(pipe: int) -> tuple[int, str]:
+    """What the other process says of its last step: an errno, 0 for none, and the file at fault."""
+    number, _, name = (os.read(pipe, _ANSWER_BYTES) or b"5 ").decode("utf-8", "replace").partition(" ")
+    return int(number), name
+
+
+def _hold(answers: int, go: int, parent: int, sysctls: dict[str, str], *, flags: int) -> NoReturn:
     """Be the first process of the namespaces until we are killed."""
     try:
         libc.unshare(flags)
         sandbox.die_with_parent(parent)
-        answer = b"ok"
+        os.write(answers, _OK)
+        os.read(go, 1)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        sandbox.die_with_parent(parent)  # changing ids has undone it
+        for name, value in sysctls.items():
+            write_sysctl(name, value)
+        answer = _OK
     except OSError as error:
-        answer = str(error.errno).encode()
+        answer = f"{error.errno} {error.filename or ''}".encode()
     with contextlib.suppress(OSError):
-        os.write(ready, answer)
+        os.write(answers, answer)
     while True:
         signal.pause()
 

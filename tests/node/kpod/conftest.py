@@ -33,7 +33,9 @@ def kpod(request: pytest.FixtureRequest, registry: Registry, tmp_path_factory: p
         with place(directory):
             daemon = Daemon(directory, subnet=SUBNET, registries=registry.registries_conf())
             try:
-                yield Kpod(daemon, registry.reference("busybox"))
+                kpod = Kpod(daemon, registry.reference("busybox"))
+                assert kpod("images").status == 0  # the first call makes the mounts that stay
+                yield kpod
             finally:
                 subprocess.run(["ip", "link", "delete", daemon.bridge], capture_output=True, check=False)
     assert leaks.leaked(before) == {}

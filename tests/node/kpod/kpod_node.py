@@ -1,8 +1,10 @@
 """kpod as a program, beside a running daemon or alone with the same configuration."""
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +31,17 @@ class Kpod:
         )
         return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        """A call that goes on; its output is a pipe."""
-        return subprocess.Popen(
-            self._argv(arguments), env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    @contextlib.contextmanager
+    def start(self, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
+        """A call that goes on beside the block; its output is a pipe. It is ended with the block if it has not ended itself."""
+        pipe, environment = subprocess.PIPE, self._environment()
+        with subprocess.Popen(self._argv(arguments), env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.communicate(timeout=60)
 
     def _argv(self, arguments: tuple[object, ...]) -> list[str]:
         return [str(KPOD), "-c", str(self.daemon.place / "crio.conf"), "-d", "", *map(str, arguments)]

@@ -5,37 +5,26 @@ import subprocess
 import pytest
 from kpod_node import Kpod
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.parametrize("kpod", ["alone"], indirect=True)]
 
 
-@pytest.fixture
-def alone(kpod: Kpod) -> Kpod:
-    if kpod.daemon.process is not None:
-        pytest.skip("this is about kpod by itself")
-    return kpod
-
-
-def test_two_cannot_own_one_root(alone: Kpod) -> None:
-    process = alone.start("run", "--rm", alone.image, "sh", "-c", "echo up; read x < /dev/zero; sleep 1000")
-    try:
+def test_two_cannot_own_one_root(kpod: Kpod) -> None:
+    script = "trap 'exit 0' TERM; echo up; while true; do sleep 0.1; done"
+    with kpod.start("run", "--rm", kpod.image, "sh", "-c", script) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        said = alone("ps")
+        said = kpod("ps")
         assert said.status == 1
-        assert said.err == f"kpod: cannot open {alone.daemon.root}: process {process.pid} owns it; stop that one first\n"
-    finally:
-        process.terminate()
-        process.terminate()
-        process.communicate(timeout=60)
+        assert said.err == f"kpod: cannot open {kpod.daemon.root}: process {process.pid} owns it; stop that one first\n"
 
 
-def test_the_daemon_takes_over_what_kpod_left_running(alone: Kpod) -> None:
-    _, container_id = alone("run", "-d", "--name", "web", alone.image, "sleep", "1000").out.split()
-    alone.daemon.start()
+def test_the_daemon_takes_over_what_kpod_left_running(kpod: Kpod) -> None:
+    _, container_id = kpod("run", "-d", "--name", "web", kpod.image, "sleep", "1000").out.split()
+    kpod.daemon.start()
     try:
-        assert alone("exec", "web", "--", "echo", "hi").out == "hi\n"
-        assert alone.daemon.status(container_id).state == 1
-        assert alone("rm", "-f", "web").status == 0
+        assert kpod("exec", "web", "--", "echo", "hi").out == "hi\n"
+        assert kpod.daemon.status(container_id).state == 1
+        assert kpod("rm", "-f", "web").status == 0
     finally:
-        assert alone.daemon.stop() == 0
-    assert subprocess.run(["test", "-e", alone.daemon.socket], check=False).returncode == 1
+        assert kpod.daemon.stop() == 0
+    assert subprocess.run(["test", "-e", kpod.daemon.socket], check=False).returncode == 1

@@ -129,22 +129,6 @@ def test_root_directory_looks_like_that_of_the_top_layer(root: Path) -> None:
     run(root, body)
 
 
-def test_directories_are_closed_unless_a_user_namespace_must_pass(root: Path) -> None:
-    async def body(store: Store) -> None:
-        await store.roots.create(ID, [])
-        for path in (root / "rootfs", root / "rootfs" / ID):
-            assert stat.S_IMODE(path.stat().st_mode) == 0o700
-        other = "cd" * 32
-        await store.roots.create(other, [], passable=True)
-        for path in (root / "rootfs", root / "rootfs" / other):
-            assert stat.S_IMODE(path.stat().st_mode) == 0o711
-        assert stat.S_IMODE((root / "rootfs" / ID).stat().st_mode) == 0o700
-        await store.roots.remove(ID)
-        await store.roots.remove(other)
-
-    run(root, body)
-
-
 def test_everything_may_be_repeated(root: Path) -> None:
     async def body(store: Store) -> None:
         await store.roots.unmount(ID)

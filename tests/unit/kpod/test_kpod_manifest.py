@@ -1,3 +1,4 @@
+import contextlib
 from typing import Any
 
 import pytest
@@ -85,7 +86,5 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["metadata", "spec", "kind", "status"]), JSON))
 def test_any_document_is_a_pod_or_refused(document: dict[str, Any]) -> None:
     unsupported(document)
-    try:
+    with contextlib.suppress(Invalid):
         assert isinstance(read_pod(document, "f"), Pod)
-    except Invalid:
-        pass

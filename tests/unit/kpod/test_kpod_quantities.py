@@ -1,3 +1,4 @@
+import contextlib
 from decimal import Decimal
 
 import pytest
@@ -44,10 +45,8 @@ def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
 
 @given(st.text(alphabet="0123456789.+-eEkKMGTiPmnu _", max_size=30))
 def test_any_text_is_a_quantity_or_refused(text: str) -> None:
-    try:
-        assert 0 <= quantities.quantity(text, "f") <= 1 << 63
-    except Invalid as error:
-        assert error.field == "f"
+    with contextlib.suppress(Invalid):
+        assert 0 <= quantities.quantity(text, "f") < 1 << 63
 
 
 @given(st.integers(0, (1 << 63) - 1))

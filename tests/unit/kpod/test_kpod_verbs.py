@@ -33,6 +33,23 @@ def test_pull_tells_each_layer_once_without_a_terminal(kpod: Kpod, node: FakeNod
     assert said.err == "layer 111111111111 2.00 KiB\n"
 
 
+def test_pull_draws_bars_on_a_terminal(kpod: Kpod, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    layer = {"digest": "sha256:" + "1" * 64, "size": 2048, "done": 1024, "stage": "pulling"}
+    node.pull_steps = [{"reference": "docker.io/library/busybox:latest", "layers": [layer]}]
+    assert kpod("pull", "busybox").status == 0
+    frames = [frame for frame in terminal.getvalue().split("\x1b[J") if frame]
+    assert "#" in frames[0]
+    assert "1.00 KiB of 2.00 KiB" in frames[0]
+    assert "2.00 KiB of 2.00 KiB" in frames[-1]
+    assert all(frame.startswith("\x1b[1A") for frame in frames[1:])
+
+
 def test_pull_says_why_it_failed_in_one_line(kpod: Kpod, node: FakeNode) -> None:
     node.failures["PullImage"] = Unauthenticated("registry x wants\nother credentials")
     said = kpod("pull", "busybox")

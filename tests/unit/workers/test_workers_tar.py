@@ -228,6 +228,11 @@ def test_sparse_1_0() -> None:
     assert entry[11:] == (((10, 3), (1000, 2)), b"abcde")
 
 
+def test_largest_sparse_map_is_read_once() -> None:
+    (entry,) = read([sparse_1_0(b"65536\n" + b"7\n0\n" * 65536, b"", 2000)])
+    assert entry[11] == ((7, 0),) * 65536
+
+
 def test_sparse_0_1_and_0_0() -> None:
     new = pax((b"GNU.sparse.map", b"10,3,1000,2"), (b"GNU.sparse.size", b"2000"), (b"GNU.sparse.name", b"real"))
     old = pax(

@@ -1,0 +1,157 @@
+"""Where a run happens: a directory with a disk and a tmpfs for each daemon, cgroups, bridges; all gone at the end.
+
+<dir>/images/<image>-gzip/     OCI layouts, kept for the next run        <dir>/disk.ext4   mounted at <dir>/disk
+<dir>/registry/                what the registry serves, kept as well    <dir>/run         a tmpfs
+<dir>/disk/<daemon>/           the daemon's root                         <dir>/stubs       generated gRPC stubs
+<dir>/run/<daemon>/            its run state                             <dir>/logs        of daemons and pods
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+DISK_BYTES = 24 << 30  # sparse
+CGROUP = "/criollo-bench"
+KEPT = ("images", "registry", "logs", "lock", "results.json")
+
+
+class Busy(Exception):
+    """Another run uses the directory."""
+
+
+class Place:
+    """The directory of one run; `names` are the daemons."""
+
+    def __init__(self, directory: Path, names: tuple[str, ...]) -> None:
+        self.directory, self.names = directory, names
+        self.disk, self.run, self.logs = directory / "disk", directory / "run", directory / "logs"
+        self.stubs, self.images, self.registry = directory / "stubs", directory / "images", directory / "registry"
+
+    def bridge(self, name: str) -> str:
+        """The bridge of a daemon's pods."""
+        return f"crbench{self.names.index(name)}"
+
+    def cgroup(self, name: str) -> str:
+        """The cgroup that holds a daemon, all it starts, and its pods; the same path in every hierarchy."""
+        return f"{CGROUP}/{name}"
+
+    def accounting(self, name: str) -> Path:
+        """The same cgroup where CPU time is counted."""
+        return accounting_root() / self.cgroup(name).strip("/")
+
+
+@contextlib.contextmanager
+def prepared(directory: Path, names: tuple[str, ...]) -> Iterator[Place]:
+    """Make everything; afterwards, whatever happened, take it away again, and before that what a killed run has left.
+
+    Raises:
+        Busy: another run uses the directory.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    place = Place(directory.resolve(), names)
+    with open(directory / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"another run uses {directory}") from None
+        clean(place)
+        try:
+            _make(place)
+            yield place
+        finally:
+            with deaf():
+                clean(place)
+
+
+def _make(place: Place) -> None:
+    for path in (place.disk, place.run, place.logs, place.stubs, place.images, place.registry):
+        path.mkdir(exist_ok=True)
+    file = place.directory / "disk.ext4"
+    with open(file, "wb") as disk:
+        disk.truncate(DISK_BYTES)
+    options = "lazy_itable_init=0,lazy_journal_init=0"  # nothing is left for the background
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, "-O", "has_journal", file], check=True)
+    subprocess.run(["mount", "-o", "loop", file, place.disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "criollo-bench", place.run], check=True)
+    for name in place.names:
+        (place.disk / name).mkdir()
+        (place.run / name).mkdir(mode=0o711)
+
+
+def clean(place: Place) -> None:
+    """Take away all that a run makes, but what the next one can use. Safe to repeat."""
+    end_processes(place)
+    for target in mounts_below(place.directory):
+        subprocess.run(["umount", "-l", target], check=False)
+    for name in place.names:
+        subprocess.run(["ip", "link", "delete", place.bridge(name)], check=False, capture_output=True)
+    remove_cgroups()
+    for path in place.directory.iterdir():
+        if path.name not in KEPT:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def end_processes(place: Place) -> None:
+    """Kill what still runs in our cgroups: monitors, shims, payloads of a run that was cut."""
+    deadline = time.monotonic() + 10
+    while (pids := [pid for name in place.names for pid in _pids(place.cgroup(name))]) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _pids(cgroup: str) -> set[int]:
+    found: set[int] = set()
+    for root in hierarchies():
+        for top, _, files in os.walk(root / cgroup.strip("/")):
+            if "cgroup.procs" in files:
+                with contextlib.suppress(OSError):
+                    found |= {int(pid) for pid in (Path(top) / "cgroup.procs").read_text().split()}
+    return found
+
+
+def remove_cgroups() -> None:
+    """Remove our cgroups, empty by now, from every hierarchy."""
+    for root in hierarchies():
+        for top, _, _ in os.walk(root / CGROUP.strip("/"), topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(top)
+
+
+def hierarchies() -> list[Path]:
+    """Where cgroups are mounted: one place on version 2, one per controller on version 1."""
+    words = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [Path(each[1]) for each in words if each[2] in ("cgroup", "cgroup2")]
+
+
+def accounting_root() -> Path:
+    """The hierarchy that counts CPU time: version 1's cpuacct where there is one, else version 2."""
+    words = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for each in words:
+        if each[2] == "cgroup" and "cpuacct" in each[3].split(","):
+            return Path(each[1])
+    return next(Path(each[1]) for each in words if each[2] == "cgroup2")
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Mount points below a directory, deepest first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [target for line in reversed(lines) if (target := line.split()[4]).startswith(f"{directory}/")]
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """While cleaning up, Ctrl-C and SIGTERM wait."""
+    kept = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,104 @@
+"""What no row owns: run state, writable layers, layers, and networks of pods that are gone.
+
+    take_away    all that can be found by an id alone, from the bundle and the names of places
+    sweep        everything below our directories whose id no row has
+
+Namespaces are found by the run state of their pod only: the directory they are pinned in is shared with others.
+"""
+
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+
+import msgspec
+
+from criollo.aio import threads
+from criollo.aio.together import all_through
+from criollo.containers.context import Containers
+from criollo.containers.status import MAX_SPEC_BYTES
+from criollo.errors import CriolloError, Invalid, explain
+from criollo.images.collect import collect_layers
+from criollo.linux import files, mount
+from criollo.linux.cgroup import Driver
+from criollo.linux.namespaces import Kind, directory_of, unpin
+from criollo.model.ids import ContainerId, is_id
+from criollo.oci import runtime_spec
+from criollo.pods import cgroups
+from criollo.pods.context import Pods
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+
+async def sweep_leftovers(pods: Pods) -> None:
+    """Take away what no row owns; what resists is told and stays until the next start."""
+    containers = pods.containers
+    for container_id in await threads.files(_ids_in, containers.places.bundles):
+        if container_id not in pods.state.containers and container_id not in pods.state.pods:
+            await _tell(take_away(containers, container_id), container_id)
+    for pod_id in await threads.files(_ids_in, containers.places.pods):
+        if pod_id not in pods.state.pods:
+            await _tell(take_away(containers, pod_id), pod_id)
+            await _tell(cgroups.remove_of(pods, pod_id), pod_id)
+    for object_id in containers.roots.ids():
+        if object_id not in pods.state.containers and object_id not in pods.state.pods:
+            await _tell(containers.roots.remove(ContainerId(object_id)), object_id)
+    await _tell(_sweep_layers(containers), "layers")
+    await _tell(pods.network.gc(pods.state.pods), "networks")
+
+
+async def take_away(containers: Containers, object_id: str, *, cgroup_parent: str = "") -> None:
+    """Remove all of a container or pod that can be found by its id: whichever handler made it, wherever its cgroup is.
+
+    Raises:
+        CriolloError: something resists; the rest has been tried.
+    """
+    parent = cgroup_parent or await threads.files(_cgroup_parent, containers, object_id)
+    handlers = [containers.handlers.get(name) for name in containers.handlers.names()]
+    await all_through(each.delete(object_id, cgroup_parent=parent, force=True) for each in handlers)
+    await containers.roots.remove(object_id)
+    await threads.mounts(_unpin, containers.places.namespaces, object_id)
+    await threads.mounts(_remove_directories, containers, object_id)
+
+
+def _cgroup_parent(containers: Containers, object_id: str) -> str:
+    """What the spec in the bundle says; empty, which is the default, when there is none."""
+    try:
+        spec = runtime_spec.decode(files.read_limited(containers.places.bundle(object_id) / "config.json", MAX_SPEC_BYTES))
+    except (OSError, msgspec.MsgspecError, Invalid):
+        return ""
+    path = spec.linux.cgroups_path if spec.linux is not None else ""
+    return path.partition(":")[0] if containers.cgroup_driver is Driver.SYSTEMD else os.path.dirname(path)
+
+
+def _unpin(directory: Path, object_id: str) -> None:
+    with explain(f"remove the namespaces of {object_id}"):
+        for kind in Kind:
+            unpin(directory_of(directory, kind) / object_id)
+
+
+def _remove_directories(containers: Containers, object_id: str) -> None:
+    with explain(f"remove the run state of {object_id}"):
+        for directory in (containers.places.bundle(object_id), containers.places.pod(object_id)):
+            for target in mount.below(directory):
+                mount.unmount(target, detach=True)
+            files.remove_tree(directory)
+
+
+async def _sweep_layers(containers: Containers) -> None:
+    images = containers.images
+    await collect_layers(images)
+    keep = {row.name for row in images.rows.layers()} | set(images.finished) | set(images.leases)
+    for name in images.layers.names() - keep:
+        await images.layers.remove(name)
+
+
+def _ids_in(directory: Path) -> list[str]:
+    return sorted(filter(is_id, os.listdir(directory))) if directory.is_dir() else []
+
+
+async def _tell(work: Awaitable[object], what: str) -> None:
+    try:
+        await work
+    except CriolloError as error:
+        log.warning("leftover stays until the next start", object=what, error=error)

@@ -1,0 +1,101 @@
+"""A network plugin and a runtime that do as the real ones do, unless a test has laid a script in their way.
+
+    hooks = Hooks(directory)                     # outside the daemon's place, made before the daemon
+    Daemon(..., settings=hooks.settings())
+    hooks.use(daemon)                            # bridge is called through the hooked plugin
+    with hooks.script("ADD", "exit 1"): ...      # sh, sourced before the real program runs
+
+Runtime handlers: `hooked` is crun; `stranger` is crun under a name that the daemon does not know, so that it must ask the
+program to kill; hooks of both are named after the verb.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from support.daemon import CNI_BIN, Daemon, wait_for
+
+_PLUGIN = """#!/bin/sh
+if [ -e {hooks}/$CNI_COMMAND ]; then . {hooks}/$CNI_COMMAND; fi
+exec {bin}/bridge
+"""
+_RUNTIME = """#!/bin/sh
+for word; do case $word in --version) {version};; -*) ;; *) if [ -e {hooks}/$word ]; then . {hooks}/$word; fi; break;; esac; done
+exec /usr/bin/crun "$@"
+"""
+
+
+class Hooks:
+    """Scripts by name (a CNI command or a runtime verb), and the programs that source them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.hooks = directory, directory / "hooks"
+        self.plugins = directory / "plugins"
+        self.hooks.mkdir(parents=True)
+        self.plugins.mkdir()
+        self._program(self.plugins / "hooked", _PLUGIN.format(hooks=self.hooks, bin=CNI_BIN))
+        self._program(directory / "hooked", _RUNTIME.format(hooks=self.hooks, version=":"))
+        strange = 'echo "stranger version 1.0"; exit 0'
+        self._program(directory / "stranger", _RUNTIME.format(hooks=self.hooks, version=strange))
+
+    def settings(self) -> dict[str, Any]:
+        """What the daemon's configuration needs to find the programs."""
+        keys: dict[str, Any] = {"crio.network.plugin_dirs": [CNI_BIN, str(self.plugins)]}
+        for name in ("hooked", "stranger"):
+            table = f"crio.runtime.runtimes.{name}"
+            keys |= {
+                f"{table}.runtime_path": str(self.directory / name),
+                f"{table}.runtime_root": str(self.directory / "state"),
+            }
+        return keys
+
+    def use(self, daemon: Daemon) -> None:
+        """Let the daemon's network call the hooked plugin in place of bridge."""
+        path = daemon.network_dir / "10-test.conflist"
+        document = json.loads(path.read_text())
+        document["plugins"][0]["type"] = "hooked"
+        path.write_text(json.dumps(document))
+
+    @contextlib.contextmanager
+    def script(self, name: str, text: str) -> Iterator[None]:
+        """Run `text` before every call of that name, while the block runs."""
+        path = self.hooks / name
+        staged = self.directory / f"{name}.new"
+        staged.write_text(text + "\n")
+        staged.rename(path)
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    @contextlib.contextmanager
+    def gate(self, name: str) -> Iterator["Gate"]:
+        """Hold every call of that name until the gate is opened; it opens at the end of the block in any case."""
+        gate = Gate(self.directory / f"gate-{name}")
+        with self.script(name, f"touch {gate.reached}; while [ ! -e {gate.opened} ]; do sleep 0.02; done"):
+            try:
+                yield gate
+            finally:
+                gate.open()
+        for path in (gate.reached, gate.opened):
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _program(path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
+
+
+class Gate:
+    """Where a hooked program waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.reached, self.opened = path.with_suffix(".reached"), path.with_suffix(".opened")
+
+    def wait_reached(self) -> None:
+        wait_for(self.reached.exists)
+
+    def open(self) -> None:
+        self.opened.touch()
