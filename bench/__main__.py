@@ -93,8 +93,12 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         report: dict[str, Any] = client(place, pair, [*words, *test_words(options, host, tests)]) if tests else {"results": []}
         if "primitives" in options.tests.split(","):
             print("bench: starts beside bare ones", flush=True)
-            report["primitives"] = asyncio.run(primitives.compare(place, pair[0], words, options.pods))
-    return machine() | {"begin": begin.isoformat(timespec="seconds"), "containers": options.containers} | report
+            report["primitives"] = asyncio.run(primitives.compare(place, pair[0], words, 3 * options.pods))
+    return (
+        machine()
+        | {"begin": begin.isoformat(timespec="seconds"), "containers": options.containers, "pulled": pulled(options)}
+        | report
+    )
 
 
 def common_words(place: Place, host: str) -> list[str]:
@@ -105,11 +109,15 @@ def common_words(place: Place, host: str) -> list[str]:
 
 def test_words(options: argparse.Namespace, host: str, tests: list[str]) -> list[str]:
     """Arguments of cribench that say what to measure."""
-    image = "many" if "many" in options.images.split(",") else "tiny"
-    words = ["--tests", ",".join(tests), "--concurrency", "8", "--pull-image", f"{host}/{image}:gzip"]
+    words = ["--tests", ",".join(tests), "--concurrency", "8", "--pull-image", f"{host}/{pulled(options)}:gzip"]
     for name in FULL:
         words += [f"--{name}", str(getattr(options, name))]
     return words
+
+
+def pulled(options: argparse.Namespace) -> str:
+    """Which image the pull test pulls."""
+    return "many" if "many" in options.images.split(",") else "tiny"
 
 
 def client(place: Place, pair: list[Running], words: list[str]) -> dict[str, Any]:
@@ -119,7 +127,8 @@ def client(place: Place, pair: list[Running], words: list[str]) -> dict[str, Any
     command = [sys.executable, str(Path(__file__).with_name("cribench.py")), "--names", f"{ours.name},{theirs.name}"]
     command += ["--socket", str(ours.socket), "--pid", str(ours.pid), "--cgroup", str(ours.cgroup)]
     command += ["--vs", str(theirs.socket), "--vs-pid", str(theirs.pid), "--vs-cgroup", str(theirs.cgroup)]
-    process = subprocess.Popen([*command, "--json", str(path), *words], start_new_session=True)
+    command = [*place.entering("client"), *command, "--json", str(path), *words]
+    process = subprocess.Popen(command, start_new_session=True)
     try:
         status = process.wait()
     except BaseException:

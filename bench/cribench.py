@@ -747,4 +747,7 @@ def write_json(path, report):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(arguments()))
+    try:
+        asyncio.run(main(arguments()))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from place import Place
+from place import NETWORK, Place
 
 LIMIT_S = 60
 OURS, THEIRS = "ours", "containerd"
@@ -54,7 +54,7 @@ def write_network(place: Place, name: str) -> Path:
         },
     }
     plugins = [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]
-    document = {"cniVersion": "1.0.0", "name": f"bench-{name}", "plugins": plugins}
+    document = {"cniVersion": "1.0.0", "name": f"{NETWORK}{name}", "plugins": plugins}
     (directory / "10-bench.conflist").write_text(json.dumps(document, indent=1))
     return directory
 
@@ -151,11 +151,8 @@ config_path = "{run}/certs.d"
 @contextlib.contextmanager
 def _in_cgroup(place: Place, name: str, argv: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a cgroup of its own, in a session of its own so that Ctrl-C reaches only us."""
-    group = place.accounting(name) / "daemon"
-    group.mkdir(parents=True, exist_ok=True)
-    script = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
     with open(place.logs / f"{name}.log", "wb") as log:
-        command = ["sh", "-c", script, str(group), *argv]
+        command = [*place.entering(name), *argv]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
@@ -195,7 +192,11 @@ def registry(place: Place) -> Iterator[str]:
     path.write_text(json.dumps(configuration))  # JSON is YAML
     with open(place.logs / "registry.log", "wb") as log:
         server = subprocess.Popen(
-            ["docker-registry", "serve", path], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [*place.entering("registry"), "docker-registry", "serve", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         wait_for(lambda: server.poll() is None and status(f"http://{host}/v2/") == 200, f"no registry; see {place.logs}")

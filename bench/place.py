@@ -9,6 +9,7 @@
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 DISK_BYTES = 24 << 30  # sparse
 CGROUP = "/criollo-bench"
+NETWORK = "bench-"  # how the names of our CNI networks begin
 KEPT = ("images", "registry", "logs", "lock", "results.json")
 
 
@@ -44,6 +46,12 @@ class Place:
     def accounting(self, name: str) -> Path:
         """The same cgroup where CPU time is counted."""
         return accounting_root() / self.cgroup(name).strip("/")
+
+    def entering(self, name: str) -> list[str]:
+        """Words before a command that put it into a cgroup below `accounting`, where the next run finds what is left."""
+        group = self.accounting(name) / "daemon"
+        group.mkdir(parents=True, exist_ok=True)
+        return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group)]
 
 
 @contextlib.contextmanager
@@ -86,21 +94,22 @@ def _make(place: Place) -> None:
 
 def clean(place: Place) -> None:
     """Take away all that a run makes, but what the next one can use. Safe to repeat."""
-    end_processes(place)
+    end_processes()
     for target in mounts_below(place.directory):
         subprocess.run(["umount", "-l", target], check=False)
     for name in place.names:
         subprocess.run(["ip", "link", "delete", place.bridge(name)], check=False, capture_output=True)
     remove_cgroups()
+    forget_networks()
     for path in place.directory.iterdir():
         if path.name not in KEPT:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def end_processes(place: Place) -> None:
-    """Kill what still runs in our cgroups: monitors, shims, payloads of a run that was cut."""
+def end_processes() -> None:
+    """Kill what still runs in our cgroups: all that a run which was cut has started."""
     deadline = time.monotonic() + 10
-    while (pids := [pid for name in place.names for pid in _pids(place.cgroup(name))]) and time.monotonic() < deadline:
+    while (pids := _pids(CGROUP)) and time.monotonic() < deadline:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -123,6 +132,19 @@ def remove_cgroups() -> None:
         for top, _, _ in os.walk(root / CGROUP.strip("/"), topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(top)
+
+
+def forget_networks() -> None:
+    """Remove what the plugins and libcni keep of pods that a killed run has left: nat rules, and kept results."""
+    listed = subprocess.run(["iptables", "-t", "nat", "-S", "POSTROUTING"], capture_output=True, text=True).stdout
+    for words in map(shlex.split, listed.splitlines()):
+        if f'name: "{NETWORK}' in " ".join(words):
+            for rule in (["-D", *words[1:]], ["-F", words[-1]], ["-X", words[-1]]):
+                subprocess.run(["iptables", "-t", "nat", *rule], check=False, capture_output=True)
+    results = Path("/var/lib/cni/results")  # libcni's, in containerd
+    for path in results.glob(f"{NETWORK}*-eth0"):
+        path.unlink(missing_ok=True)
+        (results / f"cni-loopback-{path.name.split('-')[-2]}-lo").unlink(missing_ok=True)
 
 
 def hierarchies() -> list[Path]:

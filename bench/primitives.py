@@ -48,7 +48,6 @@ class Bare:
         self.spec = json.loads((self.run / "containers" / template / "config.json").read_text())
         self.options = _lower_options(self.spec["root"]["path"])
         self.cgroup = f"{place.cgroup(OURS)}/bare"
-        cribench.make_cgroup(self.cgroup)
         network = json.loads((self.run / "net.d/10-bench.conflist").read_text())
         self.network = {"cniVersion": network["cniVersion"], "name": network["name"], **network["plugins"][0]}
         conmon = Path(subprocess.run(["which", "conmon"], check=True, capture_output=True, text=True).stdout.strip())
@@ -63,6 +62,7 @@ class Bare:
         bundle, place = self.root / name, self.disk / name
         paths = {kind: namespaces.directory_of(self.root, kind) / name for kind in KINDS}
         bundle.mkdir()
+        cribench.make_cgroup(f"{self.cgroup}-{name}")  # new for each, as a pod's is
         (bundle / "config.json").write_text(json.dumps(self._spec(name, place, paths)))
         monitor: list[subprocess.Popen[bytes]] = []
         pids: list[int] = []
@@ -88,11 +88,12 @@ class Bare:
             self._plugin("DEL", name, paths[Kind.NET])
             for path in paths.values():
                 namespaces.unpin(path)
+            cribench.remove_cgroup(f"{self.cgroup}-{name}")
 
     def _spec(self, name: str, place: Path, paths: dict[Kind, Path]) -> dict[str, Any]:
         spec = json.loads(json.dumps(self.spec))
         spec["root"]["path"] = str(place / "merged")
-        spec["linux"]["cgroupsPath"] = f"{self.cgroup}/{name}"
+        spec["linux"]["cgroupsPath"] = f"{self.cgroup}-{name}/{name}"
         own = {"network": Kind.NET, "ipc": Kind.IPC, "uts": Kind.UTS}
         for entry in spec["linux"]["namespaces"]:
             if entry["type"] in own:
@@ -185,6 +186,7 @@ async def compare(place: Place, running: Running, words: list[str], rounds: int)
     stubs = cribench.load_stubs(options.stubs)
     daemon = cribench.Daemon(OURS, (options.socket, running.pid, str(running.cgroup)), options, stubs)
     through: list[float] = []
+    calls: dict[str, list[float]] = {}
     bare: dict[str, list[float]] = {}
     load = os.getloadavg()[0]
     try:
@@ -201,6 +203,8 @@ async def compare(place: Place, running: Running, words: list[str], rounds: int)
                     await daemon.stop_pod(pod)
                     if number:  # the first is the warm-up
                         through.append(steps["start"] * 1e3)
+                        for call in ("RunPodSandbox", "CreateContainer", "StartContainer"):
+                            calls.setdefault(call, []).append(steps[call] * 1e3)
                 else:
                     with maker.started(steps):
                         pass
@@ -213,6 +217,7 @@ async def compare(place: Place, running: Running, words: list[str], rounds: int)
     return {
         "load": load,
         "daemon": cribench.summary(through),
+        "calls": {call: cribench.summary(values) for call, values in calls.items()},
         "bare": {step: cribench.summary(values) for step, values in bare.items()},
         "overhead": {
             "of_medians": cribench.summary(through)["p50"] - cribench.summary(bare["start"])["p50"],

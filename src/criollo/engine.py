@@ -36,6 +36,7 @@ from criollo.runtimes.oci import Handler, OciRuntime
 from criollo.specgen.host import HostFacts, gather
 from criollo.specgen.request import Defaults
 from criollo.specgen.rlimits import parse_ulimit
+from criollo.state.ballast import Ballast
 from criollo.state.images import ImageRows
 from criollo.state.records import State
 from criollo.stats.collect import Collector
@@ -45,7 +46,7 @@ from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
 from criollo.telemetry.log import get_logger
 from criollo.trust.policy import Policy, find_policy
-from criollo.wire.runtime import mounting
+from criollo.wire.runtime import mounting, repeats_mappings
 from criollo.workers.pool import Workers
 
 log = get_logger(__name__)
@@ -80,12 +81,14 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         places = _places(settings)
         for directory in dict.fromkeys((places.root.resolve(), places.runroot.resolve())):
             _own(stack, directory)
+        ballast = Ballast(places.root / "ballast")
+        ballast.release()  # what comes next has room
         workers = Workers()
         stack.push_async_callback(workers.close)
         tasks = await stack.enter_async_context(Background())
-        rows = ImageRows(places.root / "images.db")
+        rows = ImageRows(places.root / "images.db", make_room=ballast.release)
         stack.callback(rows.close)
-        state = State(places.root / "state.db")
+        state = State(places.root / "state.db", make_room=ballast.release)
         stack.callback(state.close)
         layers = Layers(places.root)
         await layers.open()
@@ -100,6 +103,7 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         pods = await _pods(settings, containers)
         stack.push_async_callback(pods.close)
         stack.push_async_callback(images.pulls.close, limit_s=0)
+        tasks.start(ballast.keep(), name="keep room for the databases")
         yield Engine(
             settings, pods, containers, images, containers.handlers, pods.network, containers.host, containers.cgroup_driver
         )
@@ -126,8 +130,8 @@ def _own(stack: contextlib.ExitStack | contextlib.AsyncExitStack, root: Path) ->
     except BlockingIOError:
         owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         raise Unavailable(f"cannot open {root}: process {owner or '(unknown)'} owns it; stop that one first") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    with contextlib.suppress(OSError):  # on a full disk the message above is worse, and no more
+        os.pwrite(fd, f"{os.getpid():<32}".encode(), 0)
 
 
 def _registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
@@ -228,6 +232,7 @@ def _defaults(settings: Settings, handler: RuntimeHandler, probe: Probe, host: H
         systemd_cgroups=runtime.cgroup_manager == "systemd",
         supports_rro=able.recursive_read_only and host.kernel >= MOUNT_SETATTR_SINCE,
         supports_idmap=able.id_mapped and host.kernel >= MOUNT_SETATTR_SINCE,
+        repeats_mappings=repeats_mappings(probe.version),
     )
 
 

@@ -90,6 +90,10 @@ class BadRegistry:
         self._contents[f"/v2/{repository}/blobs/{digest}"] = ("application/octet-stream", content)
         return digest
 
+    def whole(self, path: str) -> bytes:
+        """What an honest answer to this path would be."""
+        return self._contents[path][1]
+
     def break_at(self, part: str, fault: Fault, *, times: int = 1 << 30) -> None:
         """Apply `fault` to the next `times` requests whose path contains `part`; earlier calls go first."""
         with self._lock:

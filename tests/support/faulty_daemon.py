@@ -66,6 +66,7 @@ def arm(point: str) -> None:
 def tune(name: str, value: float) -> None:
     """Change a time that the product fixes."""
     from criollo import engine
+    from criollo.containers import volumes
     from criollo.containers.context import Containers
     from criollo.daemon import sweep
     from criollo.network.cni import Options
@@ -77,6 +78,8 @@ def tune(name: str, value: float) -> None:
         Containers.monitor_s = value
     elif name == "sweep_s":
         sweep.EVERY_S = value
+    elif name == "probe_s":
+        volumes.PROBE_LIMIT_S = value
     elif name == "plugin_s":
         engine.Cni = functools.partial(engine.Cni, options=Options(plugin_s=value))
     elif name in ("create_limit_s", "verb_limit_s"):

@@ -22,7 +22,9 @@ if [ -e {hooks}/$CNI_COMMAND ]; then . {hooks}/$CNI_COMMAND; fi
 exec {bin}/bridge
 """
 _RUNTIME = """#!/bin/sh
-for word; do case $word in --version) {version};; -*) ;; *) if [ -e {hooks}/$word ]; then . {hooks}/$word; fi; break;; esac; done
+for word; do
+  case $word in --version) {version};; -*) ;; *) if [ -e {hooks}/$word ]; then . {hooks}/$word; fi; break;; esac
+done
 exec /usr/bin/crun "$@"
 """
 
@@ -33,6 +35,7 @@ class Hooks:
     def __init__(self, directory: Path) -> None:
         self.directory, self.hooks = directory, directory / "hooks"
         self.plugins = directory / "plugins"
+        self._gates = 0
         self.hooks.mkdir(parents=True)
         self.plugins.mkdir()
         self._program(self.plugins / "hooked", _PLUGIN.format(hooks=self.hooks, bin=CNI_BIN))
@@ -73,14 +76,13 @@ class Hooks:
     @contextlib.contextmanager
     def gate(self, name: str) -> Iterator["Gate"]:
         """Hold every call of that name until the gate is opened; it opens at the end of the block in any case."""
-        gate = Gate(self.directory / f"gate-{name}")
+        self._gates += 1  # a name of its own: who waits at an older one must still see it open
+        gate = Gate(self.directory / f"gate-{self._gates}")
         with self.script(name, f"touch {gate.reached}; while [ ! -e {gate.opened} ]; do sleep 0.02; done"):
             try:
                 yield gate
             finally:
                 gate.open()
-        for path in (gate.reached, gate.opened):
-            path.unlink(missing_ok=True)
 
     @staticmethod
     def _program(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from support import leaks
 from support.bad_registry import BadRegistry, Fault
 from support.cri import pb

@@ -8,9 +8,9 @@ from criollo.admin.server import JSON
 from criollo.aio.http_server import Reply, Request, Route
 from criollo.errors import Invalid
 from criollo.images.context import Images
+from criollo.images.layout import Named
 from criollo.images.load import load_images
 from criollo.images.save import save_images
-from criollo.model.image import Image
 
 
 def image_routes(images: Images) -> dict[tuple[str, str], Route]:
@@ -43,6 +43,6 @@ def _last(request: Request, key: str) -> str:
     return values[-1] if values else ""
 
 
-def _listed(images: list[Image]) -> Reply:
-    document = {"images": [{"id": image.id, "names": image.names} for image in images]}
+def _listed(images: list[Named]) -> Reply:
+    document = {"images": [{"id": each.image.id, "names": each.names} for each in images]}
     return Reply(body=msgspec.json.encode(document), content_type=JSON)

@@ -13,7 +13,7 @@ from criollo.aio.jobs import Job
 from criollo.aio.together import all_through
 from criollo.containers import volumes
 from criollo.containers.context import Containers
-from criollo.containers.rootfs import Ground, prepare
+from criollo.containers.rootfs import Ground, Prepared, prepare
 from criollo.containers.teardown import tear_down
 from criollo.containers.watch import watch
 from criollo.errors import CriolloError, Exists, Invalid, NotFound, WrongState, explain
@@ -32,7 +32,7 @@ from criollo.oci.image_spec import ImageConfig, decode_config
 from criollo.runtimes.base import CreateRequest, Runtime
 from criollo.specgen import users
 from criollo.specgen.build import build
-from criollo.specgen.request import Built, DeviceNode, ImageDefaults, PlannedMount, PodView, SpecRequest
+from criollo.specgen.request import DeviceNode, ImageDefaults, PlannedMount, PodView, SpecRequest
 from criollo.storage.base import Mapped
 from criollo.telemetry.log import get_logger
 
@@ -117,14 +117,14 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
 
 
 class _Gathered(NamedTuple):
-    """What `_bring_up` knows before the spec."""
+    """What is known of a container before its spec is written."""
 
     image: ImageDefaults
-    user: users.ResolvedUser
+    ground: Ground
     mounts: tuple[PlannedMount, ...]
     devices: tuple[DeviceNode, ...]
     host_devices: tuple[DeviceNode, ...]
-    rootfs: str
+    target_pid_ns: str
 
 
 async def _bring_up(
@@ -134,20 +134,21 @@ async def _bring_up(
     job.stage("container storage")
     mapped = mapped_for(pod)
     rootfs = await containers.roots.create(container.id, image.layers, mapped=mapped)
+    bundle = containers.places.bundle(container.id)
     job.stage("container volumes")
     devices = (*containers.additional_devices, *container.config.devices)
-    mounts = await volumes.plan_mounts(containers, container) if container.config.mounts else ()
-    nodes = await volumes.find_devices(devices) if devices else ()
-    host_nodes = await volumes.host_devices() if container.privileged else ()
+    gathered = _Gathered(
+        image=defaults,
+        ground=Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner()),
+        mounts=await volumes.plan_mounts(containers, container) if container.config.mounts else (),
+        devices=await volumes.find_devices(devices) if devices else (),
+        host_devices=await volumes.host_devices() if container.privileged else (),
+        target_pid_ns=_target_pid_namespace(containers, container),
+    )
     job.stage("container spec")
-    bundle = containers.places.bundle(container.id)
-    ground = Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner())
-    prepared = await threads.files(prepare, ground, container.config, defaults, image_volume_mode=containers.image_volume_mode)
-    gathered = _Gathered(defaults, prepared.user, (*prepared.mounts, *mounts), nodes, host_nodes, str(rootfs))
-    built = build(_request(containers, pod, container, gathered), containers.host)
-    for note in built.notes:
+    user, notes = await threads.files(_write_bundle, containers, pod, container, gathered)
+    for note in notes:
         containers.tell_once(note, container.id)
-    await threads.files(_write_bundle, containers, container, built)
     job.stage("container runtime creation")
     created = await runtime.create(_create_request(containers, pod, container))
     container = msgspec.structs.replace(
@@ -157,7 +158,7 @@ async def _bring_up(
         pid_started=created.pid_started,
         monitor_pid=created.monitor_pid,
         monitor_started=created.monitor_started,
-        user=ContainerUser(uid=prepared.user.uid, gid=prepared.user.gid, groups=prepared.user.groups),
+        user=ContainerUser(uid=user.uid, gid=user.gid, groups=user.groups),
         stop_signal=container.config.stop_signal or parse_signal(stop_signal),
     )
     containers.state.containers.put(container)
@@ -180,20 +181,20 @@ def image_defaults(image: ImageConfig) -> tuple[ImageDefaults, str]:
     return defaults, config.stop_signal
 
 
-def _request(containers: Containers, pod: Pod, container: Container, gathered: _Gathered) -> SpecRequest:
+def _request(containers: Containers, pod: Pod, container: Container, gathered: _Gathered, prepared: Prepared) -> SpecRequest:
     return SpecRequest(
         container_id=container.id,
         container_name=container.name,
         config=container.config,
         pod=pod_view(pod),
         image=gathered.image,
-        user=gathered.user,
-        rootfs=gathered.rootfs,
+        user=prepared.user,
+        rootfs=str(gathered.ground.rootfs),
         cgroups_path=container_cgroup(containers.cgroup_driver, pod.cgroup_parent, container.id).spec_path,
         image_name=container.config.image.user_specified_image or container.config.image.image,
         log_path=container.log_path,
-        target_pid_ns=_target_pid_namespace(containers, container),
-        mounts=gathered.mounts,
+        target_pid_ns=gathered.target_pid_ns,
+        mounts=(*prepared.mounts, *gathered.mounts),
         devices=gathered.devices,
         host_devices=gathered.host_devices,
         defaults=containers.defaults_of(container.handler),
@@ -246,15 +247,21 @@ def _target_pid_namespace(containers: Containers, container: Container) -> str:
     return f"/proc/{target.pid}/ns/pid"
 
 
-def _write_bundle(containers: Containers, container: Container, built: Built) -> None:
-    bundle = containers.places.bundle(container.id)
+def _write_bundle(
+    containers: Containers, pod: Pod, container: Container, gathered: _Gathered
+) -> tuple[users.ResolvedUser, tuple[str, ...]]:
+    """All that touches files, in one hop: the image's accounts, the spec, the log's directory. User, and notes for the log."""
+    ground = gathered.ground
+    prepared = prepare(ground, container.config, gathered.image, image_volume_mode=containers.image_volume_mode)
+    built = build(_request(containers, pod, container, gathered, prepared), containers.host)
     with explain(f"write bundle of container {container.id}"):
-        fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(ground.bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(runtime_spec.encode(built.spec))
     if container.log_path:
         with explain(f"make log directory of container {container.id}"):
             os.makedirs(os.path.dirname(container.log_path), 0o755, exist_ok=True)
+    return prepared.user, built.notes
 
 
 def log_path(pod: Pod, config: ContainerConfig) -> str:

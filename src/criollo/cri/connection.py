@@ -47,7 +47,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, side: Side, *, client: bool, streams: int = 250) -> None:
         self._side, self._is_client = side, client
-        config = h2.config.H2Configuration(client_side=client, header_encoding="utf-8", normalize_outbound_headers=False)
+        config = h2.config.H2Configuration(
+            client_side=client,
+            header_encoding="utf-8",
+            # What we send is made in `grpc`, lower case and percent-encoded; checking it again costs 0.1 ms a call.
+            normalize_outbound_headers=False,
+            validate_outbound_headers=False,
+        )
         self._h2 = h2.connection.H2Connection(config)
         initial: dict[h2.settings.SettingCodes, int] = {
             h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,

@@ -17,7 +17,7 @@ from criollo.aio.together import all_through
 from criollo.containers.context import Containers
 from criollo.containers.status import MAX_SPEC_BYTES
 from criollo.errors import CriolloError, Invalid, explain
-from criollo.images.collect import collect_layers
+from criollo.images.collect import sweep_layers
 from criollo.linux import files, mount
 from criollo.linux.cgroup import Driver
 from criollo.linux.namespaces import Kind, directory_of, unpin
@@ -43,7 +43,7 @@ async def sweep_leftovers(pods: Pods) -> None:
     for object_id in containers.roots.ids():
         if object_id not in pods.state.containers and object_id not in pods.state.pods:
             await _tell(containers.roots.remove(ContainerId(object_id)), object_id)
-    await _tell(_sweep_layers(containers), "layers")
+    await _tell(sweep_layers(containers.images), "layers")
     await _tell(pods.network.gc(pods.state.pods), "networks")
 
 
@@ -83,14 +83,6 @@ def _remove_directories(containers: Containers, object_id: str) -> None:
             for target in mount.below(directory):
                 mount.unmount(target, detach=True)
             files.remove_tree(directory)
-
-
-async def _sweep_layers(containers: Containers) -> None:
-    images = containers.images
-    await collect_layers(images)
-    keep = {row.name for row in images.rows.layers()} | set(images.finished) | set(images.leases)
-    for name in images.layers.names() - keep:
-        await images.layers.remove(name)
 
 
 def _ids_in(directory: Path) -> list[str]:

@@ -75,6 +75,7 @@ def _facts(engine: Engine) -> NodeFacts:
         version=__version__,
         uses_systemd=engine.driver is Driver.SYSTEMD,
         handlers=lambda: handlers,
+        user_namespaces_host_network=handlers[0].user_namespaces,  # sysfs and cgroups are the host's, bound and covered
         config_json=lambda: msgspec.json.encode(_config_document(engine.settings)).decode(),
     )
 

@@ -14,6 +14,9 @@ from typing import Final
 from criollo.aio.cleanup import cleanup
 from criollo.errors import TimedOut, Unavailable
 from criollo.images.context import Images
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 KEPT_S: Final = 600  # how long a cut pull's finished layers wait for the next try: kubelet's longest pause is 300 s
 _PASSING: Final = (Unavailable, TimedOut, asyncio.CancelledError)
@@ -56,6 +59,24 @@ async def collect_layers(images: Images, *, kept_s: float = KEPT_S) -> list[str]
     ripe = time.monotonic() - kept_s
     finished = [name for name, each in images.finished.items() if each.at <= ripe]
     return await _drop_all(images, [*images.rows.unreferenced_layers(), *finished])
+
+
+async def sweep_layers(images: Images) -> None:
+    """Bring rows and directories in line, at start: images that lost a layer are forgotten, so that they are pulled again;
+    directories without a row go.
+
+    Raises:
+        CriolloError: a directory cannot be moved away, or a row not deleted.
+    """
+    for image in images.rows.all():
+        lost = [name for name in image.layers if not images.layers.has(name)]
+        if lost:
+            log.warning("image has lost layers; pull it again", image=image.id, names=",".join(image.names), lost=len(lost))
+            images.rows.remove(image.id)
+    await collect_layers(images)
+    known = {row.name for row in images.rows.layers()} | set(images.finished) | set(images.leases)
+    for name in images.layers.names() - known:
+        await images.layers.remove(name)
 
 
 async def _drop_all(images: Images, names: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ import msgspec
 
 from criollo.errors import Damaged, Invalid, NotFound, explain
 from criollo.linux import files
+from criollo.model.image import Image
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import (
     DOCKER_LAYER,
@@ -34,6 +35,13 @@ from criollo.oci.reference import Reference
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME: Final = "io.containerd.image.name"
+
+
+class Named(NamedTuple):
+    """An image that was loaded or saved, by these names."""
+
+    image: Image
+    names: tuple[str, ...]
 
 
 class LayerFile(NamedTuple):

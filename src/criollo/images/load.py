@@ -16,7 +16,7 @@ from criollo.errors import Damaged, Invalid, NotFound
 from criollo.images.collect import assembling
 from criollo.images.commit import Feed, add_layer, feed_from_file, plan, record
 from criollo.images.context import Images
-from criollo.images.layout import Found, LayerFile, read_layout
+from criollo.images.layout import Found, LayerFile, Named, read_layout
 from criollo.linux import files
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
@@ -27,7 +27,7 @@ from criollo.telemetry.log import get_logger
 log = get_logger(__name__)
 
 
-async def load_images(images: Images, path: Path, *, name: str = "") -> list[Image]:
+async def load_images(images: Images, path: Path, *, name: str = "") -> list[Named]:
     """Load every image that the file or directory holds for this platform, one after the other.
 
     Raises:
@@ -36,14 +36,16 @@ async def load_images(images: Images, path: Path, *, name: str = "") -> list[Ima
         Damaged: a blob is not what its digest says.
         Exhausted: the disk is full.
     """
-    loaded = []
+    loaded: dict[str, Named] = {}
     async with _opened(images, path) as directory:
         layout = read_layout(directory, name=name)
         while (found := await threads.files(next, layout, None)) is not None:
-            loaded.append(await _load(images, directory, found))
+            image = await _load(images, directory, found)
+            earlier = loaded[image.id].names if image.id in loaded else ()
+            loaded[image.id] = Named(image, (*earlier, *found.names))
     if not loaded:
         raise NotFound("image for platform", str(host_platform()), f"{path} has none")
-    return loaded
+    return list(loaded.values())
 
 
 @asynccontextmanager

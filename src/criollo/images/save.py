@@ -18,10 +18,9 @@ from criollo.aio.cleanup import cleanup
 from criollo.errors import Invalid, NotFound, explain
 from criollo.images.collect import leased
 from criollo.images.context import Images
-from criollo.images.layout import REF_NAME, encode_manifest, synthesize
+from criollo.images.layout import REF_NAME, Named, encode_manifest, synthesize
 from criollo.images.resolve import match
 from criollo.linux import files
-from criollo.model.image import Image
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from criollo.telemetry.log import get_logger
@@ -32,13 +31,6 @@ log = get_logger(__name__)
 FORMATS: Final = ("oci-archive", "docker-archive", "oci-dir")
 
 
-class _Wanted(NamedTuple):
-    """An image, and the names it is saved by."""
-
-    image: Image
-    names: tuple[str, ...]
-
-
 class _Written(NamedTuple):
     """An image in the making: its layers' diff ids and sizes, and its new config."""
 
@@ -47,7 +39,7 @@ class _Written(NamedTuple):
     sizes: tuple[int, ...]
 
 
-async def save_images(images: Images, names: Sequence[str], path: Path, *, form: str) -> list[Image]:
+async def save_images(images: Images, names: Sequence[str], path: Path, *, form: str) -> list[Named]:
     """Write images into one file or directory, which must not be there yet. An image has the name it is asked by, or all.
 
     Raises:
@@ -63,7 +55,8 @@ async def save_images(images: Images, names: Sequence[str], path: Path, *, form:
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
         with explain(f"save to {path}"), leased(images, [layer for each in wanted for layer in each.image.layers]):
-            os.makedirs(temporary / "blobs/sha256", 0o755)
+            for part in ("", "blobs", "blobs/sha256"):
+                os.mkdir(temporary / part, 0o755)
             packed: dict[str, Packed] = {}
             written = [await _write_layers(images, each, temporary, packed) for each in wanted]
             await threads.files(_write_docker if form == "docker-archive" else _write_oci, temporary, written)
@@ -73,17 +66,17 @@ async def save_images(images: Images, names: Sequence[str], path: Path, *, form:
                 await _archive(images, temporary, path)
     finally:
         await cleanup(threads.files(files.remove_tree, temporary), what=f"{temporary}")
-    return [each.image for each in wanted]
+    return wanted
 
 
-def _wanted(images: Images, text: str) -> _Wanted:
+def _wanted(images: Images, text: str) -> Named:
     found = match(images, text)
     if found is None:
         raise NotFound("image", text, "kpod images lists those that are here")
-    return _Wanted(found.image, (found.name,) if found.name in found.image.names else found.image.names)
+    return Named(found.image, (found.name,) if found.name in found.image.names else found.image.names)
 
 
-async def _write_layers(images: Images, wanted: _Wanted, directory: Path, packed: dict[str, Packed]) -> _Written:
+async def _write_layers(images: Images, wanted: Named, directory: Path, packed: dict[str, Packed]) -> _Written:
     """Write what `packed` does not have yet, and the image's config as it now must be."""
     for layer in wanted.image.layers:
         if layer not in packed:

@@ -3,7 +3,7 @@
     on the disk 0:0  ──mount mapped by a namespace "0 100000 65536"──▶  100000:100000  ──inside that namespace──▶  0:0
 
 Nothing is written: the mapping belongs to the mount, and only files whose owners it covers can be changed through it.
-Source: mount_setattr(2), MOUNT_ATTR_IDMAP; Linux 5.12 for ext4 and xfs, 5.15 for btrfs, 6.3 for tmpfs; 5.19 as overlay's layers.
+Source: mount_setattr(2), MOUNT_ATTR_IDMAP; Linux 5.12 for ext4 and xfs, 5.15 for btrfs, 6.3 for tmpfs; 5.19 below overlay.
 """
 
 import ctypes

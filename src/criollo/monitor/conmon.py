@@ -145,8 +145,8 @@ class Conmon:
             with explain(f"move the monitor of container {launch.container_id} into cgroup {launch.cgroup}"):
                 await threads.files(_enter_cgroup, hierarchies, launch.cgroup, start.pid)
             start.go()
-        monitor_started = procfs.start_time(start.pid)
         answer = await _answer(start, launch)
+        monitor_started = procfs.start_time(start.pid)  # not before: of a process in exec this takes a millisecond
         if answer == -1 or monitor_started is None:
             raise _failed(launch, start)
         pid_started = procfs.start_time(answer)

@@ -22,16 +22,15 @@ def parent_of(pods: Pods, requested: str, pod_id: PodId) -> str:
     return pod_cgroup(driver, requested).spec_path
 
 
-async def ensure(pods: Pods, pod: Pod) -> Pod:
+async def ensure(pods: Pods, pod: Pod) -> None:
     """Make the parent unless it is there; the row says that it is ours before it is made. systemd makes its own."""
     if pods.containers.cgroup_driver is not Driver.CGROUPFS:
-        return pod
+        return
     if await threads.files(pods.hierarchies.exists, pod.cgroup_parent):
-        return pod
-    pod = pods.state.pods.put(msgspec.structs.replace(pod, cgroup_made=True))
+        return
+    pods.state.pods.put(msgspec.structs.replace(pod, cgroup_made=True))
     with explain(f"make cgroup {pod.cgroup_parent} of pod sandbox {pod.id}"):
         await threads.files(pods.hierarchies.create, pod.cgroup_parent)
-    return pod
 
 
 async def remove(pods: Pods, pod: Pod) -> None:

@@ -97,7 +97,6 @@ async def start(pods: Pods, pod: Pod) -> Pod:
     created = await runtime.create(
         CreateRequest(container_id=pod.id, name=pod.name, bundle=bundle, cgroup_parent=pod.cgroup_parent)
     )
-    await runtime.start(pod.id)
     process = InfraProcess(
         container_id=pod.id,
         pid=created.pid,
@@ -106,7 +105,9 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         monitor_started=created.monitor_started,
     )
     namespaces = {**pod.namespaces, "pid": f"/proc/{created.pid}/ns/pid"}
-    return msgspec.structs.replace(pod, infra=process, namespaces=namespaces)
+    pod = pods.state.pods.put(msgspec.structs.replace(pod, infra=process, namespaces=namespaces))  # so teardown waits for it
+    await runtime.start(pod.id)
+    return pod
 
 
 async def remove(pods: Pods, pod: Pod) -> None:

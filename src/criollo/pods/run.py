@@ -72,27 +72,7 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
 async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
     if not pod.host_network and not (network := pods.network.status()).ready:
         raise Unavailable(f"cannot run pod sandbox {pod.config.name}: network is not ready: {network.message}")
-    pod = await cgroups.ensure(pods, pod)
-    job.stage("sandbox namespaces")
-    paths = await namespaces.pin_pod(
-        pod, wanted, directory=pods.containers.places.namespaces, make_userns=pods.containers.workers.userns
-    )
-    pod = msgspec.structs.replace(pod, namespaces=paths)
-    job.stage("sandbox network and files")
-    ips: tuple[str, ...] = ()
-    network_name = ""
-    written: dict[str, str] = {}
-
-    async def connect() -> None:
-        nonlocal ips, network_name
-        ips, network_name = await connection.connect(pods, pod)
-
-    async def write() -> None:
-        nonlocal written
-        written = await files.write(pod, runroot=pods.containers.places.runroot)
-
-    await together((connect(), write()))
-    pod = msgspec.structs.replace(pod, files=written, ips=ips, network_name=network_name)
+    pod = await _lay_ground(pods, job, pod, wanted)
     if infra.is_needed(pods, pod):
         job.stage("sandbox infra container")
         pod = await infra.start(pods, pod)
@@ -100,6 +80,33 @@ async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Pl
     pods.state.pods.put(pod)
     infra.watch(pods, pod)
     return pod
+
+
+async def _lay_ground(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
+    """Namespaces and then network; files and cgroup beside them, since plugins take most of the time."""
+    paths: dict[str, str] = {}
+    ips: tuple[str, ...] = ()
+    network_name = ""
+    written: dict[str, str] = {}
+
+    async def connect() -> None:
+        nonlocal paths, ips, network_name
+        job.stage("sandbox namespaces")
+        places = pods.containers.places
+        paths = await namespaces.pin_pod(pod, wanted, directory=places.namespaces, make_userns=pods.containers.workers.userns)
+        job.stage("sandbox network")
+        ips, network_name = await connection.connect(pods, msgspec.structs.replace(pod, namespaces=paths))
+
+    async def write() -> None:
+        nonlocal written
+        written = await files.write(pod, runroot=pods.containers.places.runroot)
+
+    async def confine() -> None:
+        await cgroups.ensure(pods, pod)
+
+    await together((connect(), write(), confine()))
+    pod = pods.state.pod(pod.id)  # it says whose the cgroup is
+    return msgspec.structs.replace(pod, namespaces=paths, files=written, ips=ips, network_name=network_name)
 
 
 async def _tear_down_uncollected(pods: Pods, pod_id: PodId) -> None:

@@ -135,17 +135,13 @@ class OciRuntime:
         return True
 
     async def kill_all(self, watched: Watched) -> None:
-        """SIGKILL all processes in the container's cgroup, and its first one.
+        """SIGKILL all processes in the container's cgroup, and its first one. Needs the runtime only without a cgroup.
 
         Raises:
             HostFailed: some are still there after five seconds.
-            CriolloError: the cgroup is not known, and the runtime does not kill.
         """
-        try:
+        if self._is_native or not watched.cgroup:
             await self.kill(watched, signal.SIGKILL)
-        except CriolloError:
-            if not watched.cgroup:
-                raise
         if watched.cgroup and not await threads.files(self._hierarchies.kill, watched.cgroup):
             raise HostFailed(f"cannot kill all processes of container {watched.container_id}: some are stuck in the kernel")
 

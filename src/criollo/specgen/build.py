@@ -47,7 +47,10 @@ def build(request: SpecRequest, host: HostFacts) -> Built:
 def _check_user(request: SpecRequest) -> None:
     """Whether who is to run exists in the pod's user namespace: what runtimes say otherwise names no field."""
     user = request.user
-    for field, mapped, wanted in (("user", request.pod.uids, (user.uid,)), ("group", request.pod.gids, (user.gid, *user.groups))):
+    for field, mapped, wanted in (
+        ("user", request.pod.uids, (user.uid,)),
+        ("group", request.pod.gids, (user.gid, *user.groups)),
+    ):
         for number in wanted:
             if not is_mapped(mapped, number):
                 ranges = ", ".join(f"{one.container_id}-{one.container_id + one.length - 1}" for one in mapped)

@@ -57,7 +57,7 @@ class HostFacts(Record, frozen=True, kw_only=True):
     selinux: bool = False
     thermal_paths: tuple[str, ...] = ()  # per-CPU counters that other tenants' load can be read from
     kernel: tuple[int, int] = (0, 0)  # major and minor version
-    has_mqueue: bool = True  # the node has its message queues at /dev/mqueue
+    has_mqueue: bool = False  # the node has its message queues at /dev/mqueue
 
     @property
     def may_raise(self) -> bool:

@@ -37,7 +37,9 @@ _DENY_ALL: Final = runtime_spec.DeviceRule(allow=False, access="rwm")
 _ALLOW_ALL: Final = runtime_spec.DeviceRule(allow=True, access="rwm")
 _PERMISSIONS: Final = frozenset("rwm")
 _DEVICE_OPTIONS: Final = ("bind", "rprivate", "nosuid", "noexec", "rw")
-_EVERYWHERE: Final = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"))
+_EVERYWHERE: Final = frozenset(
+    f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "console")
+)
 
 
 def linux(request: SpecRequest, host: HostFacts, rootfs_propagation: str) -> runtime_spec.Linux:
@@ -50,9 +52,10 @@ def linux(request: SpecRequest, host: HostFacts, rootfs_propagation: str) -> run
     limits = resources.limits(request.config.resources, host=host, min_memory_bytes=request.defaults.min_memory_bytes)
     nodes, rules = devices(request)
     security = request.config.security
+    repeated = request.defaults.repeats_mappings or not request.pod.user_ns
     return runtime_spec.Linux(
-        uid_mappings=mappings(request.pod.uids),
-        gid_mappings=mappings(request.pod.gids),
+        uid_mappings=mappings(request.pod.uids) if repeated else (),
+        gid_mappings=mappings(request.pod.gids) if repeated else (),
         resources=runtime_spec.Resources(
             devices=rules,
             memory=limits.memory,

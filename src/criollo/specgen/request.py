@@ -116,6 +116,7 @@ class Defaults(Record, frozen=True, kw_only=True):
     systemd_cgroups: bool = False
     supports_rro: bool = False  # the runtime and the kernel know recursive read-only mounts
     supports_idmap: bool = False  # likewise mounts with id mappings
+    repeats_mappings: bool = True  # the runtime wants the mappings of a user namespace that it joins
 
 
 class SpecRequest(Record, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ its consistency; `durable()` waits for the disk.
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +19,12 @@ VERSION: Final = 1
 
 
 class Database:
-    """A connection that belongs to the thread of the loop."""
+    """A connection that belongs to the thread of the loop.
 
-    def __init__(self, path: Path, schema: str) -> None:
+    When the disk is full, `make_room` is asked for some; if it has any, what failed is written once more.
+    """
+
+    def __init__(self, path: Path, schema: str, *, make_room: Callable[[], bool] = lambda: False) -> None:
         """Open or create `path` with the tables of `schema`, a file of this package.
 
         Raises:
@@ -30,11 +33,11 @@ class Database:
             Exhausted: the disk is full.
         """
         self.path = path
+        self._make_room = make_room
+        self._written: list[tuple[str, tuple[Any, ...]]] = []  # by the transaction at hand
         with self._told():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=5)
-            # A row of bytes that are no text is that row's trouble, not the whole file's.
-            self._connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+            self._connection = _connect(path)
             try:
                 self._prepare(schema)
             except BaseException:
@@ -43,7 +46,6 @@ class Database:
 
     def _prepare(self, schema: str) -> None:
         run = self._connection.execute
-        run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
         run("PRAGMA foreign_keys=ON")
         run("PRAGMA wal_autocheckpoint=4000")  # the sweeper checkpoints sooner, in a thread
@@ -70,7 +72,21 @@ class Database:
 
     def execute(self, sql: str, *values: Any) -> None:
         with self._told():
-            self._connection.execute(sql, values)
+            try:
+                self._connection.execute(sql, values)
+            except sqlite3.OperationalError as error:
+                if not _is_full(error) or not self._make_room():
+                    raise
+                self._execute_again(sql, values)
+            if self._connection.in_transaction:
+                self._written.append((sql, values))
+
+    def _execute_again(self, sql: str, values: tuple[Any, ...]) -> None:
+        """A full disk may have undone the whole transaction: then all of it is written once more."""
+        if not self._connection.in_transaction:
+            for earlier, its_values in self._written:
+                self._connection.execute(earlier, its_values)
+        self._connection.execute(sql, values)
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -86,6 +102,8 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._written.clear()
         finally:
             if durable:
                 self.execute("PRAGMA synchronous=NORMAL")
@@ -102,8 +120,30 @@ class Database:
             raise HostFailed(f"cannot open {self.path}: {error.strerror}") from error
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection with a write-ahead log; on a disk too full even for the log's index, the only one that may be."""
+    for locking in ("NORMAL", "EXCLUSIVE"):  # when it is alone with the file, SQLite keeps the index in memory
+        connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+        # A row of bytes that are no text is that row's trouble, not the whole file's.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        try:
+            connection.execute(f"PRAGMA locking_mode={locking}")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if locking == "EXCLUSIVE" or not _is_full(error):
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise AssertionError(path)
+
+
 def checkpoint(path: Path) -> None:
-    """Copy the write-ahead log into the database; blocking: call it in a thread.
+    """Copy the write-ahead log into the database, unless it is locked; blocking: call it in a thread.
 
     Raises:
         Exhausted, HostFailed: it cannot be copied now.
@@ -112,16 +152,21 @@ def checkpoint(path: Path) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=1)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.DatabaseError as error:
-        raise _ours(path, error) from error
+        if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY":
+            raise _ours(path, error) from error
 
 
 def _ours(path: Path, error: sqlite3.DatabaseError) -> CriolloError:
     name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_FULL"):
+    if _is_full(error):
         return Exhausted(f"cannot write {path}: the disk is full; free some space and try again")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return Damaged(_damage(path, str(error)))
     return HostFailed(f"cannot use {path}: {error}")
+
+
+def _is_full(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 
 
 def _damage(path: Path, what: str) -> str:

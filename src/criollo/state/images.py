@@ -1,6 +1,6 @@
 """Images: rows in images.db, records in memory. An image becomes visible by one durable transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +26,8 @@ class LayerRow(NamedTuple):
 class ImageRows:
     """All images and layers that are whole."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, "images.sql")
+    def __init__(self, path: Path, *, make_room: Callable[[], bool] = lambda: False) -> None:
+        self._database = Database(path, "images.sql", make_room=make_room)
         self.path = path
         self._images: dict[str, Image] = {}
         self._references: dict[str, ImageId] = {}

@@ -4,7 +4,7 @@ Memory holds every record and is replaced after the row is committed, so nobody 
 read only memory. What has happened anyway (`keep`) is in memory even while the disk is full, and its row follows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -164,8 +164,8 @@ class ContainerRows(_Table[Container]):
 class State:
     """state.db: pods, containers and facts; the owner of the root directory opens it, nobody else."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, "schema.sql")
+    def __init__(self, path: Path, *, make_room: Callable[[], bool] = lambda: False) -> None:
+        self._database = Database(path, "schema.sql", make_room=make_room)
         self.path = path
         self.pods = PodRows(self._database)
         self.containers = ContainerRows(self._database)

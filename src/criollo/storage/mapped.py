@@ -65,10 +65,10 @@ def open_way(*directories: Path) -> None:
         OSError: a mode could not be changed.
     """
     for above in Path(os.path.realpath(directories[0])).parents:
-        mode = os.stat(above).st_mode
+        mode = stat.S_IMODE(os.stat(above).st_mode)
         if not mode & stat.S_IXOTH:
             raise HostFailed(
-                f"cannot run a pod with a user namespace: its users must pass {above}, which has mode {stat.S_IMODE(mode):04o}; "
+                f"cannot run a pod with a user namespace: its users must pass {above}, which has mode {mode:04o}; "
                 f"run chmod o+x {above}, or choose another root in the configuration"
             )
     for directory in directories:

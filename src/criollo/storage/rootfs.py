@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
-from criollo.errors import Invalid, explain
+from criollo.errors import Exhausted, Invalid, explain
 from criollo.linux import files, mount, tree
 from criollo.storage.base import LayerDriver, Mapped, Writable
 from criollo.storage.layers import EMPTY, Layers
@@ -64,7 +64,10 @@ class RootStore:
         """
         with explain(f"open {self._directory}"):
             await threads.files(files.make_directory, self._directory, 0o700, keep=files.PASS)
-        await self._driver.check()
+        try:
+            await self._driver.check()
+        except Exhausted as error:  # who shall make room, if not a daemon that has started?
+            log.warning("storage driver not checked", error=error)
         self._emptying = asyncio.get_running_loop().create_task(self._trash.run())  # owned: `close` ends it
 
     async def close(self) -> None:

@@ -80,7 +80,8 @@ def set_up(level: str, *, form: str = "text", stream: IO[str] | None = None) -> 
 def plain(value: object) -> str:
     """A field's text: control and bidirectional characters escaped, quoted where it holds spaces."""
     text = str(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text or "=" in text else text
 
 

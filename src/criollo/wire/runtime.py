@@ -174,6 +174,15 @@ def mounting(version: Version, features: Mapping[str, object]) -> Mounting:
     return Mounting("rro" in (said.mount_options or ()), bool(idmap and idmap.enabled))
 
 
+def repeats_mappings(version: Version) -> bool:
+    """Whether a spec that names a user namespace to join must have its mappings too.
+
+    runc before 1.2 finds the root inside by them, and crun does; later runcs ask the namespace, and warn in the container's
+    log when they find both.
+    """
+    return version.name != "runc" or version.numbers < (1, 2)
+
+
 def _logged(line: str) -> tuple[str, str]:
     """Level and message of a log line; two empty texts when it is none."""
     if line.startswith("{"):

@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from support import leaks
 from support.bad_registry import BadRegistry, run_bad_registry
 from support.cri import pb

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
@@ -53,9 +55,14 @@ def mapped(user_ns: Path) -> Mapped:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    """A store's root on a disk of its own; the test must have unmounted all and let go of every descriptor."""
-    image, disk = tmp_path / "image", tmp_path / "disk"
+def root() -> Iterator[Path]:
+    """A store's root on a disk of its own; the test must have unmounted all and let go of every descriptor.
+
+    Users of the namespace must pass its directories, and pytest's own are closed to them.
+    """
+    home = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
+    home.chmod(0o711)
+    image, disk = home / "image", home / "disk"
     disk.mkdir()
     with image.open("wb") as file:
         file.truncate(32 << 20)
@@ -70,6 +77,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     left = mount.below(place)
     for target in mount.below(disk):
         mount.unmount(target, detach=target != str(disk))
+    shutil.rmtree(home)
     assert left == []
     assert sorted(os.listdir("/proc/self/fd")) == descriptors
 
@@ -171,6 +179,17 @@ def test_directories_are_closed_until_a_user_namespace_must_pass(root: Path, map
     run(root, body)
 
 
+def test_a_closed_directory_above_is_named_and_nothing_is_left(root: Path, mapped: Mapped) -> None:
+    async def body(store: Store) -> None:
+        above = root.parent.parent
+        above.chmod(0o710)
+        with pytest.raises(HostFailed, match=f"must pass {above}, which has mode 0710; run chmod o"):
+            await store.roots.create(ID, [], mapped=mapped)
+        assert store.roots.ids() == set()
+
+    run(root, body)
+
+
 def test_same_layers_serve_plain_and_mapped_roots(root: Path, mapped: Mapped) -> None:
     async def body(store: Store) -> None:
         layers = [await store.add(BOTTOM, a="a"), await store.add(TOP, b="b")]
@@ -244,7 +263,7 @@ def test_file_system_without_mapped_ids_is_told_and_nothing_is_left(
     async def body(store: Store) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(idmap, "shift", refuse)
-            with pytest.raises(Unsupported, match="ext4 of .*/layers has no id-mapped mounts in Linux .*; keep the root on"):
+            with pytest.raises(Unsupported, match=r"ext4 of .*/layers has no id-mapped mounts in Linux .*; keep the root on"):
                 await store.roots.create(ID, [], mapped=mapped)
         assert store.roots.ids() == set()
         await store.roots.create(ID, [], mapped=mapped)

@@ -7,7 +7,7 @@ import pytest
 from criollo.errors import Invalid
 from criollo.linux.namespaces import Kind
 from criollo.model.ids import PodId
-from criollo.model.pod import NamespaceMode, Namespaces, PodConfig, PodSecurity, UserNamespace
+from criollo.model.pod import IdMapping, NamespaceMode, Namespaces, PodConfig, PodSecurity, UserNamespace
 from criollo.pods.namespaces import hostname, plan, wanted
 
 POD = PodId("ab" * 32)
@@ -64,6 +64,14 @@ def test_plan_drops_a_default_that_has_no_place() -> None:
 
 def test_plan_keeps_a_default_that_has_a_place() -> None:
     assert plan(config(), defaults={"net.core.somaxconn": "1"}).sysctls == {"net.core.somaxconn": "1"}
+
+
+def test_plan_fits_sysctls_to_the_user_namespace() -> None:
+    ids = (IdMapping(host_id=100000, container_id=0, length=1000),)
+    own = config(user=UserNamespace(mode=OWN, uids=ids, gids=ids))
+    everybody = {"net.ipv4.ping_group_range": "0 2147483647"}
+    assert plan(own, defaults=everybody).sysctls == {"net.ipv4.ping_group_range": "0 999"}
+    assert plan(config(), defaults=everybody).sysctls == everybody
 
 
 def test_hostname_is_as_asked() -> None:

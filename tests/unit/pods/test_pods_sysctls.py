@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from criollo.errors import Invalid
 from criollo.linux.namespaces import Kind
-from criollo.pods.sysctls import FIELD, MAX_SYSCTLS, choose
+from criollo.model.pod import IdMapping
+from criollo.pods.sysctls import FIELD, MAX_SYSCTLS, PING_GROUPS, choose, fitted
 
 BOTH = frozenset({Kind.NET, Kind.IPC, Kind.UTS})
 
@@ -112,3 +113,23 @@ def test_no_text_gets_out_of_the_allowed_trees(name: str, value: str) -> None:
     assert name.startswith(("net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."))
     assert ".." not in name
     assert all(text.isascii() and "\n" not in text and "+" not in text and "=" not in text for text in (name, *chosen.values()))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0 2147483647", "0 999"),
+        ("0\t2147483647", "0 999"),
+        ("0 10", "0 10"),
+        ("1000 2000", "1000 999"),  # the kernel takes that for nobody
+        ("1 0", "1 0"),
+        ("x y", "x y"),
+    ],
+)
+def test_who_may_ping_ends_with_the_pods_user_namespace(value: str, expected: str) -> None:
+    gids = (IdMapping(host_id=100000, container_id=0, length=1000),)
+    assert fitted({PING_GROUPS: value, "net.core.somaxconn": "7"}, gids) == {PING_GROUPS: expected, "net.core.somaxconn": "7"}
+
+
+def test_other_sysctls_fit_any_user_namespace() -> None:
+    assert fitted({"net.core.somaxconn": "2147483647"}, ()) == {"net.core.somaxconn": "2147483647"}

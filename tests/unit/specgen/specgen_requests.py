@@ -16,6 +16,7 @@ HOST = HostFacts(
     has_swap_accounting=True,
     hugepage_sizes=("2MB", "1GB"),
     thermal_paths=("/sys/devices/system/cpu/cpu0/thermal_throttle",),
+    has_mqueue=True,
 )
 WEAK_HOST = HostFacts(
     cgroup_v2=False, capabilities=frozenset(KNOWN) - {"CAP_SYS_RESOURCE"}, oom_score_adj=-5, rlimits={"nofile": 4096}

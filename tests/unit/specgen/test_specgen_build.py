@@ -164,3 +164,23 @@ def test_hooks_always_say_their_environment() -> None:
     hooks = runtime_spec.Hooks(poststop=(runtime_spec.Hook(path="/bin/true", env=()),))
     spec = json.loads(runtime_spec.encode(build(request(hooks=hooks), HOST).spec))
     assert spec["hooks"] == {"poststop": [{"path": "/bin/true", "env": []}]}
+
+
+@pytest.mark.parametrize(
+    ("user", "field"),
+    [
+        (ResolvedUser(uid=65536), "user"),
+        (ResolvedUser(gid=65536, groups=(65536,)), "group"),
+        (ResolvedUser(groups=(0, 70000)), "group"),
+    ],
+)
+def test_users_outside_the_pods_user_namespace_are_refused(user: ResolvedUser, field: str) -> None:
+    build(request(user=user), HOST)
+    with pytest.raises(Invalid, match=r"user namespace has \(0-65535\)") as error:
+        build(request(user=user, pod=pod(user_ns="/run/userns/u", uids=MAPPED, gids=MAPPED)), HOST)
+    assert error.value.field == field
+
+
+def test_last_user_of_the_pods_user_namespace_may_run() -> None:
+    last = ResolvedUser(uid=65535, gid=65535, groups=(65535,))
+    build(request(user=last, pod=pod(user_ns="/run/userns/u", uids=MAPPED, gids=MAPPED)), HOST)

@@ -40,8 +40,10 @@ def test_v2_host() -> None:
             "/proc/self/limits": LIMITS,
             "/proc/self/cgroup": "0::/system.slice/crio.service\n",
             "/sys/module/apparmor/parameters/enabled": "Y\n",
+            "/proc/sys/kernel/osrelease": "6.12.3-1-amd64\n",
         },
         {
+            "/dev": ["null", "mqueue"],
             "/sys/kernel/mm/hugepages": ["hugepages-1048576kB", "hugepages-2048kB", "junk"],
             "/sys/fs/cgroup/system.slice/crio.service": ["memory.swap.max", "memory.max"],
             "/sys/devices/system/cpu": ["cpu10", "cpu0", "cpufreq", "cpu2"],
@@ -53,6 +55,7 @@ def test_v2_host() -> None:
     assert facts.hugepage_sizes == ("2MB", "1GB")
     assert facts.thermal_paths == tuple(f"/sys/devices/system/cpu/cpu{n}/thermal_throttle" for n in (2, 10))
     assert (facts.oom_score_adj, facts.rlimits["nofile"], facts.apparmor) == (-999, 524288, True)
+    assert (facts.kernel, facts.has_mqueue) == ((6, 12), True)
 
 
 def test_v1_host_without_a_capability() -> None:

@@ -62,12 +62,36 @@ def test_user_namespace_is_joined_and_mapped() -> None:
     assert built.uid_mappings == (runtime_spec.IdMapping(container_id=0, host_id=100000, size=65536),)
 
 
+def test_mappings_are_left_out_where_the_runtime_asks_the_namespace() -> None:
+    asks = Defaults(repeats_mappings=False)
+    joined = linux.linux(request(pod=pod(user_ns="/run/userns/x", uids=MAPPED, gids=MAPPED), defaults=asks), HOST, "")
+    assert (joined.uid_mappings, joined.gid_mappings) == ((), ())
+    made = linux.linux(request(pod=pod(uids=MAPPED, gids=MAPPED), defaults=asks), HOST, "")
+    assert len(made.uid_mappings) == len(made.gid_mappings) == 1
+
+
 def test_devices_begin_with_deny_all_and_last_of_a_path_wins() -> None:
     other = DeviceNode(path="/dev/fuse", host_path="/dev/kmsg", type="c", major=1, minor=11, permissions="r")
     nodes, rules = linux.devices(request(devices=(FUSE, other)))
     assert rules[0] == runtime_spec.DeviceRule(allow=False, access="rwm")
     assert [(node.path, node.major) for node in nodes] == [("/dev/fuse", 1)]
     assert rules[1:] == (runtime_spec.DeviceRule(allow=True, type="c", major=1, minor=11, access="r"),)
+
+
+def test_user_namespace_makes_no_devices_but_allows_them() -> None:
+    fields: dict[str, Any] = {"devices": (FUSE,), "pod": pod(uids=MAPPED, gids=MAPPED)}
+    assert linux.devices(request(**fields)) == ((), linux.devices(request(devices=(FUSE,)))[1])
+    (mount,) = linux.device_mounts(request(**fields))
+    assert (mount.destination, mount.source, mount.type) == ("/dev/fuse", "/dev/fuse", "bind")
+    assert linux.device_mounts(request(devices=(FUSE,))) == []
+
+
+def test_user_namespace_shows_all_host_devices_to_privileged() -> None:
+    asked = {"config": config(security=security(privileged=True)), "host_devices": (KMSG,), "devices": (FUSE,)}
+    nodes, rules = linux.devices(request(**asked, pod=pod(uids=MAPPED, gids=MAPPED)))
+    assert (nodes, [rule.allow for rule in rules]) == ((), [True])
+    mounts = linux.device_mounts(request(**asked, pod=pod(uids=MAPPED, gids=MAPPED)))
+    assert [mount.destination for mount in mounts] == ["/dev/kmsg", "/dev/fuse"]
 
 
 def test_privileged_has_host_devices_unless_configured_otherwise() -> None:
@@ -95,6 +119,8 @@ def test_malformed_devices_are_refused(change: dict[str, str]) -> None:
     fields = {field: getattr(FUSE, field) for field in FUSE.__struct_fields__}
     with pytest.raises(Invalid):
         linux.devices(request(devices=(DeviceNode(**{**fields, **change}),)))
+    with pytest.raises(Invalid):
+        linux.devices(request(devices=(DeviceNode(**{**fields, **change}),), pod=pod(uids=MAPPED, gids=MAPPED)))
 
 
 def test_directory_of_devices_keeps_its_shape_elsewhere() -> None:

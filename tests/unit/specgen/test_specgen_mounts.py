@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from specgen_requests import config, pod, request, security
+from specgen_requests import HOST, config, pod, request, security
 
 from criollo.errors import Invalid, Unsupported
 from criollo.linux.mount import MountEntry
@@ -13,7 +13,8 @@ from criollo.model.container import Mount, Propagation
 from criollo.model.pod import IdMapping, NamespaceMode, Namespaces
 from criollo.oci import runtime_spec
 from criollo.specgen import mounts
-from criollo.specgen.request import Defaults, ImageDefaults, PlannedMount, SourcePropagation
+from criollo.specgen.host import HostFacts
+from criollo.specgen.request import Defaults, DeviceNode, ImageDefaults, PlannedMount, SourcePropagation
 
 MAPPED = (IdMapping(host_id=100000, container_id=0, length=65536),)
 NODE = NamespaceMode.NODE
@@ -25,8 +26,8 @@ def planned(
     return PlannedMount(mount=Mount(**{"container_path": path, "host_path": source, **f}), source=source, propagation=held_by)
 
 
-def made(*asked: PlannedMount, **fields: Any) -> dict[str, runtime_spec.Mount]:
-    found, _ = mounts.mounts(request(mounts=asked, **fields))
+def made(*asked: PlannedMount, host: HostFacts = HOST, **fields: Any) -> dict[str, runtime_spec.Mount]:
+    found, _ = mounts.mounts(request(mounts=asked, **fields), host)
     assert len({mount.destination for mount in found}) == len(found)
     return {mount.destination: mount for mount in found}
 
@@ -97,8 +98,8 @@ def test_access_propagation_and_options_become_mount_options() -> None:
 )
 def test_rootfs_follows_the_strongest_propagation(asked: Propagation, held_by: SourcePropagation, rootfs: str) -> None:
     both = (planned("/a", propagation=asked, held_by=held_by), planned("/b"))
-    assert mounts.mounts(request(mounts=both))[1] == rootfs
-    assert mounts.mounts(request(mounts=both[::-1]))[1] == rootfs
+    assert mounts.mounts(request(mounts=both), HOST)[1] == rootfs
+    assert mounts.mounts(request(mounts=both[::-1]), HOST)[1] == rootfs
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,31 @@ def test_user_namespace_binds_what_belongs_to_the_host() -> None:
     host = made(pod=pod(everything, uids=MAPPED, gids=MAPPED), config=config(security=security(namespaces=everything)))
     assert [own[path].type for path in ("/proc", "/sys", "/dev/mqueue")] == ["proc", "sysfs", "mqueue"]
     assert [host[path].type for path in ("/proc", "/sys", "/dev/mqueue")] == ["bind", "bind", "bind"]
-    assert "/sys/fs/cgroup" not in host
+    assert all(found["/sys/fs/cgroup"].type == "cgroup" for found in (own, host))  # covers what comes along with /sys
+
+
+def test_sysfs_of_the_host_is_read_only_at_any_depth_where_that_can_be() -> None:
+    shared = Namespaces(network=NODE, pid=NamespaceMode.CONTAINER)
+    fields = {"pod": pod(shared, uids=MAPPED, gids=MAPPED), "config": config(security=security(namespaces=shared))}
+    assert "ro" in made(**fields)["/sys"].options
+    assert "rro" in made(**fields, defaults=Defaults(supports_rro=True))["/sys"].options
+
+
+def test_message_queues_of_the_host_are_bound_only_where_it_has_them() -> None:
+    shared = Namespaces(ipc=NODE, pid=NamespaceMode.CONTAINER)
+    fields = {"pod": pod(shared, uids=MAPPED, gids=MAPPED), "config": config(security=security(namespaces=shared))}
+    assert "/dev/mqueue" in made(**fields)
+    assert "/dev/mqueue" not in made(**fields, host=HostFacts(cgroup_v2=True))
+
+
+def test_user_namespace_binds_devices_instead_of_making_them() -> None:
+    fuse = DeviceNode(path="/dev/inside", host_path="/dev/fuse", type="c", major=10, minor=229)
+    null = DeviceNode(path="/dev/null", host_path="/dev/null", type="c", major=1, minor=3)
+    assert "/dev/inside" not in made(devices=(fuse,))
+    found = made(devices=(fuse, null), pod=pod(uids=MAPPED, gids=MAPPED))
+    assert (found["/dev/inside"].type, found["/dev/inside"].source) == ("bind", "/dev/fuse")
+    assert "/dev/null" not in found  # runtimes see to it
+    assert list(made(planned("/dev/inside"), devices=(fuse,), pod=pod(uids=MAPPED, gids=MAPPED))).count("/dev/inside") == 1
 
 
 def test_terminal_group_is_given_only_where_it_exists() -> None:
@@ -243,7 +268,7 @@ segments = st.lists(st.sampled_from(["a", "b", "..", ".", "", "proc", "dev", "sy
 @given(st.lists(segments.map(lambda parts: "/" + "/".join(parts)), max_size=5))
 def test_any_destinations_are_ordered_clean_and_off_proc(destinations: list[str]) -> None:
     try:
-        found, _ = mounts.mounts(request(mounts=tuple(planned(path) for path in destinations)))
+        found, _ = mounts.mounts(request(mounts=tuple(planned(path) for path in destinations)), HOST)
     except Invalid:
         return
     names = [mount.destination for mount in found]

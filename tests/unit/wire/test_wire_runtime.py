@@ -95,3 +95,45 @@ def test_states_that_are_none(output: bytes) -> None:
 def test_features_that_are_none(output: bytes) -> None:
     with pytest.raises(Garbled):
         runtime.parse_features(output)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "features", "expected"),
+    [
+        ("runc", (1, 1, 5), {"mountOptions": ["ro", "rro"], "linux": {"namespaces": []}}, (True, False)),
+        (
+            "runc",
+            (1, 2, 0),
+            {"mountOptions": ["rro"], "linux": {"mountExtensions": {"idmap": {"enabled": True}}}},
+            (True, True),
+        ),
+        ("crun", (1, 21), {"mountOptions": [], "linux": {"mountExtensions": {"idmap": {"enabled": False}}}}, (False, False)),
+        ("crun", (1, 21), {"linux": None, "mountOptions": None, "hooks": []}, (False, False)),
+        ("crun", (1, 21), {"linux": {"mountExtensions": {}}}, (False, False)),
+        ("crun", (1, 21), {"mountOptions": "rro"}, (False, False)),
+        ("crun", (1, 21), {"mountOptions": ["rro"], "linux": 7}, (False, False)),
+        ("crun", (1, 8, 1), {}, (True, False)),
+        ("crun", (1, 3), {}, (False, False)),
+        ("runc", (1, 0, 3), {}, (False, False)),
+        ("runsc", (), {}, (False, False)),
+    ],
+)
+def test_what_runtimes_can_do_with_mounts(
+    name: str, numbers: tuple[int, ...], features: dict[str, object], expected: tuple[bool, bool]
+) -> None:
+    assert runtime.mounting(Version(name, numbers, ""), features) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "repeated"),
+    [
+        ("runc", (1, 1, 15), True),
+        ("runc", (1, 2), False),
+        ("runc", (1, 3, 6), False),
+        ("crun", (1, 28), True),
+        ("youki", (0, 5), True),
+        ("runc", (), True),
+    ],
+)
+def test_who_wants_the_mappings_of_a_namespace_it_joins(name: str, numbers: tuple[int, ...], repeated: bool) -> None:
+    assert runtime.repeats_mappings(Version(name, numbers, "")) is repeated

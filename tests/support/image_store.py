@@ -1,0 +1,67 @@
+"""The image room without a daemon: rows, layers and what the verbs keep, in a directory of the test."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from support import images as made
+
+from criollo.aio import threads
+from criollo.images.commit import Blob, plan
+from criollo.images.context import Images
+from criollo.model.ids import ImageId
+from criollo.model.image import Image
+from criollo.oci.digest import Digest
+from criollo.oci.image_spec import Manifest, decode_manifest
+from criollo.registry.client import Registry
+from criollo.registry.hosts import Hosts
+from criollo.state.images import ImageRows, LayerRow
+from criollo.storage.layers import Layers
+from criollo.workers.pool import Workers
+
+NOT_NEEDED = cast(Any, None)
+
+
+@contextlib.contextmanager
+def image_store(root: Path, *, workers: Workers = NOT_NEEDED) -> Iterator[Images]:
+    """`images.layers.open()` is the test's to await."""
+    rows = ImageRows(root / "images.db")
+    try:
+        yield Images(rows, Layers(root), roots=NOT_NEEDED, workers=workers, registry=Registry(Hosts(), user_agent="test"))
+    finally:
+        rows.close()
+        threads.close()
+
+
+def add_image(
+    images: Images,
+    image_id: str,
+    *,
+    names: Sequence[str] = (),
+    digests: Sequence[str] = (),
+    layers: Sequence[str] = (),
+    config: bytes = b"{}",
+) -> Image:
+    """A record with its rows; `layers` are names, whose directories the test makes or not."""
+    for name in layers:
+        images.rows.add_layer(LayerRow(name, "sha256:" + "0" * 64, 10, 2))
+    return images.rows.add(
+        Image(
+            id=ImageId(image_id),
+            names=tuple(names),
+            digests=tuple(digests),
+            manifest_digest=str(Digest.of(image_id.encode())),
+            manifest=b"{}",
+            config=config,
+            layers=tuple(layers),
+            size_bytes=0,
+            pulled_ns=1,
+        )
+    )
+
+
+def planned(image: made.Image) -> list[Blob]:
+    manifest = decode_manifest(image.manifest, image.media_type)
+    assert isinstance(manifest, Manifest)
+    return plan(manifest, image.config)

@@ -1,0 +1,212 @@
+"""Jobs: one per name, joined by requests, surviving them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from criollo.aio.jobs import Job, Jobs
+from criollo.errors import CriolloError, HostFailed, Unavailable, WrongState
+
+
+class Scene:
+    """A job that waits at a gate, and what became of it."""
+
+    def __init__(self) -> None:
+        self.jobs: Jobs[str] = Jobs("make thing")
+        self.gate = asyncio.Event()
+        self.started = 0
+        self.orphans: list[str] = []
+        self.cleaned = False
+
+    async def work(self, job: Job[str]) -> str:
+        self.started += 1
+        job.stage("at the gate")
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            self.cleaned = True
+            raise
+        return f"thing {self.started}"
+
+    async def orphaned(self, result: str) -> None:
+        self.orphans.append(result)
+
+    async def request(self, key: str = "a") -> str:
+        return await self.jobs.join(key, self.work, orphaned=self.orphaned)
+
+
+def play(scenario: Callable[[Scene, asyncio.TaskGroup], Coroutine[Any, Any, None]]) -> Scene:
+    async def main() -> Scene:
+        scene = Scene()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            await scenario(scene, group)
+        assert len(scene.jobs) == 0
+        return scene
+
+    return asyncio.run(main())
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_requests_of_one_name_share_a_job() -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        requests = [group.create_task(scene.request()) for _ in range(3)]
+        other = group.create_task(scene.request("b"))
+        await turns()
+        assert len(scene.jobs) == 2
+        scene.gate.set()
+        assert len({await each for each in requests}) == 1
+        await other
+
+    scene = play(scenario)
+    assert (scene.started, scene.orphans) == (2, [])
+
+
+def test_a_job_outlives_a_request_that_goes_away() -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        gone, staying = group.create_task(scene.request()), group.create_task(scene.request())
+        await turns()
+        gone.cancel()
+        await turns()
+        scene.gate.set()
+        assert await staying == "thing 1"
+
+    assert play(scenario).orphans == []
+
+
+def test_a_result_that_nobody_takes_is_told() -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        request = group.create_task(scene.request())
+        await turns()
+        request.cancel()
+        await turns()
+        scene.gate.set()
+        await turns(5)
+
+    assert play(scenario).orphans == ["thing 1"]
+
+
+@pytest.mark.parametrize("pause", range(6))
+def test_a_result_is_taken_or_told_whenever_the_request_goes_away(pause: int) -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        request = group.create_task(scene.request())
+        await turns()
+        scene.gate.set()
+        await turns(pause)
+        request.cancel()
+        await turns(6)
+        assert (scene.orphans == ["thing 1"]) == request.cancelled()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("pause", range(6))
+def test_a_result_that_one_took_is_no_orphan_of_another(pause: int) -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        taking, leaving = group.create_task(scene.request()), group.create_task(scene.request())
+        await turns()
+        scene.gate.set()
+        await turns(pause)
+        leaving.cancel()
+        assert await taking == "thing 1"
+        await turns(6)
+
+    assert play(scenario).orphans == []
+
+
+def test_who_waits_too_long_is_told_the_stage() -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.01):
+                await scene.request()
+        assert caught.value.__cause__ is not None
+        assert "at stage 'at the gate'" in "".join(caught.value.__cause__.__notes__)
+        scene.gate.set()
+        await turns(5)
+
+    play(scenario)
+
+
+def test_all_waiters_get_the_error() -> None:
+    async def fail(job: Job[str]) -> str:
+        await asyncio.sleep(0)
+        raise HostFailed("no luck")
+
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        async def request() -> str:
+            with pytest.raises(HostFailed) as caught:
+                await scene.jobs.join("a", fail)
+            return str(caught.value)
+
+        requests = [group.create_task(request()) for _ in range(2)]
+        assert [await each for each in requests] == ["no luck"] * 2
+
+    play(scenario)
+
+
+def test_a_name_can_be_used_again_after_an_error() -> None:
+    async def fail(job: Job[str]) -> str:
+        raise HostFailed("no luck")
+
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        with pytest.raises(HostFailed):
+            await scene.jobs.join("a", fail)
+        scene.gate.set()
+        assert await scene.request() == "thing 1"
+
+    play(scenario)
+
+
+def test_an_abandoned_job_has_cleaned_up_and_its_waiters_know_why() -> None:
+    why = WrongState("pod", "p", "being stopped", "READY")
+
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        async def request() -> CriolloError:
+            with pytest.raises(WrongState) as caught:
+                await scene.request()
+            return caught.value
+
+        requests = [group.create_task(request()) for _ in range(2)]
+        await turns()
+        await scene.jobs.abandon("a", why)
+        assert scene.cleaned
+        assert [await each for each in requests] == [why] * 2
+        await scene.jobs.abandon("a", why)
+
+    play(scenario)
+
+
+def test_closing_waits_then_cancels_and_refuses() -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        async def request() -> None:
+            with pytest.raises(Unavailable, match="shutting down"):
+                await scene.request()
+
+        waiting = group.create_task(request())
+        await turns()
+        await scene.jobs.close(limit_s=0.01)
+        assert scene.cleaned
+        await waiting
+        with pytest.raises(Unavailable, match="shutting down"):
+            await scene.request("b")
+
+    play(scenario)
+
+
+def test_closing_lets_a_job_finish() -> None:
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        waiting = group.create_task(scene.request())
+        await turns()
+        closing = group.create_task(scene.jobs.close(limit_s=10))
+        await turns()
+        scene.gate.set()
+        assert await waiting == "thing 1"
+        await closing
+
+    assert not play(scenario).cleaned

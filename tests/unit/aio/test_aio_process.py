@@ -1,0 +1,138 @@
+"""Children: their output, their limits, and that nothing of them stays."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from criollo.aio import process
+from criollo.errors import HostFailed, TimedOut, ToolFailed
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No child, zombie or descriptor more than before."""
+    asyncio.run(process.run(["true"], what="warm up", timeout_s=10))
+    before = descriptors()
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    assert descriptors() == before
+
+
+def descriptors() -> list[str]:
+    paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return sorted(os.readlink(path).split(":")[0] for path in paths if os.path.lexists(path))
+
+
+def run(script: str, *, timeout_s: float = 10, **options: Any) -> process.Finished:
+    return asyncio.run(process.run(["sh", "-c", script], what="try it", timeout_s=timeout_s, **options))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"{pid} still runs"
+        time.sleep(0.01)
+
+
+def test_output_and_status_are_told() -> None:
+    assert run("echo out; echo err >&2; exit 3", check=False) == process.Finished(3, b"out\n", b"err\n")
+
+
+def test_a_signal_is_a_negative_status() -> None:
+    assert run("kill -9 $$", check=False).status == -signal.SIGKILL
+
+
+def test_a_failure_is_told_with_its_last_words() -> None:
+    with pytest.raises(ToolFailed, match=r"try it: sh failed \(exit status 3\): oh no"):
+        run("echo oh no >&2; exit 3")
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(HostFailed, match="cannot start /no/such"):
+        asyncio.run(process.run(["/no/such"], what="try it", timeout_s=1))
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 1 << 20])
+def test_input_of_any_size_arrives_while_output_leaves(size: int) -> None:
+    assert run("cat", stdin=b"x" * size).stdout == b"x" * size
+
+
+def test_a_program_that_reads_no_input_is_not_waited_for() -> None:
+    assert run("exec true", stdin=b"x" * (1 << 20)).status == 0
+
+
+def test_output_beyond_the_limit_is_dropped() -> None:
+    finished = run("head -c 5000000 /dev/zero; echo end >&2", limit_bytes=1000)
+    assert (len(finished.stdout), finished.stderr) == (1000, b"end\n")
+
+
+def test_a_program_that_hangs_is_killed_with_its_group(tmp_path: Path) -> None:
+    with pytest.raises(TimedOut, match=r"still running after 0\.3 s, killed; it said: 'waiting'"):
+        run(f"echo waiting >&2; sleep 1000 & echo $! > {tmp_path}/pid; sleep 1000", timeout_s=0.3)
+    until_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_grandchild_that_keeps_the_pipe_does_not_keep_us() -> None:
+    finished = run("sleep 1000 & echo $!")
+    os.kill(int(finished.stdout), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5, 20])
+def test_cancelling_leaves_nothing(turns: int) -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(process.run(["sleep", "1000"], what="try it", timeout_s=1000))
+            for _ in range(turns):
+                await asyncio.sleep(0.001)
+            task.cancel()
+        assert task.cancelled()
+
+    asyncio.run(main())
+
+
+def test_the_environment_is_only_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    names = {line.split(b"=")[0] for line in run("env").stdout.splitlines()}
+    assert names - {b"PWD", b"SHLVL", b"_"} == {b"PATH", b"LC_ALL"}
+
+
+def test_no_descriptor_is_handed_on_but_those_stated() -> None:
+    read, write = os.pipe()
+    try:
+        argv = ["sh", "-c", f"ls /proc/$$/fd; echo hello > /proc/self/fd/{write}"]
+        finished = asyncio.run(process.run(argv, what="try it", timeout_s=10, pass_fds=[write]))
+        assert os.read(read, 100) == b"hello\n"
+    finally:
+        os.close(read)
+        os.close(write)
+    assert set(finished.stdout.split()) - {b"10", b"255"} == {b"0", b"1", b"2", str(write).encode()}
+
+
+def test_the_end_of_another_process_is_noticed() -> None:
+    async def main() -> int | None:
+        child = process.spawn(["sh", "-c", "exit 7"])
+        fd = os.pidfd_open(child.pid)
+        process.disown(child)
+        try:
+            async with asyncio.timeout(10):
+                await process.wait_pidfd(fd)
+            assert process.has_ended(fd)
+            return process.reap(fd)
+        finally:
+            os.close(fd)
+
+    assert asyncio.run(main()) == 7

@@ -1,0 +1,104 @@
+"""Threads: who is cancelled waits for what it has begun."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from criollo.aio import threads
+
+POOLS = [threads.files, threads.mounts, threads.spawning, threads.transfers, threads.databases, threads.fresh]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_results_and_errors_come_back(pool: Callable[..., Any]) -> None:
+    def fail() -> None:
+        raise ValueError("bad")
+
+    async def main() -> None:
+        assert await pool(lambda a, *, b: a + b, 1, b=2) == 3
+        assert await pool(threading.get_ident) != threading.get_ident()
+        with pytest.raises(ValueError, match="bad"):
+            await pool(fail)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_cancelled_caller_waits_until_its_call_has_ended(pool: Callable[..., Any]) -> None:
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert go.wait(10)
+        ended.set()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(pool(work))
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            for _ in range(3):
+                task.cancel()
+                await asyncio.sleep(0.001)
+            assert not task.done()
+            go.set()
+        assert task.cancelled()
+        assert ended.is_set()
+
+    asyncio.run(main())
+
+
+def test_an_interruptible_transfer_is_told_to_end() -> None:
+    stop = threading.Event()
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(threads.interruptible_transfer(lambda: stop.wait(10), stop.set))
+            await asyncio.sleep(0.01)
+            task.cancel()
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert stop.is_set()
+
+
+def test_a_fresh_thread_is_gone_after_its_call() -> None:
+    async def main() -> int:
+        return await threads.fresh(threading.get_native_id)
+
+    thread = asyncio.run(main())
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/self/task/{thread}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to unshare")
+def test_threads_of_mounts_have_a_directory_of_their_own(tmp_path: Any) -> None:
+    async def main() -> None:
+        await threads.mounts(os.chdir, tmp_path)
+
+    before = os.getcwd()
+    asyncio.run(main())
+    assert os.getcwd() == before
+
+
+def test_closing_waits_for_calls_in_progress() -> None:
+    ended = []
+
+    def work() -> None:
+        time.sleep(0.05)
+        ended.append(True)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(threads.files(work))
+
+    asyncio.run(main())
+    threads.close()
+    assert ended == [True]

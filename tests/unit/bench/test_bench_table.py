@@ -1,0 +1,73 @@
+"""The table of `make bench`, from a recorded report."""
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[3] / "bench"
+
+
+@pytest.fixture
+def table() -> ModuleType:
+    """bench/table.py; that directory is a program, no package."""
+    spec = importlib.util.spec_from_file_location("bench_table", BENCH / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("report.json").read_text())  # type: ignore[no-any-return]
+
+
+def line(text: str, label: str) -> list[str]:
+    """The cells after the label of the one line that begins with it."""
+    (found,) = [each for each in text.splitlines() if each.startswith(f"| {label}")]
+    return [cell.strip() for cell in found.strip("|").split("|")][1:]
+
+
+def test_figure_below_what_is_wanted_is_not_met(table: ModuleType, report: dict[str, Any]) -> None:
+    assert line(table.table(report), "pod start, until") == ["60.1 ms", "105 ms", "1.80x (1.52..2.25)", "1.8x faster", "no"]
+
+
+def test_rates_are_turned_so_that_more_is_better(table: ModuleType, report: dict[str, Any]) -> None:
+    shown = line(table.table(report), "pods started per second")
+    assert shown == ["34.8 pods/s", "14.4 pods/s", "2.19x (1.96..3.12)", "2x as many", "yes"]
+
+
+def test_seconds_are_shown_as_seconds(table: ModuleType, report: dict[str, Any]) -> None:
+    assert line(table.table(report), "pull, 55,000 files")[:2] == ["7.09 s", "13.7 s"]
+
+
+def test_memory_is_judged_by_our_own_value(table: ModuleType, report: dict[str, Any]) -> None:
+    assert line(table.table(report), "daemon (RSS), idle")[-2:] == ["at most 45 MiB", "yes"]
+
+
+def test_overhead_over_the_primitives_is_judged(table: ModuleType, report: dict[str, Any]) -> None:
+    assert line(table.table(report), "– overhead over them") == ["15.0 ms", "", "", "at most 8 ms", "no"]
+
+
+def test_what_is_missed_is_listed(table: ModuleType, report: dict[str, Any]) -> None:
+    assert table.missed(report) == ["pod start, until its container is seen running", "– overhead over them"]
+
+
+def test_tests_that_did_not_run_have_no_line(table: ModuleType, report: dict[str, Any]) -> None:
+    partial = copy.deepcopy(report) | {"results": [], "daemons": {}}
+    del partial["primitives"]
+    assert table.table(partial).splitlines() == list(table.HEAD)
+
+
+def test_small_image_is_not_judged_as_the_large_one(table: ModuleType, report: dict[str, Any]) -> None:
+    assert line(table.table(report | {"pulled": "tiny"}), "pull, one small layer")[-2:] == ["", ""]
+
+
+def test_all_lines_have_as_many_cells_as_the_head(table: ModuleType, report: dict[str, Any]) -> None:
+    assert {each.count("|") for each in table.table(report).splitlines()} == {table.HEAD[0].count("|")}

@@ -1,0 +1,126 @@
+"""A pod's cgroup parent: whose it is, and who removes it."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from criollo.errors import HostFailed, Invalid
+from criollo.linux.cgroup import Driver, Hierarchies
+from criollo.model.ids import PodId, new_id
+from criollo.model.pod import Pod, PodConfig, PodState
+from criollo.pods import cgroups
+from criollo.pods.context import Pods
+from criollo.state.records import State
+
+
+class Node:
+    """A context with real rows and hierarchies that are plain directories."""
+
+    def __init__(self, directory: Path, driver: Driver) -> None:
+        self.tops = [directory / "cpu", directory / "memory"]
+        for top in self.tops:
+            top.mkdir()
+        self.state = State(directory / "state.db")
+        hierarchies = Hierarchies({"cpu": self.tops[0], "memory": self.tops[1]}, None)
+        self.pods = cast(
+            Pods,
+            SimpleNamespace(state=self.state, hierarchies=hierarchies, containers=SimpleNamespace(cgroup_driver=driver)),
+        )
+
+    def pod(self, parent: str = "") -> Pod:
+        pod_id = PodId(new_id())
+        config = PodConfig(name="p", uid="u", namespace="n", cgroup_parent=parent)
+        path = cgroups.parent_of(self.pods, parent, pod_id)
+        made = Pod(id=pod_id, name=pod_id, config=config, handler="", state=PodState.CREATING, created_ns=1, cgroup_parent=path)
+        return self.state.pods.insert(made)
+
+    def ensure(self, pod: Pod) -> Pod:
+        asyncio.run(cgroups.ensure(self.pods, pod))
+        return self.state.pod(pod.id)
+
+    def remove(self, pod: Pod) -> None:
+        asyncio.run(cgroups.remove(self.pods, self.state.pod(pod.id)))
+        self.state.pods.delete(pod.id)
+
+    def has(self, path: str) -> list[bool]:
+        return [(top / path.lstrip("/")).is_dir() for top in self.tops]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Any:
+    made = Node(tmp_path, Driver.CGROUPFS)
+    yield made
+    made.state.close()
+
+
+def test_a_pod_without_a_parent_gets_one_of_its_own(node: Node) -> None:
+    pod = node.ensure(node.pod())
+    assert pod.cgroup_parent == f"/crio/pod{pod.id}"
+    assert pod.cgroup_made
+    assert node.has(pod.cgroup_parent) == [True, True]
+    node.remove(pod)
+    assert node.has(pod.cgroup_parent) == [False, False]
+
+
+def test_a_clients_parent_stays_the_clients(node: Node) -> None:
+    for top in node.tops:
+        (top / "kubepods").mkdir()
+    pod = node.ensure(node.pod("/kubepods"))
+    assert not pod.cgroup_made
+    node.remove(pod)
+    assert node.has("/kubepods") == [True, True]
+
+
+def test_a_parent_we_made_goes_with_its_last_pod(node: Node) -> None:
+    one, two = (node.ensure(node.pod("/shared")) for _ in range(2))
+    assert (one.cgroup_made, two.cgroup_made) == (True, False)
+    node.remove(one)
+    assert node.has("/shared") == [True, True]
+    assert node.state.pod(two.id).cgroup_made
+    node.remove(two)
+    assert node.has("/shared") == [False, False]
+
+
+def test_a_parent_stays_while_a_pod_sits_below_it(node: Node) -> None:
+    above, below = node.ensure(node.pod("/a")), node.ensure(node.pod("/a/b"))
+    node.remove(above)
+    assert node.has("/a/b") == [True, True]
+    node.remove(below)
+    assert node.has("/a/b") == [False, False]
+
+
+def test_removing_twice_is_success(node: Node) -> None:
+    pod = node.ensure(node.pod())
+    asyncio.run(cgroups.remove(node.pods, pod))
+    node.remove(pod)
+    asyncio.run(cgroups.remove_of(node.pods, pod.id))
+
+
+def test_what_cannot_be_removed_is_told(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = node.ensure(node.pod())
+    monkeypatch.setattr(Hierarchies, "remove", lambda self, path: False)
+    with pytest.raises(HostFailed, match="processes are left in it"):
+        asyncio.run(cgroups.remove(node.pods, pod))
+    with pytest.raises(HostFailed, match="processes are left in it"):
+        asyncio.run(cgroups.remove_of(node.pods, pod.id))
+
+
+def test_a_slice_is_no_parent_for_cgroupfs(node: Node) -> None:
+    with pytest.raises(Invalid):
+        node.pod("kubepods.slice")
+
+
+def test_systemd_makes_its_slices_itself(tmp_path: Path) -> None:
+    node = Node(tmp_path, Driver.SYSTEMD)
+    try:
+        pod = node.pod("kubepods-pod1.slice")
+        assert pod.cgroup_parent == "kubepods-pod1.slice"
+        assert node.ensure(pod) == pod
+        node.remove(pod)
+        assert node.pod().cgroup_parent == "system.slice"
+        asyncio.run(cgroups.remove_of(node.pods, pod.id))
+    finally:
+        node.state.close()
