@@ -53,7 +53,7 @@ async def create_container(containers: Containers, pod_id: str, config: Containe
     """
     pod = _ready_pod(containers, pod_id)
     name = container_name(config.name, config.attempt, pod.config.name, pod.config.namespace, pod.config.uid)
-    key = (pod.id, name)
+    key = _job_name(pod.id, name)
     if containers.creates.get(key) is None and (taken := containers.state.containers.by_name(name)) is not None:
         if taken.state is not ContainerState.CREATED or taken.pod_id != pod.id:
             raise Exists("container", name, f"container {taken.id} ({taken.state}) of pod sandbox {taken.pod_id}")
@@ -73,7 +73,11 @@ async def abandon_creates(containers: Containers, pod_id: PodId) -> None:
     """Cut creates of a pod that is going down, and wait until nothing of them is left. No new ones start: it is not ready."""
     why = WrongState("pod sandbox", pod_id, "being stopped", "READY")
     half_made = [each for each in containers.state.containers.of_pod(pod_id) if each.state is ContainerState.CREATING]
-    await all_through(containers.creates.abandon((pod_id, each.name), why) for each in half_made)
+    await all_through(containers.creates.abandon(_job_name(pod_id, each.name), why) for each in half_made)
+
+
+def _job_name(pod_id: str, name: str) -> str:
+    return f"{name} of pod sandbox {pod_id}"
 
 
 def _ready_pod(containers: Containers, pod_id: str) -> Pod:

@@ -12,16 +12,16 @@ import pytest
 
 from criollo.aio import process
 from criollo.errors import HostFailed, TimedOut, ToolFailed
+from criollo.linux import proctree
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No child, zombie or descriptor more than before."""
     asyncio.run(process.run(["true"], what="warm up", timeout_s=10))
-    before = descriptors()
+    before, children = descriptors(), proctree.children(os.getpid())
     yield
-    with pytest.raises(ChildProcessError):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    assert proctree.children(os.getpid()) == children
     assert descriptors() == before
 
 
