@@ -131,7 +131,7 @@ def shorter() -> Fault:
         (extra(), "its descriptor says"),
         (extra(chunked=True), "more than the 204800 bytes"),
         (shorter(), "its descriptor says"),
-        (endless(), "more than the 204800 bytes"),
+        (endless(bytes(1 << 16)), "more than the 204800 bytes"),
     ],
     ids=["first byte", "late byte", "longer", "longer in chunks", "shorter", "endless"],
 )
