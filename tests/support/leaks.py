@@ -98,3 +98,19 @@ def _targets(pid: int) -> set[str]:
 def _tcp_sockets(pid: int) -> set[str]:
     lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
     return {f"socket:[{line.split()[9]}]" for line in lines}
+
+
+def descriptors() -> frozenset[str]:
+    """What this process has open, by identity: a number may be used again, an inode is not."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+        except OSError:  # the one that listed the directory
+            continue
+    return frozenset(found)
+
+
+def new_descriptors(before: frozenset[str]) -> list[str]:
+    """What is open now and was not. What earlier tests let go of meanwhile is nobody's leak."""
+    return sorted(descriptors() - before)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from support import leaks
 from support.netleaks import mounts_below
 
 from criollo.aio import threads
@@ -30,14 +31,14 @@ def fresh(function: Callable[..., T], *args: object, **kwargs: object) -> T:
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     """A namespaces directory; the test must have let go of everything but the shared mount."""
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = leaks.descriptors()
     namespaces.prepare_directory(tmp_path)
     yield tmp_path
     left = [path for path in mounts_below(tmp_path) if path != str(tmp_path / "netns")]
     for path in mounts_below(tmp_path):
         mount.unmount(path, detach=True)
     assert left == []
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert leaks.new_descriptors(before) == []
     assert [path for kind in Kind for path in namespaces.directory_of(tmp_path, kind).iterdir()] == []
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from support import netleaks
+from support import leaks, netleaks
 
 from criollo.aio import threads
 from criollo.errors import ToolFailed
@@ -95,12 +95,12 @@ NOTHING: dict[str, list[str]] = {"leases": [], "veth": [], "rules": [], "kept": 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = leaks.descriptors()
     made = Node(tmp_path)
     try:
         yield made
         assert made.leftovers() == NOTHING
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert leaks.new_descriptors(descriptors) == []
         assert netleaks.mounts_below(tmp_path) == [str(tmp_path / "netns")]
     finally:
         for path in netleaks.mounts_below(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 
 from criollo.aio import threads
 from criollo.errors import HostFailed, Unsupported
@@ -71,7 +72,7 @@ def root() -> Iterator[Path]:
     place = disk / "root"
     place.mkdir(mode=0o700)
     threads.close()
-    descriptors = sorted(os.listdir("/proc/self/fd"))
+    descriptors = leaks.descriptors()
     yield place
     threads.close()
     left = mount.below(place)
@@ -79,7 +80,7 @@ def root() -> Iterator[Path]:
         mount.unmount(target, detach=target != str(disk))
     shutil.rmtree(home)
     assert left == []
-    assert sorted(os.listdir("/proc/self/fd")) == descriptors
+    assert leaks.new_descriptors(descriptors) == []
 
 
 class Store:

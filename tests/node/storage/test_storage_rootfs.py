@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 
 from criollo.aio import threads
 from criollo.errors import Exhausted, HostFailed, Invalid, Unsupported
@@ -40,7 +41,7 @@ def root(disk: Path) -> Iterator[Path]:
     place = disk / "root"
     place.mkdir()
     threads.close()
-    descriptors = sorted(os.listdir("/proc/self/fd"))
+    descriptors = leaks.descriptors()
     yield place
     threads.close()
     left = mount.below(place)
@@ -48,7 +49,7 @@ def root(disk: Path) -> Iterator[Path]:
         mount.unmount(target, detach=True)
     subprocess.run(["rm", "-rf", place], check=True)
     assert left == []
-    assert sorted(os.listdir("/proc/self/fd")) == descriptors
+    assert leaks.new_descriptors(descriptors) == []
 
 
 class Store:

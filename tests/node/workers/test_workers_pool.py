@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pytest
+from support import leaks
 from support.tars import END, entry, header
 
 from criollo.aio import threads
@@ -37,13 +38,15 @@ def children(pid: int) -> list[int]:
 
 
 def fork_server() -> int:
-    """The only child of this process."""
-    (pid,) = [
-        each
-        for task in os.listdir("/proc/self/task")
-        for each in map(int, Path(f"/proc/self/task/{task}/children").read_text().split())
-    ]
+    """The child of this process that is one; servers of other tests' fixtures are children, too."""
+    (pid,) = fork_servers()
     return pid
+
+
+def fork_servers() -> list[int]:
+    tasks = os.listdir("/proc/self/task")
+    below = [int(word) for task in tasks for word in Path(f"/proc/self/task/{task}/children").read_text().split()]
+    return [pid for pid in below if b"criollo.workers.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 async def until(condition: Callable[[], T], limit_s: float = 20) -> T:
@@ -57,12 +60,12 @@ async def until(condition: Callable[[], T], limit_s: float = 20) -> T:
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     threads.close()
-    descriptors = sorted(os.listdir("/proc/self/fd"))
+    descriptors = leaks.descriptors()
     yield
     threads.close()
-    assert sorted(os.listdir("/proc/self/fd")) == descriptors
+    assert leaks.new_descriptors(descriptors) == []
     assert mount.below(tmp_path) == []
-    assert children(os.getpid()) == []
+    assert fork_servers() == []
 
 
 @pytest.fixture

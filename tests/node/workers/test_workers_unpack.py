@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import leaks
 from support.tars import END, entry, header, pax
 
 from criollo.aio import threads
@@ -104,11 +105,11 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     (place / "d").mkdir()
     before = snapshot(place)
     threads.close()
-    descriptors = sorted(os.listdir("/proc/self/fd"))
+    descriptors = leaks.descriptors()
     yield place
     threads.close()
     assert snapshot(place) == before
-    assert sorted(os.listdir("/proc/self/fd")) == descriptors
+    assert leaks.new_descriptors(descriptors) == []
     assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == ""
 
 
