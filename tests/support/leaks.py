@@ -114,3 +114,19 @@ def descriptors() -> frozenset[str]:
 def new_descriptors(before: frozenset[str]) -> list[str]:
     """What is open now and was not. What earlier tests let go of meanwhile is nobody's leak."""
     return sorted(descriptors() - before)
+
+
+def fork_servers() -> list[int]:
+    """Children of this process that are servers of workers; a registry of another test's fixture is a child, too."""
+    found = []
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found += [int(word) for word in Path(f"/proc/self/task/{task}/children").read_text().split()]
+    return [pid for pid in found if _is_fork_server(pid)]
+
+
+def _is_fork_server(pid: int) -> bool:
+    try:
+        return b"criollo.workers.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False

@@ -39,14 +39,8 @@ def children(pid: int) -> list[int]:
 
 def fork_server() -> int:
     """The child of this process that is one; servers of other tests' fixtures are children, too."""
-    (pid,) = fork_servers()
+    (pid,) = leaks.fork_servers()
     return pid
-
-
-def fork_servers() -> list[int]:
-    tasks = os.listdir("/proc/self/task")
-    below = [int(word) for task in tasks for word in Path(f"/proc/self/task/{task}/children").read_text().split()]
-    return [pid for pid in below if b"criollo.workers.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 async def until(condition: Callable[[], T], limit_s: float = 20) -> T:
@@ -65,7 +59,7 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
     threads.close()
     assert leaks.new_descriptors(descriptors) == []
     assert mount.below(tmp_path) == []
-    assert fork_servers() == []
+    assert leaks.fork_servers() == []
 
 
 @pytest.fixture
