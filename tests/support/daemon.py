@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -303,3 +304,16 @@ def running_daemon(
         finally:
             daemon.stop(signal.SIGKILL)
             subprocess.run(["ip", "link", "delete", daemon.bridge], capture_output=True, check=False)
+            _remove_rules(subnet.rpartition(".")[0] + ".")
+
+
+def _remove_rules(prefix: str) -> None:
+    """Debian's bridge plugin leaves its masquerade rules when a pod's namespace was gone before DEL: tests do that."""
+    saved = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, text=True, check=False).stdout
+    for line in saved.splitlines():
+        if line.startswith("-A POSTROUTING") and f" -s {prefix}" in line:
+            words = shlex.split(line)
+            subprocess.run(["iptables", "-t", "nat", "-D", *words[1:]], capture_output=True, check=False)
+            chain = words[words.index("-j") + 1]
+            for verb in ("-F", "-X"):
+                subprocess.run(["iptables", "-t", "nat", verb, chain], capture_output=True, check=False)
