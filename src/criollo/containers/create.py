@@ -150,8 +150,8 @@ async def _bring_up(
         target_pid_ns=_target_pid_namespace(containers, container),
     )
     job.stage("container spec")
-    user, notes = await threads.files(_write_bundle, containers, pod, container, gathered)
-    for note in notes:
+    written = await threads.files(_write_bundle, containers, pod, container, gathered)
+    for note in written.notes:
         containers.tell_once(note, container.id)
     job.stage("container runtime creation")
     created = await runtime.create(_create_request(containers, pod, container))
@@ -162,7 +162,8 @@ async def _bring_up(
         pid_started=created.pid_started,
         monitor_pid=created.monitor_pid,
         monitor_started=created.monitor_started,
-        user=ContainerUser(uid=user.uid, gid=user.gid, groups=user.groups),
+        user=ContainerUser(uid=written.user.uid, gid=written.user.gid, groups=written.user.groups),
+        has_poststart=written.has_poststart,
         stop_signal=container.config.stop_signal or parse_signal(stop_signal),
     )
     containers.state.containers.put(container)
@@ -251,10 +252,16 @@ def _target_pid_namespace(containers: Containers, container: Container) -> str:
     return f"/proc/{target.pid}/ns/pid"
 
 
-def _write_bundle(
-    containers: Containers, pod: Pod, container: Container, gathered: _Gathered
-) -> tuple[users.ResolvedUser, tuple[str, ...]]:
-    """All that touches files, in one hop: the image's accounts, the spec, the log's directory. User, and notes for the log."""
+class _Written(NamedTuple):
+    """What came out of writing the spec; `notes` are for the log."""
+
+    user: users.ResolvedUser
+    notes: tuple[str, ...]
+    has_poststart: bool
+
+
+def _write_bundle(containers: Containers, pod: Pod, container: Container, gathered: _Gathered) -> _Written:
+    """All that touches files, in one hop: the image's accounts, the spec, the log's directory."""
     ground = gathered.ground
     prepared = prepare(ground, container.config, gathered.image, image_volume_mode=containers.image_volume_mode)
     built = build(_request(containers, pod, container, gathered, prepared), containers.host)
@@ -265,7 +272,7 @@ def _write_bundle(
     if container.log_path:
         with explain(f"make log directory of container {container.id}"):
             os.makedirs(os.path.dirname(container.log_path), 0o755, exist_ok=True)
-    return prepared.user, built.notes
+    return _Written(prepared.user, built.notes, built.spec.has_poststart)
 
 
 def log_path(pod: Pod, config: ContainerConfig) -> str:

@@ -146,6 +146,7 @@ class Container(Record, frozen=True, kw_only=True):
     resources: Resources = Resources()
     mounts: tuple[Mount, ...] = ()
     privileged: bool = False
+    has_poststart: bool = False  # its spec has poststart hooks
     trouble: str = ""  # why the last teardown could not finish; retried by the sweeper
 
     @property

@@ -264,6 +264,10 @@ class Spec(Part, frozen=True, kw_only=True):
     annotations: dict[str, str] = {}
     linux: Linux | None = None
 
+    @property
+    def has_poststart(self) -> bool:
+        return self.hooks is not None and bool(self.hooks.poststart)
+
 
 _ENCODER: Final = msgspec.json.Encoder()
 

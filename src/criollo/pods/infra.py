@@ -106,7 +106,7 @@ async def start(pods: Pods, pod: Pod) -> Pod:
     )
     namespaces = {**pod.namespaces, "pid": f"/proc/{created.pid}/ns/pid"}
     pod = pods.state.pods.put(msgspec.structs.replace(pod, infra=process, namespaces=namespaces))  # so teardown waits for it
-    await runtime.start(pod.id)
+    await runtime.start(pod.id, has_poststart=built.spec.has_poststart)
     return pod
 
 

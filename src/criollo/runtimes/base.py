@@ -75,8 +75,8 @@ class Runtime(Protocol):
         """Create a container and its monitor; after a failure nothing of either is left."""
         ...
 
-    async def start(self, container_id: str) -> None:
-        """Let the created container run."""
+    async def start(self, container_id: str, *, has_poststart: bool) -> None:
+        """Let the created container run; `has_poststart`: its spec has hooks of that kind."""
         ...
 
     async def kill(self, watched: Watched, number: int) -> bool:

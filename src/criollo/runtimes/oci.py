@@ -1,6 +1,7 @@
 """Runtimes with a command line: crun, runc and their like, through a monitor.
 
     create          conmon ▶ runtime create         start, delete, state, update     runtime <verb>
+    start           for crun without poststart hooks: see `fifo`
     kill            pidfd_send_signal where the container's first process is a process of this kernel and ours to name;
                     else `runtime kill` (gVisor's pid is the sandbox, not the workload)
     exec_sync       runtime exec, see `execsync`    wait_exit                        see `monitor.exits`
@@ -20,13 +21,13 @@ import msgspec
 
 from criollo.aio import process, threads
 from criollo.aio.cleanup import cleanup
-from criollo.errors import CriolloError, HostFailed, ToolFailed
+from criollo.errors import CriolloError, HostFailed, ToolFailed, explain
 from criollo.linux import procfs
 from criollo.linux.cgroup import Driver, Hierarchies, container_cgroup
 from criollo.linux.devices import restore_null
 from criollo.monitor.conmon import Conmon, Created, Launch
 from criollo.monitor.exits import Exit, Watched, wait_exit
-from criollo.runtimes import execsync
+from criollo.runtimes import execsync, fifo
 from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
 from criollo.wire.conmon import Garbled
 from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_features, parse_state, parse_version, readable
@@ -57,6 +58,7 @@ class OciRuntime:
         self._handler, self._conmon, self._hierarchies = handler, conmon, hierarchies
         self._command = [str(handler.path), f"--root={handler.root}"]
         self._is_native = False
+        self._has_fifo = False
 
     @property
     def name(self) -> str:
@@ -73,6 +75,7 @@ class OciRuntime:
         said = await process.run(argv, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
         version = parse_version(said.stdout)
         self._is_native = version.name in _NATIVE
+        self._has_fifo = version.name == "crun" == self._handler.path.resolve().name  # not a program around it
         return Probe(version, await self._features(version), known_bad(version))
 
     async def create(self, request: CreateRequest) -> Created:
@@ -107,12 +110,16 @@ class OciRuntime:
         finally:
             restore_null()  # conmon opens it for the runtime
 
-    async def start(self, container_id: str) -> None:
+    async def start(self, container_id: str, *, has_poststart: bool) -> None:
         """Let the created container run its process.
 
         Raises:
             ToolFailed: its command does not exist or cannot be executed, or a hook failed.
         """
+        if self._has_fifo and not has_poststart:
+            with explain(f"start container {container_id}"):
+                if fifo.let_go(self._handler.root / container_id):
+                    return
         await self._verb(container_id, "start", container_id)
 
     async def kill(self, watched: Watched, number: int) -> bool:

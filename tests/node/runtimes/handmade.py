@@ -96,7 +96,7 @@ class Node:
     async def start(self, runtime: OciRuntime, request: CreateRequest) -> Watched:
         await runtime.probe()
         watched = self.watched(request, await runtime.create(request))
-        await runtime.start(request.container_id)
+        await runtime.start(request.container_id, has_poststart=False)
         return watched
 
     async def remove(self, runtime: OciRuntime, watched: Watched) -> Exit:

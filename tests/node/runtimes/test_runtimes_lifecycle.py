@@ -1,6 +1,7 @@
 """Create, start, signal, exit, delete, with real conmon and real runtimes."""
 
 import asyncio
+import json
 import signal
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_states_follow_the_life(node: Node, runtime: OciRuntime) -> None:
         await runtime.probe()
         watched = node.watched(request, await runtime.create(request))
         seen.append((await runtime.state(request.container_id)).status)  # type: ignore[union-attr]
-        await runtime.start(request.container_id)
+        await runtime.start(request.container_id, has_poststart=False)
         seen.append((await runtime.state(request.container_id)).status)  # type: ignore[union-attr]
         await runtime.kill(watched, signal.SIGKILL)
         await runtime.wait_exit(watched)
@@ -54,6 +55,48 @@ def test_states_follow_the_life(node: Node, runtime: OciRuntime) -> None:
         return seen
 
     assert asyncio.run(scenario()) == [None, Status.CREATED, Status.RUNNING, Status.STOPPED, None]
+
+
+def test_second_start_is_refused_by_the_runtime(node: Node, runtime: OciRuntime) -> None:
+    async def scenario() -> None:
+        request = node.request(["sleep", "1000"])
+        watched = await node.start(runtime, request)
+        with pytest.raises(ToolFailed):
+            await runtime.start(request.container_id, has_poststart=False)
+        assert procfs.is_alive(watched.pid, watched.pid_started)
+        await node.remove(runtime, watched)
+
+    asyncio.run(scenario())
+
+
+def test_start_of_one_that_died_waiting_is_refused_by_the_runtime(node: Node, runtime: OciRuntime) -> None:
+    async def scenario() -> None:
+        await runtime.probe()
+        request = node.request(["sleep", "1000"])
+        watched = node.watched(request, await runtime.create(request))
+        await runtime.kill(watched, signal.SIGKILL)
+        await runtime.wait_exit(watched)
+        with pytest.raises(ToolFailed):
+            await runtime.start(request.container_id, has_poststart=False)
+        await runtime.delete(request.container_id, cgroup_parent=PARENT)
+
+    asyncio.run(scenario())
+
+
+def test_poststart_hooks_run(node: Node, runtime: OciRuntime) -> None:
+    async def scenario() -> None:
+        await runtime.probe()
+        request = node.request(["sleep", "1000"])
+        mark = request.bundle / "mark"
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", f"echo done > {mark}"], "env": ["PATH=/bin"]}
+        spec = json.loads((request.bundle / "config.json").read_text())
+        (request.bundle / "config.json").write_text(json.dumps({**spec, "hooks": {"poststart": [hook]}}))
+        watched = node.watched(request, await runtime.create(request))
+        await runtime.start(request.container_id, has_poststart=True)
+        assert mark.read_text() == "done\n"
+        await node.remove(runtime, watched)
+
+    asyncio.run(scenario())
 
 
 def test_signal_reaches_the_first_process(node: Node, runtime: OciRuntime) -> None:
