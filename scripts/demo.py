@@ -330,7 +330,7 @@ def traces() -> dict[str, set[str]]:
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     links = set(os.listdir("/sys/class/net"))
     groups = {
-        os.path.join(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith("crio-")
+        os.path.join(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith("crio")
     }
     monitors = set()
     for pid in filter(str.isdecimal, os.listdir("/proc")):

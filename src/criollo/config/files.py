@@ -3,7 +3,8 @@
     /etc/criollo/criollo.conf        the file
     /etc/criollo/criollo.conf.d/**   drop-ins, read after it: any name, each directory in lexical order
 
-Where neither of these exists, `/etc/crio/crio.conf` and `/etc/crio/crio.conf.d` take their place. A file that cannot be
+Where neither of these exists, `/etc/crio/crio.conf` and `/etc/crio/crio.conf.d` take their place, and the socket is CRI-O's
+unless they name one: clients that are set up for CRI-O find us there. A file that cannot be
 read or understood refuses the whole configuration: half of one could be weaker than what its author meant.
 """
 
@@ -19,6 +20,7 @@ from criollo.linux.files import read_limited
 FILE_LIMIT_BYTES: Final = 1 << 20
 DROP_IN_LIMIT: Final = 1000
 
+CRIO_SOCKET: Final = "/var/run/crio/crio.sock"  # crio.conf(5), crio.api.listen
 _PLACES: Final = ("criollo/criollo.conf", "crio/crio.conf")
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -31,6 +33,11 @@ def find_default(etc: Path = Path("/etc")) -> tuple[Path | None, Path | None]:
         if found != (None, None):
             return found
     return None, None
+
+
+def are_crios(*paths: Path | None) -> bool:
+    """Whether these are the files of a node that ran CRI-O."""
+    return any(path is not None and path.parts[-2:] in (("crio", "crio.conf"), ("crio", "crio.conf.d")) for path in paths)
 
 
 def drop_ins(directory: Path) -> Iterator[Path]:

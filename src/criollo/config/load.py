@@ -13,7 +13,7 @@ import msgspec
 
 from criollo.config.check import check
 from criollo.config.draft import Draft, from_text, typed
-from criollo.config.files import drop_ins, read_toml
+from criollo.config.files import CRIO_SOCKET, are_crios, drop_ins, read_toml
 from criollo.config.keys import Setting
 from criollo.config.places import Place, all_settings, find_setting
 from criollo.config.settings import Settings, defaults
@@ -58,6 +58,8 @@ def load(
         Invalid: a file that is missing or malformed, or a value that cannot be; the message names file and key.
     """
     draft, files = Draft(), []
+    if are_crios(conf, conf_dir):
+        draft.take(_nested(("api", "listen"), CRIO_SOCKET), "default of CRI-O")
     for path, document in _documents(conf, conf_dir):
         draft.take(document, str(path))
         files.append(path)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -15,8 +14,9 @@ from criollo.containers import volumes
 from criollo.containers.context import Containers
 from criollo.containers.rootfs import Ground, Prepared, prepare
 from criollo.containers.teardown import tear_down
+from criollo.containers.views import image_defaults, log_path, mapped_for, pod_view
 from criollo.containers.watch import watch
-from criollo.errors import CriolloError, Exists, Invalid, NotFound, WrongState, explain
+from criollo.errors import CriolloError, Exists, NotFound, WrongState, explain
 from criollo.images import resolve
 from criollo.images.collect import leased
 from criollo.images.trusted import judge_local
@@ -28,12 +28,11 @@ from criollo.model.image import Image
 from criollo.model.pod import NamespaceMode, Pod, PodState
 from criollo.model.signals import parse_signal
 from criollo.oci import runtime_spec
-from criollo.oci.image_spec import ImageConfig, decode_config
+from criollo.oci.image_spec import decode_config
 from criollo.runtimes.base import CreateRequest, Runtime
 from criollo.specgen import users
 from criollo.specgen.build import build
-from criollo.specgen.request import DeviceNode, ImageDefaults, PlannedMount, PodView, SpecRequest
-from criollo.storage.base import Mapped
+from criollo.specgen.request import DeviceNode, ImageDefaults, PlannedMount, SpecRequest
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -171,21 +170,6 @@ async def _bring_up(
     return container
 
 
-def image_defaults(image: ImageConfig) -> tuple[ImageDefaults, str]:
-    """What the image says about running it, and its stop signal."""
-    config = image.config
-    defaults = ImageDefaults(
-        user=config.user,
-        env=config.env,
-        entrypoint=config.entrypoint,
-        cmd=config.cmd,
-        working_dir=config.working_dir,
-        stop_signal=config.stop_signal,
-        volumes=tuple(config.volumes),
-    )
-    return defaults, config.stop_signal
-
-
 def _request(containers: Containers, pod: Pod, container: Container, gathered: _Gathered, prepared: Prepared) -> SpecRequest:
     return SpecRequest(
         container_id=container.id,
@@ -204,34 +188,6 @@ def _request(containers: Containers, pod: Pod, container: Container, gathered: _
         host_devices=gathered.host_devices,
         defaults=containers.defaults_of(container.handler),
     )
-
-
-def pod_view(pod: Pod) -> PodView:
-    """What a container needs to know of its pod, from the pod's record."""
-    user = pod.config.security.namespaces.user
-    return PodView(
-        id=pod.id,
-        config=pod.config,
-        handler=pod.handler,
-        hostname=pod.hostname,
-        network_ns=pod.namespaces.get("net", ""),
-        ipc_ns=pod.namespaces.get("ipc", ""),
-        uts_ns=pod.namespaces.get("uts", ""),
-        user_ns=pod.namespaces.get("user", ""),
-        pid_ns=pod.namespaces.get("pid", ""),
-        uids=user.uids if user is not None and pod.namespaces.get("user") else (),
-        gids=user.gids if user is not None and pod.namespaces.get("user") else (),
-        resolv_conf=pod.files.get("resolv.conf", ""),
-        hostname_file=pod.files.get("hostname", ""),
-        hosts=pod.files.get("hosts", ""),
-        shm=pod.files.get("shm", ""),
-    )
-
-
-def mapped_for(pod: Pod) -> Mapped | None:
-    """The pod's user namespace, for its root filesystems; None when it has the host's."""
-    user = pod.user_namespace
-    return None if user is None else Mapped(Path(pod.namespaces["user"]), user.uids, user.gids)
 
 
 def _target_pid_namespace(containers: Containers, container: Container) -> str:
@@ -273,20 +229,6 @@ def _write_bundle(containers: Containers, pod: Pod, container: Container, gather
         with explain(f"make log directory of container {container.id}"):
             os.makedirs(os.path.dirname(container.log_path), 0o755, exist_ok=True)
     return _Written(prepared.user, built.notes, built.spec.has_poststart)
-
-
-def log_path(pod: Pod, config: ContainerConfig) -> str:
-    """Where the log goes; empty when either half was not given.
-
-    Raises:
-        Invalid: it would leave the pod's log directory.
-    """
-    if not config.log_path or not pod.config.log_directory:
-        return ""
-    path = os.path.normpath(os.path.join(pod.config.log_directory, config.log_path))
-    if not path.startswith(os.path.normpath(pod.config.log_directory) + "/"):
-        raise Invalid("config.log_path", config.log_path, "a path below the pod's log directory")
-    return path
 
 
 def _create_request(containers: Containers, pod: Pod, container: Container) -> CreateRequest:

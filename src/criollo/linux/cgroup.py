@@ -241,6 +241,12 @@ class Hierarchies(NamedTuple):
         deadline = time.monotonic() + limit_s
         return all([_remove_tree(root / path.lstrip("/"), deadline) for root in self.roots()])
 
+    def drop_if_empty(self, path: str) -> None:
+        """Remove a cgroup where nothing is below it or in it; what holds something stays."""
+        for root in self.roots():
+            with contextlib.suppress(OSError):
+                (root / path.lstrip("/")).rmdir()
+
 
 def _refuse_root(path: str) -> None:
     if not path.strip("/") or ".." in path.split("/"):

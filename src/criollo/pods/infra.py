@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from criollo.aio import threads
-from criollo.containers.create import mapped_for, pod_view
+from criollo.containers.views import mapped_for, pod_view
 from criollo.errors import Unavailable, explain
 from criollo.images import resolve
 from criollo.linux.cgroup import container_cgroup

@@ -38,3 +38,17 @@ def test_life_of_a_pod_cgroup() -> None:
     assert hierarchies.remove(TOP)
     assert hierarchies.kill(TOP)
     assert Collector(hierarchies).collect({"x": place}) == {}
+
+
+def test_only_an_empty_cgroup_is_dropped() -> None:
+    hierarchies = Hierarchies.detect()
+    hierarchies.create(f"{TOP}/pod")
+    try:
+        hierarchies.drop_if_empty(TOP)
+        assert hierarchies.exists(f"{TOP}/pod")
+        hierarchies.drop_if_empty(f"{TOP}/pod")
+        hierarchies.drop_if_empty(TOP)
+        assert not hierarchies.exists(TOP)
+        hierarchies.drop_if_empty(TOP)
+    finally:
+        hierarchies.remove(TOP)

@@ -226,6 +226,15 @@ def test_own_files_come_before_those_of_crio(tmp_path: Path) -> None:
     assert find_default(tmp_path) == (None, tmp_path / "criollo/criollo.conf.d")
 
 
+def test_files_of_crio_bring_its_socket_with_them(tmp_path: Path) -> None:
+    conf = tmp_path / "crio/crio.conf"
+    conf.parent.mkdir()
+    conf.touch()
+    assert load(conf, None, environ={}, overrides={}).settings.api.listen == "/var/run/crio/crio.sock"
+    conf.write_text('[crio.api]\nlisten = "/run/other.sock"\n')
+    assert load(conf, None, environ={}, overrides={}).settings.api.listen == "/run/other.sock"
+
+
 @pytest.mark.parametrize(
     "raw",
     [
