@@ -4,19 +4,24 @@ The first broken rule raises `Invalid` with the place the value came from, becau
 another would be a configuration that nobody wrote.
 """
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Final
 
+from criollo.config.ciphers import openssl_names
 from criollo.config.handlers import RuntimeHandler
 from criollo.config.keys import Setting
 from criollo.config.places import Place, origin_of, values_of
 from criollo.config.runtime import MINIMUM_LOG_SIZE_BYTES, Runtime
-from criollo.config.settings import Settings
-from criollo.config.values import parse_capability, parse_cpus, parse_device, parse_sysctl, parse_ulimit
+from criollo.config.settings import Api, Settings
+from criollo.config.values import Duration, parse_capability, parse_cpus, parse_device, parse_sysctl, parse_ulimit
 from criollo.errors import Invalid
 
 Origins = Mapping[str, str]
 
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_LAST_PORT: Final = 65535
 _SOCKET_PATH_LIMIT: Final = 107  # sun_path without its final NUL, unix(7)
 _ABSOLUTE_LISTS: Final = (
     ("network", "plugin_dirs"),
@@ -44,11 +49,29 @@ def check(settings: Settings, origins: Origins) -> None:
         )
     if settings.image.default_transport != "docker://":
         raise Invalid(origin_of(origins, ("image", "default_transport")), settings.image.default_transport, "'docker://'")
+    _check_streams(settings.api, origins)
     _check_runtime(settings.runtime, origins)
     systemd = settings.runtime.cgroup_manager == "systemd"
     _check_monitor_cgroup(settings.runtime.conmon_cgroup, origin_of(origins, ("runtime", "conmon_cgroup")), systemd=systemd)
     for name, handler in settings.runtime.runtimes.items():
         _check_handler(name, handler, origins, systemd=systemd)
+
+
+def _check_streams(api: Api, origins: Origins) -> None:
+    def field(name: str) -> str:
+        return origin_of(origins, ("api", name))
+
+    try:
+        ipaddress.ip_address(api.stream_address or "::")
+    except ValueError:
+        raise Invalid(field("stream_address"), api.stream_address, "an IP address, or '' for all of them") from None
+    if not _PORT.fullmatch(api.stream_port) or int(api.stream_port) > _LAST_PORT:
+        raise Invalid(field("stream_port"), api.stream_port, f"a number from 0 to {_LAST_PORT}, as text")
+    Duration.parse(api.stream_idle_timeout, field("stream_idle_timeout"))
+    openssl_names(api.tls_cipher_suites, field("tls_cipher_suites"))
+    for name in ("stream_tls_cert", "stream_tls_key"):
+        if api.stream_enable_tls and not getattr(api, name):
+            raise Invalid(field(name), "", "a file, where stream_enable_tls is true")
 
 
 def _check_text(place: Place, setting: Setting, value: str, origins: Origins) -> None:

@@ -25,23 +25,30 @@ class Api(Table, frozen=True, kw_only=True):
     listen: Annotated[str, Key("The unix socket for CRI and for HTTP.", absolute=True)] = "/run/criollo/criollo.sock"
     grpc_max_send_msg_size: Annotated[int, Key("Largest gRPC answer in bytes; 0: 80 MiB.")] = MESSAGE_SIZE_BYTES
     grpc_max_recv_msg_size: Annotated[int, Key("Largest gRPC request in bytes; 0: 80 MiB.")] = MESSAGE_SIZE_BYTES
-    stream_address: Annotated[str, Key("Address of the exec, attach and port-forward server.", works=_LATER)] = "127.0.0.1"
-    stream_port: Annotated[str, Key("Its port; '0': any free one.", works=_LATER)] = "0"
-    stream_enable_tls: Annotated[bool, Key("Serve streams over TLS.", works=_LATER, env="CONTAINER_ENABLE_TLS")] = False
+    stream_address: Annotated[
+        str, Key("IP address of the exec, attach and port-forward server; empty, '0.0.0.0' or '::': all addresses.")
+    ] = "127.0.0.1"
+    stream_port: Annotated[str, Key("Its port; '0': any free one.")] = "0"
+    stream_enable_tls: Annotated[bool, Key("Serve streams over TLS.", env="CONTAINER_ENABLE_TLS")] = False
     stream_idle_timeout: Annotated[
-        str, Key("A stream without traffic ends after this time.", works=_LATER, env="STREAM_IDLE_TIMEOUT")
+        str,
+        Key("A session without a byte either way ends after this time; '0': never. Empty: 4h.", env="STREAM_IDLE_TIMEOUT"),
     ] = ""
     stream_tls_cert: Annotated[
-        str, Key("Certificate of the stream server.", works=_LATER, absolute=True, env="CONTAINER_TLS_CERT")
+        str,
+        Key("Certificate of the stream server, in PEM. Loaded again when it changes.", absolute=True, env="CONTAINER_TLS_CERT"),
     ] = ""
-    stream_tls_key: Annotated[str, Key("Key of that certificate.", works=_LATER, absolute=True, env="CONTAINER_TLS_KEY")] = ""
+    stream_tls_key: Annotated[str, Key("Key of that certificate, not encrypted.", absolute=True, env="CONTAINER_TLS_KEY")] = ""
     stream_tls_ca: Annotated[
-        str, Key("Authorities of client certificates.", works=_LATER, absolute=True, env="CONTAINER_TLS_CA")
+        str,
+        Key("Authorities of client certificates. Empty: clients need none.", absolute=True, env="CONTAINER_TLS_CA"),
     ] = ""
-    tls_min_version: Annotated[
-        str, Key("Oldest TLS version of the servers.", works=_LATER, choices=("VersionTLS12", "VersionTLS13"))
-    ] = "VersionTLS12"
-    tls_cipher_suites: Annotated[tuple[str, ...], Key("Cipher suites for TLS 1.2.", works=_LATER)] = ()
+    tls_min_version: Annotated[str, Key("Oldest TLS version of the servers.", choices=("VersionTLS12", "VersionTLS13"))] = (
+        "VersionTLS12"
+    )
+    tls_cipher_suites: Annotated[
+        tuple[str, ...], Key("Cipher suites for TLS 1.2, by IANA's names. Empty: OpenSSL's choice.")
+    ] = ()
 
 
 class Image(Table, frozen=True, kw_only=True):
@@ -54,9 +61,10 @@ class Image(Table, frozen=True, kw_only=True):
     pause_command: Annotated[str, Key("The program of the pause image.")] = "/pause"
     default_transport: Annotated[str, Key("Transport of image names that name none.")] = "docker://"
     global_auth_file: Annotated[str, Key("Credentials for registries.", absolute=True)] = ""
-    namespaced_auth_dir: Annotated[str, Key("Credentials by Kubernetes namespace.", works=_LATER, absolute=True)] = (
-        "/etc/crio/auth"
-    )
+    namespaced_auth_dir: Annotated[
+        str,
+        Key("Credentials that serve one pull: <namespace>-<sha256 of the image's name>.json.", absolute=True),
+    ] = "/etc/crio/auth"
     pinned_images: Annotated[tuple[str, ...], Key("Images kubelet must not remove: a name, 'name*' or '*part*'.")] = ()
     signature_policy: Annotated[str, Key("The trust policy. Empty: /etc/containers/policy.json.", absolute=True)] = ""
     signature_policy_dir: Annotated[
@@ -78,7 +86,7 @@ class Image(Table, frozen=True, kw_only=True):
         str, Key("The cgroup that pulls run in; 'pod': the pod's.", works=_LATER, env="PULL_IN_A_CGROUP")
     ] = ""
     auto_reload_registries: Annotated[
-        bool, Key("Read registries.conf.d again when it changes.", works=_LATER, env="AUTO_RELOAD_REGISTRIES")
+        bool, Key("Read registries.conf and its directory again when they change.", env="AUTO_RELOAD_REGISTRIES")
     ] = False
     pull_progress_timeout: Annotated[Duration, Key("A pull without progress for so long is given up; '0s': never.")] = Duration(
         0.0, "0s"
@@ -88,7 +96,10 @@ class Image(Table, frozen=True, kw_only=True):
     ] = True
     short_name_mode: Annotated[
         str,
-        Key("Short names with several meanings: refuse, or take the first.", works=_LATER, choices=("enforcing", "disabled")),
+        Key(
+            "Short names with several meanings: refuse, or try each. Empty: as registries.conf says.",
+            choices=("enforcing", "permissive", "disabled", ""),
+        ),
     ] = "enforcing"
 
 

@@ -23,6 +23,9 @@ def settle(settings: Settings, base: Settings, origins: Origins) -> tuple[Settin
     """
     warnings = list(_without_effect(settings, base, origins))
     runtime = _runtime(settings.runtime, warnings, origins)
+    if settings.api.tls_cipher_suites and settings.api.tls_min_version == "VersionTLS13":
+        where = origin_of(origins, ("api", "tls_cipher_suites"))
+        warnings.append(f"{where}: no effect with tls_min_version VersionTLS13, whose suites are always on")
     api = msgspec.structs.replace(
         settings.api,
         grpc_max_send_msg_size=_positive(settings.api.grpc_max_send_msg_size),

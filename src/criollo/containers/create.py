@@ -130,30 +130,29 @@ class _Gathered(NamedTuple):
     target_pid_ns: str
 
 
+class _Written(NamedTuple):
+    """What came out of writing the spec; `notes` are for the log."""
+
+    user: users.ResolvedUser
+    notes: tuple[str, ...]
+    has_poststart: bool
+
+
 async def _bring_up(
     containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, image: Image, *, runtime: Runtime
 ) -> Container:
+    """The monitor starts beside the making of its bundle: it takes as long, and waits."""
     defaults, stop_signal = image_defaults(decode_config(image.config))
-    job.stage("container storage")
-    mapped = mapped_for(pod)
-    rootfs = await containers.roots.create(container.id, image.layers, mapped=mapped)
-    bundle = containers.places.bundle(container.id)
-    job.stage("container volumes")
-    devices = (*containers.additional_devices, *container.config.devices)
-    gathered = _Gathered(
-        image=defaults,
-        ground=Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner()),
-        mounts=await volumes.plan_mounts(containers, container) if container.config.mounts else (),
-        devices=await volumes.find_devices(devices) if devices else (),
-        host_devices=await volumes.host_devices() if container.privileged else (),
-        target_pid_ns=_target_pid_namespace(containers, container),
-    )
-    job.stage("container spec")
-    written = await threads.files(_write_bundle, containers, pod, container, gathered)
-    for note in written.notes:
+    written: list[_Written] = []
+
+    async def ground() -> None:
+        written.append(await _lay_ground(containers, job, pod, container, (image, defaults)))
+        job.stage("container runtime creation")
+
+    created = await runtime.create(_create_request(containers, pod, container), ground())
+    user, notes, has_poststart = written[0]
+    for note in notes:
         containers.tell_once(note, container.id)
-    job.stage("container runtime creation")
-    created = await runtime.create(_create_request(containers, pod, container))
     container = msgspec.structs.replace(
         container,
         state=ContainerState.CREATED,
@@ -161,13 +160,35 @@ async def _bring_up(
         pid_started=created.pid_started,
         monitor_pid=created.monitor_pid,
         monitor_started=created.monitor_started,
-        user=ContainerUser(uid=written.user.uid, gid=written.user.gid, groups=written.user.groups),
-        has_poststart=written.has_poststart,
+        user=ContainerUser(uid=user.uid, gid=user.gid, groups=user.groups),
+        has_poststart=has_poststart,
         stop_signal=container.config.stop_signal or parse_signal(stop_signal),
     )
     containers.state.containers.put(container)
     watch(containers, container)
     return container
+
+
+async def _lay_ground(
+    containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, image: tuple[Image, ImageDefaults]
+) -> _Written:
+    """Root filesystem, volumes, spec: all that the runtime finds in the bundle."""
+    job.stage("container storage")
+    mapped = mapped_for(pod)
+    rootfs = await containers.roots.create(container.id, image[0].layers, mapped=mapped)
+    bundle = containers.places.bundle(container.id)
+    job.stage("container volumes")
+    devices = (*containers.additional_devices, *container.config.devices)
+    gathered = _Gathered(
+        image=image[1],
+        ground=Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner()),
+        mounts=await volumes.plan_mounts(containers, container) if container.config.mounts else (),
+        devices=await volumes.find_devices(devices) if devices else (),
+        host_devices=await volumes.host_devices() if container.privileged else (),
+        target_pid_ns=_target_pid_namespace(containers, container),
+    )
+    job.stage("container spec")
+    return await threads.files(_write_bundle, containers, pod, container, gathered)
 
 
 def _request(containers: Containers, pod: Pod, container: Container, gathered: _Gathered, prepared: Prepared) -> SpecRequest:
@@ -208,16 +229,8 @@ def _target_pid_namespace(containers: Containers, container: Container) -> str:
     return f"/proc/{target.pid}/ns/pid"
 
 
-class _Written(NamedTuple):
-    """What came out of writing the spec; `notes` are for the log."""
-
-    user: users.ResolvedUser
-    notes: tuple[str, ...]
-    has_poststart: bool
-
-
 def _write_bundle(containers: Containers, pod: Pod, container: Container, gathered: _Gathered) -> _Written:
-    """All that touches files, in one hop: the image's accounts, the spec, the log's directory."""
+    """All that touches files, in one hop: the image's accounts, the spec."""
     ground = gathered.ground
     prepared = prepare(ground, container.config, gathered.image, image_volume_mode=containers.image_volume_mode)
     built = build(_request(containers, pod, container, gathered, prepared), containers.host)
@@ -225,9 +238,6 @@ def _write_bundle(containers: Containers, pod: Pod, container: Container, gather
         fd = os.open(ground.bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(runtime_spec.encode(built.spec))
-    if container.log_path:
-        with explain(f"make log directory of container {container.id}"):
-            os.makedirs(os.path.dirname(container.log_path), 0o755, exist_ok=True)
     return _Written(prepared.user, built.notes, built.spec.has_poststart)
 
 

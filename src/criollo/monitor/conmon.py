@@ -1,7 +1,7 @@
 """Start conmon for a container, and hear from it whether the runtime made one.
 
     daemon ──spawn──▶ conmon (its own session, cwd = bundle) ──▶ runtime create ──▶ first process of the container
-       │ _OCI_STARTPIPE ─▶ "go", once conmon sits in its cgroup          (only when it is to be moved)
+       │ _OCI_STARTPIPE ─▶ "go", once the bundle is complete and conmon sits in its cgroup
        └ _OCI_SYNCPIPE ◀── {"pid": N}  or  {"pid": -1, "message": "…"}
 
 Conmon is subreaper and parent of the container's first process, so its end is the one thing to watch. It is started
@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from criollo.aio import process, threads
 from criollo.aio.cleanup import cleanup
+from criollo.aio.together import together
 from criollo.errors import Invalid, TimedOut, ToolFailed, explain
 from criollo.linux import procfs, proctree
 from criollo.linux.cgroup import Hierarchies
@@ -104,18 +105,26 @@ class Conmon:
         argv += ["--runtime", launch.runtime[0], *(f"--runtime-arg={word}" for word in launch.runtime[1:])]
         return argv
 
-    async def create(self, launch: Launch, hierarchies: Hierarchies) -> Created:
+    async def create(
+        self, launch: Launch, hierarchies: Hierarchies, ground: Coroutine[Any, Any, None] | None = None
+    ) -> Created:
         """Start conmon and wait for its word on the container.
+
+        `ground` completes the bundle. It runs while conmon starts; the runtime is called only when it is done.
 
         Raises:
             ToolFailed: the runtime, or conmon itself, failed; the message has what it said.
-            TimedOut: no word after `launch.timeout_s` seconds. Everything that had been started is killed.
+            TimedOut: no word `launch.timeout_s` seconds after that. Everything that had been started is killed.
+            whatever `ground` raises.
         """
         start = _Start()
         try:
+            work = [self._start(launch, hierarchies, start)]
+            await together(work if ground is None else [ground, *work])
+            start.go()
             try:
                 async with asyncio.timeout(launch.timeout_s):
-                    return await self._create(launch, hierarchies, start)
+                    return await self._created(launch, start)
             except TimeoutError:
                 said = start.stderr()
                 raise TimedOut(
@@ -137,14 +146,7 @@ class Conmon:
     def _link(self, container_id: str) -> Path:
         return self.attach_dir / container_id
 
-    async def _create(self, launch: Launch, hierarchies: Hierarchies, start: "_Start") -> Created:
-        argv = self.argv(launch)
-        log.debug("starting conmon", container=launch.container_id, argv=argv)
-        await threads.spawning(start.spawn, argv, launch)
-        if launch.cgroup:
-            with explain(f"move the monitor of container {launch.container_id} into cgroup {launch.cgroup}"):
-                await threads.files(_enter_cgroup, hierarchies, launch.cgroup, start.pid)
-            start.go()
+    async def _created(self, launch: Launch, start: "_Start") -> Created:
         answer = await _answer(start, launch)
         monitor_started = procfs.start_time(start.pid)  # not before: of a process in exec this takes a millisecond
         if answer == -1 or monitor_started is None:
@@ -153,6 +155,14 @@ class Conmon:
         if pid_started is None or proctree.parent(answer) != start.pid:
             raise _failed(launch, start, f"process {answer}, which conmon named, is not its child")
         return Created(answer, pid_started, start.pid, monitor_started)
+
+    async def _start(self, launch: Launch, hierarchies: Hierarchies, start: "_Start") -> None:
+        argv = self.argv(launch)
+        log.debug("starting conmon", container=launch.container_id, argv=argv)
+        await threads.spawning(start.spawn, argv, launch)
+        if launch.cgroup:
+            with explain(f"move the monitor of container {launch.container_id} into cgroup {launch.cgroup}"):
+                await threads.files(_enter_cgroup, hierarchies, launch.cgroup, start.pid)
 
 
 class _Start:
@@ -167,12 +177,21 @@ class _Start:
         os.set_blocking(self.sync_read, False)
 
     def spawn(self, argv: Sequence[str], launch: Launch) -> None:
-        """Start conmon (blocking). The pid is kept here, so that a cancelled awaiter still finds it to kill."""
-        env = {**process.MINIMAL_ENV, **launch.env, "_OCI_SYNCPIPE": str(self._sync_write)}
-        fds = [self._sync_write]
-        if launch.cgroup:
-            env["_OCI_STARTPIPE"] = str(self._go_read)
-            fds.append(self._go_read)
+        """Start conmon (blocking), in a bundle and with a log directory that are made if they are not there.
+
+        The pid is kept here, so that a cancelled awaiter still finds it to kill.
+        """
+        with explain(f"make bundle and log directory of container {launch.container_id}"):
+            os.makedirs(launch.bundle, 0o700, exist_ok=True)
+            if launch.log_path:
+                os.makedirs(os.path.dirname(launch.log_path), 0o755, exist_ok=True)
+        env = {
+            **process.MINIMAL_ENV,
+            **launch.env,
+            "_OCI_SYNCPIPE": str(self._sync_write),
+            "_OCI_STARTPIPE": str(self._go_read),
+        }
+        fds = [self._sync_write, self._go_read]
         stdio = (process.DEVNULL, self._said, self._said)
         self.pid = process.disown(process.spawn(argv, env=env, cwd=str(launch.bundle), pass_fds=fds, stdio=stdio))
         os.close(self._sync_write)

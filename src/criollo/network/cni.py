@@ -118,7 +118,15 @@ class Cni:
         if network is self._loaded.network:
             self._trouble = trouble
 
-    async def add(self, attachment: Attachment) -> Attached:
+    async def announce(self, attachment: Attachment) -> None:
+        """Keep what `add` is about to do, so that `delete` knows it whatever happens: beside the making of the namespace.
+
+        Raises:
+            Unavailable, Invalid: as `add`.
+        """
+        await self._keep(self._entry(self._usable(attachment), attachment))
+
+    async def add(self, attachment: Attachment, *, announced: bool = False) -> Attached:
         """Attach a pod. If a plugin fails, what the others did is undone before the error is raised.
 
         When cancelled, or when undoing fails too, the attachment stays known, and `delete` takes it down.
@@ -128,18 +136,15 @@ class Cni:
             Invalid: a value of the pod that cannot be given to plugins.
             ToolFailed, TimedOut: a plugin failed, answered nonsense, or was killed at its limit.
         """
-        network = self._loaded.network
-        if network is None:
-            raise Unavailable(f"cannot set up network of pod {attachment.pod_id}: {self.status().message}")
+        network = self._usable(attachment)
         entry = self._entry(network, attachment)
         async with self._turns.shared():
-            with explain(f"keep the network attachment of pod {attachment.pod_id}"):
-                await threads.files(self._cache.write, entry)
+            if not announced:
+                await self._keep(entry)
             try:
                 result = await self._add_chain(network, entry)
                 attached = _attached(entry, result)
-                with explain(f"keep the network attachment of pod {attachment.pod_id}"):
-                    await threads.files(self._cache.write, msgspec.structs.replace(entry, result=result))
+                await self._keep(msgspec.structs.replace(entry, result=result))
             except CriolloError:
                 undo = self._delete_entry(network, entry)
                 await cleanup(undo, limit_s=2 * self._options.plugin_s, what=f"network of pod {attachment.pod_id}")
@@ -219,6 +224,15 @@ class Cni:
             async with self._turns.alone():
                 await self._gc_plugins(network, await threads.files(self._cache.entries))
         return tuple(failed)
+
+    def _usable(self, attachment: Attachment) -> Network:
+        if self._loaded.network is None:
+            raise Unavailable(f"cannot set up network of pod {attachment.pod_id}: {self.status().message}")
+        return self._loaded.network
+
+    async def _keep(self, entry: Entry) -> None:
+        with explain(f"keep the network attachment of pod {entry.container_id}"):
+            await threads.files(self._cache.write, entry)
 
     def _entry(self, network: Network, attachment: Attachment) -> Entry:
         return Entry(

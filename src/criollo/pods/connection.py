@@ -28,11 +28,17 @@ def attachment(pod: Pod) -> Attachment:
     )
 
 
+async def announce(pods: Pods, pod: Pod) -> None:
+    """Keep for the teardown what `connect` will do, while the namespace is still being made."""
+    if not pod.host_network:
+        await pods.network.announce(attachment(pod))
+
+
 async def connect(pods: Pods, pod: Pod) -> tuple[tuple[str, ...], str]:
-    """CNI ADD; addresses and the network's name, both empty for a pod in the host's network."""
+    """CNI ADD of an announced pod; addresses and the network's name, both empty for a pod in the host's network."""
     if pod.host_network:
         return (), ""
-    attached = await pods.network.add(attachment(pod))
+    attached = await pods.network.add(attachment(pod), announced=True)
     return attached.ips, attached.network_name
 
 

@@ -8,6 +8,7 @@ from criollo.containers.context import Containers
 from criollo.linux.cgroup import Hierarchies
 from criollo.model.ids import PodId
 from criollo.network.cni import Cni
+from criollo.pods.sockets import Forwards
 
 
 class Pods:
@@ -29,6 +30,7 @@ class Pods:
         self.runs: Jobs[PodId] = Jobs("run pod sandbox")
         self.stops: Jobs[None] = Jobs("stop pod sandbox")
         self.removes: Jobs[None] = Jobs("remove pod sandbox")
+        self.forwards = Forwards()
         self.uncollected: set[str] = set()
 
     async def close(self) -> None:

@@ -101,8 +101,13 @@ async def prepare(directory: Path) -> None:
         await threads.mounts(kernel.prepare_directory, directory)
 
 
-async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUserns | None = None) -> dict[str, str]:
-    """Make and pin the namespaces of a pod, with hostname and sysctls set and `lo` up; returns kind → path.
+def places(pod_id: PodId, wish: Plan, *, directory: Path) -> dict[str, str]:
+    """Where `pin_pod` will pin: kind → path."""
+    return {str(kind): str(_path(directory, kind, pod_id)) for kind in sorted(wish.kinds)}
+
+
+async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUserns | None = None) -> None:
+    """Make and pin the namespaces of a pod at their `places`, with hostname and sysctls set and `lo` up.
 
     On an error the caller tears down (`unpin_pod`).
 
@@ -127,7 +132,6 @@ async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUse
                 _explain_sysctl(error, wish.sysctls)
                 _explain_limit(error, pod.id)
                 raise
-    return {str(kind): str(path) for kind, path in where.items()}
 
 
 async def unpin_pod(pod: Pod, *, directory: Path) -> None:

@@ -84,22 +84,24 @@ async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Pl
 
 async def _lay_ground(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
     """Namespaces and then network; files and cgroup beside them, since plugins take most of the time."""
-    paths: dict[str, str] = {}
+    places = pods.containers.places
+    paths = namespaces.places(pod.id, wanted, directory=places.namespaces)
     ips: tuple[str, ...] = ()
     network_name = ""
     written: dict[str, str] = {}
 
     async def connect() -> None:
-        nonlocal paths, ips, network_name
+        nonlocal ips, network_name
         job.stage("sandbox namespaces")
-        places = pods.containers.places
-        paths = await namespaces.pin_pod(pod, wanted, directory=places.namespaces, make_userns=pods.containers.workers.userns)
+        pinned = msgspec.structs.replace(pod, namespaces=paths)
+        pin = namespaces.pin_pod(pod, wanted, directory=places.namespaces, make_userns=pods.containers.workers.userns)
+        await together((pin, connection.announce(pods, pinned)))
         job.stage("sandbox network")
-        ips, network_name = await connection.connect(pods, msgspec.structs.replace(pod, namespaces=paths))
+        ips, network_name = await connection.connect(pods, pinned)
 
     async def write() -> None:
         nonlocal written
-        written = await files.write(pod, runroot=pods.containers.places.runroot)
+        written = await files.write(pod, runroot=places.runroot)
 
     async def confine() -> None:
         await cgroups.ensure(pods, pod)

@@ -47,6 +47,7 @@ async def take_down(pods: Pods, pod_id: PodId) -> None:
     """
     containers = pods.containers
     await abandon_creates(containers, pod_id)
+    await pods.forwards.end(pod_id)
     running = [each for each in containers.state.containers.of_pod(pod_id) if is_live(each.state)]
     await all_through((connection.disconnect(pods, pod_id), *(stop(containers, each.id, grace_s=0) for each in running)))
     pod = pods.state.pod(pod_id)

@@ -8,6 +8,7 @@ variable `context`, so that a driver need not know them. What is below the level
 """
 
 import contextvars
+import functools
 import json
 import logging
 import sys
@@ -60,7 +61,10 @@ class Logger:
 
     def _emit(self, level: int, message: str, fields: Mapping[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", message, extra={"fields": {**(context.get() or {}), **fields}})
+            # Made here: Logger.log looks for the caller's line and asks for process, thread and task, which nobody prints.
+            record = logging.LogRecord(self._logger.name, level, "", 0, message, None, None)
+            record.fields = {**(context.get() or {}), **fields}
+            self._logger.handle(record)
 
 
 def get_logger(name: str) -> Logger:
@@ -86,8 +90,12 @@ def plain(value: object) -> str:
 
 
 def _stamp(created: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
-    return f"{whole}.{int(created % 1 * 1e6):06d}Z"
+    return f"{_second(int(created))}.{int(created % 1 * 1e6):06d}Z"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 class _TextLine(logging.Formatter):

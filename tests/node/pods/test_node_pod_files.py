@@ -13,6 +13,7 @@ from support.netleaks import mounts_below
 from criollo.aio import threads
 from criollo.errors import Invalid, Unsupported
 from criollo.linux import mount
+from criollo.linux.namespaces import is_pinned
 from criollo.model.ids import PodId, new_id
 from criollo.model.pod import Dns, IdMapping, NamespaceMode, Namespaces, Pod, PodConfig, PodSecurity, PodState, UserNamespace
 from criollo.pods import files, namespaces
@@ -184,7 +185,9 @@ def test_a_pods_namespaces_come_and_go(runroot: Path) -> None:
     async def work() -> None:
         await namespaces.prepare(runroot)
         wish = namespaces.plan(each.config, defaults={"net.core.somaxconn": "99"})
-        where = await namespaces.pin_pod(each, wish, directory=runroot)
+        await namespaces.pin_pod(each, wish, directory=runroot)
+        where = namespaces.places(each.id, wish, directory=runroot)
+        assert all(is_pinned(Path(path)) for path in where.values())
         assert where == {
             "net": str(runroot / "netns" / each.id),
             "ipc": str(runroot / "ipcns" / each.id),
@@ -204,7 +207,9 @@ def test_a_host_pod_pins_nothing(runroot: Path) -> None:
 
     async def work() -> None:
         wish = namespaces.plan(each.config, defaults={})
-        assert await namespaces.pin_pod(each, wish, directory=runroot) == {}
+        await namespaces.pin_pod(each, wish, directory=runroot)
+        assert namespaces.places(each.id, wish, directory=runroot) == {}
+        assert list(runroot.iterdir()) == []
 
     run(work())
 
@@ -239,8 +244,8 @@ def test_a_user_namespace_is_made_by_a_worker_and_owns_the_others(runroot: Path)
         await namespaces.prepare(runroot)
         async with Workers() as workers:
             wish = namespaces.plan(each.config, defaults={})
-            where = await namespaces.pin_pod(each, wish, directory=runroot, make_userns=workers.userns)
-        assert set(where) == {"user", "net", "ipc", "uts"}
+            await namespaces.pin_pod(each, wish, directory=runroot, make_userns=workers.userns)
+        assert set(namespaces.places(each.id, wish, directory=runroot)) == {"user", "net", "ipc", "uts"}
         assert (await threads.files(seen, str(runroot))).split() == ["0", "100000", "65536", "78", "web-0"]
         await namespaces.unpin_pod(each, directory=runroot)
 
