@@ -140,9 +140,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if changed is not None:
             self.send(changed)
 
+    do_HEAD = do_GET
+
     def send(self, reply: Reply) -> None:
         self.start(reply)
-        self.wfile.write(reply.body)
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
 
     def start(self, reply: Reply) -> None:
         """Status and headers alone."""

@@ -1,0 +1,1 @@
+"""Exec, attach and port-forward for clients: SPDY or WebSocket behind an HTTP upgrade."""
