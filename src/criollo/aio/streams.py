@@ -6,15 +6,23 @@ A `Writer` returns when it can take more; a `Reader` takes from its source only 
 own source and nobody else, and a copy holds one chunk. Descriptors are non-blocking; nothing here starts a task or a thread.
 """
 
+import array
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
+import termios
+import time
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple, Protocol
 
 CHUNK_BYTES: Final = 256 << 10
 _FAIR_BYTES: Final = 1 << 20  # a copy that never has to wait lets others run after so many bytes
+_PAUSE_S: Final = 0.001
+_SMALL_BYTES: Final = 64 << 10
+_TRICKLE_BYTES: Final = 16 << 10  # less than this after a pause is no flood
+_FLOOD_READS, _FLOOD_S = 16, 0.01  # so many small pieces in so short a time are one
 
 
 class Reader(Protocol):
@@ -57,28 +65,80 @@ class Streams(NamedTuple):
 
 
 class FdReader:
-    """Reads a pipe, socket or terminal that it owns."""
+    """Reads a pipe, socket or terminal that it owns.
 
-    def __init__(self, fd: int, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+    `is_roomy`: what is not read at once finds room. Then a flood of small writes is read once a millisecond: each read
+    wakes the writer, and that costs both of them more than the bytes.
+    """
+
+    def __init__(self, fd: int, *, chunk_bytes: int = CHUNK_BYTES, is_roomy: bool = False) -> None:
         os.set_blocking(fd, False)
         self._fd, self._chunk_bytes = fd, chunk_bytes
+        self._pace = _Pace() if is_roomy else None
+        self._left: int | None = None  # how much may still be read; None: until the end
+        self._waiting: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
-        while self._fd >= 0:
+        if self._pace is not None and self._pace.is_flood:
+            await asyncio.sleep(_PAUSE_S)
+        while self._fd >= 0 and self._left != 0:
             try:
-                return os.read(self._fd, self._chunk_bytes)
+                data = os.read(self._fd, self._chunk_bytes if self._left is None else min(self._left, self._chunk_bytes))
             except BlockingIOError:
-                await _ready(self._fd, write=False)
+                if self._left is not None:
+                    return b""
+                await self._wait()
+                continue
             except OSError as error:
                 if error.errno == errno.EIO:  # a terminal whose last process has gone: pty(7)
                     return b""
                 raise
+            if self._left is not None:
+                self._left -= len(data)
+            elif self._pace is not None:
+                self._pace.note(len(data))
+            return data
         return b""
 
+    def finish(self) -> None:
+        """End with what is there now, whoever still holds the other end and goes on writing."""
+        if self._fd >= 0 and self._left is None:
+            there = array.array("i", [0])
+            fcntl.ioctl(self._fd, termios.FIONREAD, there)
+            self._left = there[0]
+            if self._waiting is not None and not self._waiting.done():
+                self._waiting.set_result(None)
+
     def close(self) -> None:
+        """Not while somebody waits in `read`."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    async def _wait(self) -> None:
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await _ready(self._fd, self._waiting, write=False)
+        finally:
+            self._waiting = None
+
+
+class _Pace:
+    """Whether many small pieces come in so fast that it is better to let them gather."""
+
+    def __init__(self) -> None:
+        self.is_flood = False
+        self._small, self._since = 0, 0.0
+
+    def note(self, size_bytes: int) -> None:
+        """After each read."""
+        if self.is_flood:
+            self.is_flood = _TRICKLE_BYTES < size_bytes < CHUNK_BYTES
+        elif size_bytes < _SMALL_BYTES:
+            self._small += 1
+            if self._small >= _FLOOD_READS:
+                now = time.monotonic()
+                self.is_flood, self._small, self._since = now - self._since < _FLOOD_S, 0, now
 
 
 class FdWriter:
@@ -96,7 +156,7 @@ class FdWriter:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                await _ready(self._fd, write=True)
+                await _ready(self._fd, asyncio.get_running_loop().create_future(), write=True)
 
     async def close(self) -> None:
         if self._fd >= 0:
@@ -116,9 +176,13 @@ async def copy(reader: Reader, writer: Writer) -> None:
             await asyncio.sleep(0)
 
 
-async def _ready(fd: int, *, write: bool) -> None:
+async def readable(fd: int) -> None:
+    """Return when there is something to read, or the end."""
+    await _ready(fd, asyncio.get_running_loop().create_future(), write=False)
+
+
+async def _ready(fd: int, ready: asyncio.Future[None], *, write: bool) -> None:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
 
     def tell() -> None:
         if not ready.done():

@@ -8,6 +8,8 @@ from pathlib import Path
 from criollo.aio.background import Background
 from criollo.aio.jobs import Jobs
 from criollo.aio.locks import KeyedLocks
+from criollo.containers.processes import FirstProcesses
+from criollo.containers.sessions import Sessions
 from criollo.errors import NotFound
 from criollo.images.context import Images
 from criollo.linux.cgroup import Driver
@@ -85,6 +87,8 @@ class Containers:
         self.grace_changed: dict[str, asyncio.Event] = {}
         self.ended: dict[str, asyncio.Event] = {}
         self.uncollected: set[str] = set()
+        self.sessions = Sessions()
+        self.first_processes = FirstProcesses()
         self._told: set[str] = set()
 
     def runtime_of(self, handler: str) -> Runtime:

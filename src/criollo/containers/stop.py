@@ -57,7 +57,8 @@ async def _stop(containers: Containers, container: Container) -> None:
         # A container that was never started has no handler for a signal: nothing to be graceful about.
         if container.state is ContainerState.RUNNING and not await _politely(containers, container):
             log.warning("container ignored its stop signal; killing it", container=container.id, signal=container.stop_signal)
-        await _kill(containers, container)
+        with containers.sessions.killing(container.id):
+            await _kill(containers, container)
     finally:
         del containers.grace_changed[container.id]
         containers.grace_ends.pop(container.id, None)

@@ -81,6 +81,7 @@ def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) 
             )
         )
         log.info("container exited", container=container_id, code=exit_.code, reason=reason)
+    containers.sessions.end(container_id)
     ended = containers.ended.pop(container_id, None)
     if ended is not None:
         ended.set()

@@ -4,12 +4,13 @@ A `Runtime` acts on one container at a time and keeps no state of its own: whate
 the runtime's own directory or in the container's bundle, so a later daemon can go on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from criollo.aio.streams import Streams
 from criollo.monitor.conmon import Created
 from criollo.monitor.exits import Exit, Watched
 from criollo.wire.runtime import State, Version
@@ -31,13 +32,14 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A command for a running container. `process` is the runtime-spec's `process` object as JSON, without a terminal;
-    `command` names it in errors; `timeout_s` 0 means no limit."""
+    """A command for a running container. `process` is the runtime-spec's `process` object as JSON, its terminal as `tty`
+    says; `command` names it in errors. `timeout_s` is for `exec_sync`, which has no terminal; 0 means no limit."""
 
     container_id: str
     bundle: Path
     process: bytes
     command: tuple[str, ...]
+    tty: bool = False
     timeout_s: float = 0
 
 
@@ -71,8 +73,11 @@ class Runtime(Protocol):
         """Ask the program for version and features."""
         ...
 
-    async def create(self, request: CreateRequest) -> Created:
-        """Create a container and its monitor; after a failure nothing of either is left."""
+    async def create(self, request: CreateRequest, ground: Coroutine[Any, Any, None] | None = None) -> Created:
+        """Create a container and its monitor; after a failure nothing of either is left.
+
+        `ground` completes the bundle: it runs while the monitor starts, and what it raises is raised.
+        """
         ...
 
     async def start(self, container_id: str, *, has_poststart: bool) -> None:
@@ -101,6 +106,10 @@ class Runtime(Protocol):
 
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command in a running container to its end."""
+        ...
+
+    async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:
+        """Run a command between a client's streams; its exit code. When cancelled, the command is ended."""
         ...
 
     async def wait_exit(self, watched: Watched) -> Exit:

@@ -4,7 +4,8 @@
     start           for crun without poststart hooks: see `fifo`
     kill            pidfd_send_signal where the container's first process is a process of this kernel and ours to name;
                     else `runtime kill` (gVisor's pid is the sandbox, not the workload)
-    exec_sync       runtime exec, see `execsync`    wait_exit                        see `monitor.exits`
+    exec            runtime exec, see `exec`        exec_sync       the same with its output kept, see `execsync`
+    wait_exit       see `monitor.exits`
 
 Every call of the program has a limit; one that passes it is killed with its children. A runtime's words reach the
 caller as the message only, without timestamps and levels.
@@ -13,14 +14,15 @@ Source: OCI runtime-spec 1.0; crun(1), runc(8).
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from criollo.aio import process, threads
 from criollo.aio.cleanup import cleanup
+from criollo.aio.streams import Streams
 from criollo.errors import CriolloError, HostFailed, ToolFailed, explain
 from criollo.linux import procfs
 from criollo.linux.cgroup import Driver, Hierarchies, container_cgroup
@@ -29,6 +31,7 @@ from criollo.monitor.conmon import Conmon, Created, Launch
 from criollo.monitor.exits import Exit, Watched, wait_exit
 from criollo.runtimes import execsync, fifo
 from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
+from criollo.runtimes.exec import exec_stream
 from criollo.wire.conmon import Garbled
 from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_features, parse_state, parse_version, readable
 
@@ -58,6 +61,7 @@ class OciRuntime:
         self._handler, self._conmon, self._hierarchies = handler, conmon, hierarchies
         self._command = [str(handler.path), f"--root={handler.root}"]
         self._is_native = False
+        self._hands_over = True
         self._has_fifo = False
 
     @property
@@ -75,15 +79,17 @@ class OciRuntime:
         said = await process.run(argv, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
         version = parse_version(said.stdout)
         self._is_native = version.name in _NATIVE
+        self._hands_over = version.name != "runc"  # see `ends`
         self._has_fifo = version.name == "crun" == self._handler.path.resolve().name  # not a program around it
         return Probe(version, await self._features(version), known_bad(version))
 
-    async def create(self, request: CreateRequest) -> Created:
-        """Create a container from its bundle, with a monitor.
+    async def create(self, request: CreateRequest, ground: Coroutine[Any, Any, None] | None = None) -> Created:
+        """Create a container from its bundle, which `ground` completes while the monitor starts.
 
         Raises:
             ToolFailed: the runtime refused; the message is its own.
             TimedOut: no answer within the handler's create limit.
+            whatever `ground` raises.
         """
         launch = Launch(
             container_id=request.container_id,
@@ -100,7 +106,7 @@ class OciRuntime:
             timeout_s=self._handler.create_limit_s,
         )
         try:
-            return await self._conmon.create(launch, self._hierarchies)
+            return await self._conmon.create(launch, self._hierarchies, ground)
         except BaseException:
             undo = self.delete(request.container_id, cgroup_parent=request.cgroup_parent, force=True)
             await cleanup(
@@ -198,6 +204,10 @@ class OciRuntime:
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end; see `execsync.exec_sync`."""
         return await execsync.exec_sync(self._command, request)
+
+    async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:
+        """Run a command between a client's streams; see `exec.exec_stream`."""
+        return await exec_stream(self._command, request, streams, hands_over=self._hands_over)
 
     async def wait_exit(self, watched: Watched) -> Exit:
         """Return when the container has ended; see `monitor.exits.wait_exit`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from criollo.monitor.exits import Exit, Watched
 from criollo.runtimes.base import CreateRequest, ExecRequest
 from criollo.runtimes.oci import Handler, OciRuntime
 
-PARENT = "/criollo-tests"
+PARENT = f"/criollo-tests-{os.getpid()}"  # two runs at a time do not see each other
 APPLETS = "sh sleep cat echo yes true false kill ps head dd stty printf touch".split()
 
 
@@ -83,13 +84,14 @@ class Node:
         )
 
     @staticmethod
-    def command(request: CreateRequest, *args: str, timeout_s: float = 0) -> ExecRequest:
-        process = {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": args, "env": ["PATH=/bin"], "cwd": "/"}
+    def command(request: CreateRequest, *args: str, timeout_s: float = 0, tty: bool = False) -> ExecRequest:
+        process = {"terminal": tty, "user": {"uid": 0, "gid": 0}, "args": args, "env": ["PATH=/bin"], "cwd": "/"}
         return ExecRequest(
             container_id=request.container_id,
             bundle=request.bundle,
             process=json.dumps(process).encode(),
             command=args,
+            tty=tty,
             timeout_s=timeout_s,
         )
 

@@ -106,7 +106,11 @@ def test_hanging_verbs_are_killed_at_their_limit(node: Node) -> None:
     async def scenario() -> None:
         request = node.request(["sleep", "1000"])
         watched = node.watched(request, await runtime.create(request))
-        for call in (runtime.start(request.container_id, has_poststart=False), runtime.state(request.container_id), runtime.update("x", b"{}")):
+        for call in (
+            runtime.start(request.container_id, has_poststart=False),
+            runtime.state(request.container_id),
+            runtime.update("x", b"{}"),
+        ):
             with pytest.raises(TimedOut, match=r"still running after 0\.3 s"):
                 await call
         await node.remove(runtime, watched)

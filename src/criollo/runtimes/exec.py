@@ -1,0 +1,237 @@
+"""Exec: a command in a running container, run by the runtime itself as our child, without a monitor.
+
+    runtime --log /proc/<us>/fd/N exec --process /proc/<us>/fd/M <id>      both are files in memory, not handed on
+      └ the command, a child of that process until it ends
+    its stdin, stdout, stderr, or its terminal: see `ends`
+
+The runtime's own errors go to its log, so they are not taken for the command's. Streams may stay open in processes that
+the command left behind: once the runtime has ended, what is in the pipes is passed on and nothing is waited for.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from criollo.aio import process, threads
+from criollo.aio.cleanup import cleanup
+from criollo.aio.streams import FdWriter, Reader, Size, Streams, copy
+from criollo.aio.together import first, together
+from criollo.errors import ToolFailed, explain, printable
+from criollo.linux import proctree
+from criollo.runtimes.base import ExecRequest
+from criollo.runtimes.ends import Ends, HandedOver, Pipes, Relayed
+from criollo.wire.runtime import readable
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells say it
+
+_LOG_BYTES: Final = 1 << 16
+_RUNTIME_GRACE_S: Final = 1.0
+_TAKE_OVER_GRACE_S: Final = 0.1
+_TERMINAL_GRACE_S: Final = 1.0
+_KILL_LIMIT_S: Final = 30
+_SHOWN_COMMAND: Final = 200
+_ABOUT_PROGRAM: Final = re.compile(r"executable|\bexec(: | /)")  # not: "exec failed: … chdir …"
+_NO_SUCH: Final = re.compile(r"not found in \$PATH|no such file or directory", re.IGNORECASE)
+_NO_PROGRAM: Final = re.compile(r"permission denied|operation not permitted|exec format error|is a directory", re.IGNORECASE)
+
+
+async def exec_stream(runtime: Sequence[str], request: ExecRequest, streams: Streams, *, hands_over: bool) -> int:
+    """Run a command between the client's streams; its exit code, 128 and more for a signal.
+
+    A command that is not there or is no program: 127 or 126, after the runtime's words on stderr (of a terminal: on stdout).
+    Output that the client did not ask for is dropped. `streams` are left open. When cancelled, the command is killed with
+    all it has started. `hands_over`: the runtime gives its terminal away, see `ends.HandedOver`.
+
+    Raises:
+        ToolFailed: the runtime could not start it otherwise, or nobody would see its words.
+    """
+    ends: Ends = Pipes(streams) if not request.tty else HandedOver(streams, request.bundle) if hands_over else Relayed(streams)
+    command = Command(runtime, request)
+    try:
+        stdio = ends.open()
+        await threads.spawning(command.start, stdio, ends.options)
+        ends.let_go()
+        await first(ends.complete(), _long_ended(command))
+        return await _serve(command, ends, streams)
+    finally:
+        await command.end()
+        await ends.close()
+
+
+async def _long_ended(command: "Command") -> None:
+    """A runtime that has ended already has handed over what it had: that is there to be taken now, or will never be."""
+    await command.ended()
+    await asyncio.sleep(_TAKE_OVER_GRACE_S)
+
+
+class Command:
+    """The runtime's process of one exec, and the two documents between it and us."""
+
+    def __init__(self, runtime: Sequence[str], request: ExecRequest) -> None:
+        self._runtime, self._request = runtime, request
+        self._argv: list[str] = []
+        self._documents: list[int] = []
+        self._pidfd = -1
+        self._pid = 0
+
+    def start(self, stdio: tuple[int, int, int], options: Sequence[str] = ()) -> None:
+        """Spawn the runtime (blocking), with further options of its verb. `stdio` stays the caller's."""
+        with explain(f"prepare an exec in container {self._request.container_id}"):
+            for name in ("exec-process", "exec-log"):
+                self._documents.append(os.memfd_create(name, os.MFD_CLOEXEC))
+            os.write(self._documents[0], self._request.process)
+        document, log = (f"/proc/{os.getpid()}/fd/{fd}" for fd in self._documents)
+        self._argv = [*self._runtime, f"--log={log}", "--log-format=json", "exec", "--process", document]
+        self._argv += [*options, self._request.container_id]
+        self._pid = process.disown(process.spawn(self._argv, stdio=stdio))
+        self._pidfd = os.pidfd_open(self._pid)
+
+    async def ended(self) -> None:
+        """Return when the runtime has ended."""
+        await process.wait_pidfd(self._pidfd)
+
+    async def wait(self) -> int:
+        """The runtime's exit status, negative for a signal; it is reaped."""
+        await process.wait_pidfd(self._pidfd)
+        status = process.reap(self._pidfd) or 0
+        self._pid = 0
+        return status
+
+    def failure(self, status: int) -> str:
+        """The runtime's own words when it failed; empty when the status is the command's."""
+        if status == 0:
+            return ""
+        return readable(os.pread(self._documents[1], _LOG_BYTES, 0))
+
+    def failed(self, status: int, words: str) -> ToolFailed:
+        what = f"cannot run {shown(self._request.command)} in container {self._request.container_id}"
+        return ToolFailed(what, self._argv, status, words)
+
+    def signal(self, number: int) -> None:
+        """Signal the runtime, if it still runs."""
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def end(self) -> None:
+        """End what still runs, let go of everything. Safe after any failure."""
+        if self._pid:
+            await cleanup(threads.files(self._kill), limit_s=_KILL_LIMIT_S, what="kill an exec")
+            self._pid = 0
+        for fd in (*self._documents, *([self._pidfd] if self._pidfd >= 0 else [])):
+            os.close(fd)
+        self._documents, self._pidfd = [], -1
+
+    def _kill(self) -> None:
+        """The command first, so that the runtime reaps it and ends by itself: orphans of a container delay its end."""
+        deadline = time.monotonic() + _RUNTIME_GRACE_S
+        while not process.has_ended(self._pidfd) and time.monotonic() < deadline:
+            for pid in proctree.descendants(self._pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+        proctree.kill_tree(self._pid)
+        process.reap(self._pidfd, wait=True)
+
+
+async def _serve(command: Command, ends: Ends, streams: Streams) -> int:
+    """Pass bytes on until the runtime has ended and its output has arrived."""
+    status = 0
+    drained = asyncio.Event()
+
+    async def until_ended() -> None:
+        nonlocal status
+        status = await command.wait()
+        if ends.is_terminal:  # it ends by itself, after all that is in it
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TERMINAL_GRACE_S):
+                    await drained.wait()
+        for reader in ends.outputs:
+            reader.finish()
+
+    async def outputs() -> None:
+        writers = (streams.stdout, streams.stderr)
+        await together(copy(reader, writer or _Nobody()) for reader, writer in zip(ends.outputs, writers, strict=False))
+        drained.set()
+
+    await first(together((until_ended(), outputs())), _inputs(command, ends, streams))
+    return await _code(command, status, streams, is_terminal=ends.is_terminal)
+
+
+async def _code(command: Command, status: int, streams: Streams, *, is_terminal: bool) -> int:
+    """The command's exit code; what the runtime said of one that could not be started is on the client's streams then."""
+    if not (words := command.failure(status)):
+        return exit_code(status)
+    code, listener = code_of(words), streams.stdout if is_terminal else streams.stderr
+    if not code or listener is None:
+        raise command.failed(status, words)
+    if is_terminal:  # else the runtime itself wrote them
+        await listener.write(printable(words).encode() + b"\r\n")
+    return code
+
+
+async def _inputs(command: Command, ends: Ends, streams: Streams) -> None:
+    """Keys and sizes, as long as the command runs: never returns."""
+    work = []
+    if streams.stdin is not None and ends.stdin is not None:
+        work.append(_feed(streams.stdin, ends.stdin, keep_open=ends.is_terminal))
+    if streams.sizes is not None and ends.is_terminal:
+        work.append(_resize(command, ends, streams.sizes))
+    await together(work)
+    await asyncio.get_running_loop().create_future()
+
+
+class _Nobody:
+    """Takes what no client asked for, so that the command is not held."""
+
+    async def write(self, data: bytes) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+async def _feed(source: Reader, stdin: FdWriter, *, keep_open: bool) -> None:
+    """What the client types; its end closes a pipe, and is nothing to a terminal.
+
+    What a command does not take is dropped: a client that waits for room could not be told anything else meanwhile.
+    """
+    is_taken = True
+    while data := await source.read():
+        if is_taken:
+            try:
+                await stdin.write(data)
+            except OSError:
+                is_taken = False
+    if not keep_open:
+        await stdin.close()
+
+
+async def _resize(command: Command, ends: Ends, sizes: AsyncIterator[Size]) -> None:
+    async for size in sizes:
+        if ends.resize(size):
+            command.signal(signal.SIGWINCH)
+
+
+def code_of(words: str) -> int:
+    """The exit code that a shell would give a command for these words of a runtime; 0 when they are about something else."""
+    if not _ABOUT_PROGRAM.search(words):
+        return 0
+    return NOT_FOUND if _NO_SUCH.search(words) else NOT_EXECUTABLE if _NO_PROGRAM.search(words) else 0
+
+
+def exit_code(status: int) -> int:
+    """What a client is told of a runtime's exit status."""
+    return status if status >= 0 else 128 - status
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as it stands in a message."""
+    text = shlex.join(command)
+    return text if len(text) <= _SHOWN_COMMAND else text[: _SHOWN_COMMAND - 1] + "…"

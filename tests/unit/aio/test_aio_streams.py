@@ -1,0 +1,132 @@
+"""Ends of pipes and terminals that wait for each other."""
+
+import asyncio
+import os
+import pty
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from criollo.aio.streams import FdReader, FdWriter, copy
+
+
+class Sink:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    async def write(self, data: bytes) -> None:
+        self.content += data
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def test_a_reader_waits_and_finds_the_end(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader = FdReader(pipe[0])
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(reader.read())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            os.write(pipe[1], b"hello")
+        assert waiting.result() == b"hello"
+        os.close(pipe[1])
+        assert await reader.read() == b""
+        assert await reader.read() == b""
+        reader.close()
+        assert await reader.read() == b""
+
+    asyncio.run(scenario())
+
+
+def test_a_finished_reader_gives_what_is_there_and_no_more(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader = FdReader(pipe[0], chunk_bytes=4)
+        os.write(pipe[1], b"123456")
+        reader.finish()
+        os.write(pipe[1], b"later")
+        assert [await reader.read() for _ in range(4)] == [b"1234", b"56", b"", b""]
+        reader.close()
+        os.close(pipe[1])
+
+    asyncio.run(scenario())
+
+
+def test_finishing_wakes_who_waits(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader = FdReader(pipe[0])
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(reader.read())
+            await asyncio.sleep(0)
+            reader.finish()
+        assert waiting.result() == b""
+        reader.close()
+        os.close(pipe[1])
+
+    asyncio.run(scenario())
+
+
+def test_a_terminal_ends_when_its_last_process_has_gone() -> None:
+    async def scenario() -> None:
+        master, slave = pty.openpty()
+        reader = FdReader(master)
+        os.write(slave, b"last words")
+        os.close(slave)
+        assert await reader.read() == b"last words"
+        assert await reader.read() == b""
+        reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_writer_waits_for_room(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader, writer, sink = FdReader(pipe[0]), FdWriter(pipe[1]), Sink()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, sink))
+            await writer.write(b"x" * 1_000_000)
+            await writer.close()
+            await writer.close()
+        assert sink.content == b"x" * 1_000_000
+        with pytest.raises(BrokenPipeError):
+            await writer.write(b"more")
+        reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_writer_without_a_reader_is_told(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        os.close(pipe[0])
+        writer = FdWriter(pipe[1])
+        with pytest.raises(BrokenPipeError):
+            await writer.write(b"x")
+        await writer.close()
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=5000), max_size=60), st.booleans())
+def test_what_goes_in_comes_out(pieces: list[bytes], is_roomy: bool) -> None:
+    async def scenario() -> bytes:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        reader, writer, sink = FdReader(read_end, is_roomy=is_roomy), FdWriter(write_end), Sink()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, sink))
+            for piece in pieces:
+                await writer.write(piece)
+                await asyncio.sleep(0)
+            await writer.close()
+        reader.close()
+        return sink.content
+
+    assert asyncio.run(scenario()) == b"".join(pieces)
