@@ -7,9 +7,10 @@ up cancels its request; the jobs of the domain that it had joined run on.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from itertools import count
+from typing import Any, Final
 
 import msgspec
 from google.protobuf.descriptor import FieldDescriptor
@@ -22,11 +23,14 @@ from criollo.telemetry.log import context, get_logger
 log = get_logger(__name__)
 
 Reply = Message | bytes  # bytes: a message somebody has encoded already
-Handler = Callable[[Any], Awaitable[Reply]]
+Handler = Callable[[Any], Awaitable[Reply]] | Callable[[Any], Reply]  # the plain kind answers from memory, in microseconds
 StreamHandler = Callable[[Any], AsyncGenerator[Reply, None]]
 
 SHOWN_CHARACTERS = 4000
 SHOWN_DEPTH = 12
+
+_ID_BEGINS: Final = str(uuid.uuid4())[:24]  # ids of calls look like any UUID; their last part counts
+_NUMBERS: Final = count(1)
 
 
 class Method(msgspec.Struct, frozen=True):
@@ -38,6 +42,7 @@ class Method(msgspec.Struct, frozen=True):
     reply_type: type[Message]
     streams: bool
     handler: Any  # Handler, StreamHandler where `streams`, or None
+    is_plain: bool = False  # the handler is no coroutine: it answers at once, from memory
 
     @property
     def path(self) -> str:
@@ -53,9 +58,16 @@ class Calls:
     def __init__(self, observe: Observer | None = None) -> None:
         self._observe = observe
 
+    def answer_at_once(self, method: Method, body: bytes) -> bytes:
+        """One request, one reply, of a method whose handler is plain; needs no task. Raises Refused."""
+        with _Border(method, self._observe):
+            return _encode(method, method.handler(_decode(method, body)))
+
     async def answer(self, method: Method, body: bytes, deadline: float | None) -> bytes:
         """One request, one reply. `deadline` is a time of the loop. Raises Refused."""
-        with self._border(method):
+        if method.is_plain:
+            return self.answer_at_once(method, body)
+        with _Border(method, self._observe):
             request = _decode(method, body)
             async with _within(deadline, method.name):
                 reply = await method.handler(request)
@@ -63,39 +75,52 @@ class Calls:
 
     async def answers(self, method: Method, body: bytes, deadline: float | None) -> AsyncGenerator[bytes, None]:
         """One request, replies as the handler makes them. Raises Refused."""
-        with self._border(method):
+        with _Border(method, self._observe):
             request = _decode(method, body)
             async with _within(deadline, method.name), aclosing(method.handler(request)) as replies:
                 async for reply in replies:
                     yield _encode(method, reply)
 
-    @contextmanager
-    def _border(self, method: Method) -> Iterator[None]:
-        fields: Mapping[str, object] = {"id": str(uuid.uuid4()), "name": method.path}
-        context.set(fields)
-        started, code = time.monotonic(), Code.CANCELLED
+
+class _Border:
+    """Gives a call its id in the log, and lets nothing but `Refused` and cancellation out."""
+
+    __slots__ = ("_method", "_observe", "_outside", "_started")
+
+    def __init__(self, method: Method, observe: Observer | None) -> None:
+        self._method, self._observe = method, observe
+
+    def __enter__(self) -> None:
+        self._outside = context.get()  # a call that is answered at once shares the context of its connection
+        context.set({"id": f"{_ID_BEGINS}{next(_NUMBERS):012x}", "name": self._method.path})
+        self._started = time.monotonic() if self._observe else 0.0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        code, told = Code.OK, None
         try:
-            yield
-            code = Code.OK
-        except Refused as refused:
-            code = refused.code
-            raise
-        except CriolloError as error:
-            told = refusal(error, method.name)
-            code = told.code
-            log.debug("call failed", code=code.name, error=error)
-            raise told from error
-        except (asyncio.CancelledError, GeneratorExit):
-            log.debug("call cancelled by its client")
-            raise
-        except Exception as error:  # the border of a request: a bug of ours, told once, with its number
-            told = bug()
-            code = told.code
-            log.exception("call failed by a bug", error=told.text)
-            raise told from error
+            if error is not None:
+                code, told = self._judge(error)
         finally:
+            context.set(self._outside)
             if self._observe:
-                self._observe(method.name, time.monotonic() - started, code)
+                self._observe(self._method.name, time.monotonic() - self._started, code)
+        if told is not None:
+            raise told from error
+
+    def _judge(self, error: BaseException) -> tuple[Code, Refused | None]:
+        """The code for an end that is not a good one, and what to raise instead of the error, if anything."""
+        if isinstance(error, Refused):
+            return error.code, None
+        if isinstance(error, CriolloError):
+            told = refusal(error, self._method.name)
+            log.debug("call failed", code=told.code.name, error=error)
+            return told.code, told
+        if not isinstance(error, Exception) or isinstance(error, asyncio.CancelledError):
+            log.debug("call cancelled by its client")
+            return Code.CANCELLED, None
+        told = bug()  # of ours, told once, with its number
+        log.exception("call failed by a bug", error=told.text)  # noqa: LOG004 `__exit__` runs while the error is handled
+        return told.code, told
 
 
 @asynccontextmanager
@@ -124,13 +149,11 @@ def _decode(method: Method, body: bytes) -> Message:
 
 
 def _encode(method: Method, reply: Reply) -> bytes:
-    if isinstance(reply, bytes):
-        if log.is_debug:
-            log.debug("Response", body=f"*v1.{method.reply_type.DESCRIPTOR.name}: {len(reply)} bytes")
-        return reply
     if log.is_debug:
-        log.debug("Response", body=f"*v1.{_brief(reply) if method.name.startswith(('List', 'Stream')) else show(reply)}")
-    return reply.SerializeToString()
+        shown = method.reply_type.FromString(reply) if isinstance(reply, bytes) else reply
+        is_list = isinstance(reply, bytes) or method.name.startswith(("List", "Stream"))
+        log.debug("Response", body=f"*v1.{_brief(shown) if is_list else show(shown)}")
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
 
 def show(message: Message) -> str:

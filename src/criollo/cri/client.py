@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from google.protobuf import message_factory
 from google.protobuf.message import Message
-from h2.exceptions import ProtocolError
 
 from criollo.cri import grpc
-from criollo.cri.connection import Connection, Headers
+from criollo.cri.connection import Connection
 from criollo.cri.errors import Code, error_of
 from criollo.cri.pb import api_pb2
 from criollo.errors import CriolloError, Unavailable, explain
+from criollo.wire.http2_events import Body, Head
 
 RUNTIME: Final = "runtime.v1.RuntimeService"
 IMAGE: Final = "runtime.v1.ImageService"
@@ -95,6 +95,10 @@ class _Answer:
         self.changed = asyncio.Event()
         self.is_over = False
 
+    def end(self) -> None:
+        self.is_over = True
+        self.changed.set()
+
     def messages(self) -> list[bytes]:
         found = []
         while (length := grpc.announced(self.body)) is not None and len(self.body) >= grpc.PREFIX_BYTES + length:
@@ -111,57 +115,52 @@ class _Calling:
         self._answers: dict[int, _Answer] = {}
 
     async def call(self, path: str, body: bytes, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
-        headers += [("te", "trailers"), ("content-type", grpc.CONTENT_TYPE)]
-        if timeout_s is not None:
-            headers.append(("grpc-timeout", grpc.encode_timeout(timeout_s)))
         if self.connection.is_closing:
             raise Unavailable(f"cannot call {path}: the daemon closed the connection; connect again")
-        try:
-            stream_id = self.connection.open_stream(headers)
-        except ProtocolError as error:
-            raise Unavailable(f"cannot call {path}: {error}; wait for other calls to end") from error
+        stream_id = self.connection.open(grpc.request_head(path, timeout_s), grpc.pack(body))
+        if stream_id is None:
+            raise Unavailable(f"cannot call {path}: the daemon takes no more calls at once; wait for other calls to end")
         answer = self._answers[stream_id] = _Answer()
         try:
-            await self.connection.send_body(stream_id, grpc.pack(body), end=True)
-            self.connection.flush()
+            await self.connection.taken(stream_id)
             async for message in _read(answer):
                 yield message
         finally:
             del self._answers[stream_id]
             self.connection.reset(stream_id)
+            self.connection.flush()
         if answer.code is None:
             raise Unavailable(f"the connection ended during {path}; ask for the state before you repeat the call")
         if answer.code != Code.OK:
             raise error_of(answer.code, answer.text)
 
-    def on_headers(self, stream_id: int, headers: Headers, *, trailers: bool) -> None:
-        answer = self._answers.get(stream_id)
+    def on_head(self, head: Head) -> None:
+        answer = self._answers.get(head.stream_id)
         if answer is None:
             return
-        found = dict(headers)
+        found = dict(head.fields)
         if grpc.STATUS in found:
-            answer.code = int(found[grpc.STATUS])
+            answer.code = _status_code(found[grpc.STATUS])
             answer.text = grpc.decode_text(found.get(grpc.MESSAGE, ""))
         elif found.get(":status", "200") != "200":
             answer.code, answer.text = Code.UNKNOWN, f"HTTP status {found[':status']}"
+        if head.ends:
+            answer.end()
 
-    def on_data(self, stream_id: int, data: bytes) -> None:
-        if answer := self._answers.get(stream_id):
-            answer.body += data
+    def on_body(self, body: Body) -> None:
+        if answer := self._answers.get(body.stream_id):
+            answer.body += body.payload
             answer.changed.set()
-
-    def on_end(self, stream_id: int) -> None:
-        if answer := self._answers.get(stream_id):
-            answer.is_over = True
-            answer.changed.set()
+            if body.ends:
+                answer.end()
 
     def on_reset(self, stream_id: int) -> None:
-        self.on_end(stream_id)
+        if answer := self._answers.get(stream_id):
+            answer.end()
 
     def on_closed(self) -> None:
-        for stream_id in list(self._answers):
-            self.on_end(stream_id)
+        for answer in self._answers.values():
+            answer.end()
 
 
 async def _read(answer: _Answer) -> AsyncIterator[bytes]:
@@ -173,6 +172,10 @@ async def _read(answer: _Answer) -> AsyncIterator[bytes]:
         if is_over:
             return
         await answer.changed.wait()
+
+
+def _status_code(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else Code.UNKNOWN
 
 
 @asynccontextmanager

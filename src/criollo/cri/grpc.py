@@ -9,10 +9,13 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from criollo.cri.errors import Code, Refused
+from criollo.wire.hpack import encode
 
 PREFIX_BYTES = 5
 CONTENT_TYPE = "application/grpc"
-STATUS, MESSAGE = "grpc-status", "grpc-message"
+STATUS, MESSAGE, TIMEOUT = "grpc-status", "grpc-message", "grpc-timeout"
+RESPONSE_HEAD: Final = encode([(":status", "200"), ("content-type", CONTENT_TYPE)])
+OK_TRAILERS: Final = encode([(STATUS, "0")])
 
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -44,7 +47,7 @@ def unpack(body: bytes | bytearray) -> bytes:
     if length != len(body) - PREFIX_BYTES:
         text = f"the message was announced with {length} bytes but the call sent {len(body) - PREFIX_BYTES}; send one message"
         raise Refused(Code.INVALID_ARGUMENT, text)
-    return bytes(memoryview(body)[PREFIX_BYTES:])
+    return bytes(memoryview(body)[PREFIX_BYTES:]) if length else b""
 
 
 def timeout_s(text: str) -> float:
@@ -76,3 +79,15 @@ def decode_text(text: str) -> str:
 def status(code: Code, text: str = "") -> list[tuple[str, str]]:
     """Trailers that end a call."""
     return [(STATUS, str(int(code)))] + ([(MESSAGE, encode_text(text))] if text else [])
+
+
+def refusal(code: Code, text: str, *, is_first: bool) -> bytes:
+    """A block that ends a call which did not go well: trailers, or all there is when it `is_first`."""
+    return (RESPONSE_HEAD if is_first else b"") + encode(status(code, text))
+
+
+def request_head(path: str, timeout_s: float | None) -> bytes:
+    """The block that begins a call."""
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+    fields += [("te", "trailers"), ("content-type", CONTENT_TYPE)]
+    return encode(fields if timeout_s is None else [*fields, (TIMEOUT, encode_timeout(timeout_s))])

@@ -30,14 +30,14 @@ class ImageService:
             "ImageFsInfo": self.image_fs_info,
         }
 
-    async def list_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
+    def list_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
         return pb.ListImagesResponse(images=self._listed(request.filter))
 
     async def stream_images(self, request: pb.StreamImagesRequest) -> AsyncGenerator[pb.StreamImagesResponse, None]:
         for batch in query.batches(self._listed(request.filter)):
             yield pb.StreamImagesResponse(images=batch)
 
-    async def image_status(self, request: pb.ImageStatusRequest) -> pb.ImageStatusResponse:
+    def image_status(self, request: pb.ImageStatusRequest) -> pb.ImageStatusResponse:
         """An image that is not here is an answer without one, not an error."""
         found = status.find_image(self._images, read.image_spec(request.image).image)
         if found is None:
@@ -47,7 +47,12 @@ class ImageService:
 
     async def pull_image(self, request: pb.PullImageRequest) -> pb.PullImageResponse:
         """Answers the image's id: kubelet compares it to decide whether a pod may use what another pulled."""
-        image_id = await pull_image(self._images, read.image_spec(request.image), read_container.credentials(request.auth))
+        image_id = await pull_image(
+            self._images,
+            read.image_spec(request.image),
+            read_container.credentials(request.auth),
+            namespace=request.sandbox_config.metadata.namespace,
+        )
         return pb.PullImageResponse(image_ref=image_id)
 
     async def remove_image(self, request: pb.RemoveImageRequest) -> pb.RemoveImageResponse:

@@ -1,6 +1,9 @@
-"""RuntimeService: per call read → domain → write. Who looks for a call finds its name in `calls`."""
+"""RuntimeService: per call read → domain → write. Who looks for a call finds its name in `calls`.
 
-from collections.abc import AsyncGenerator, Mapping
+What answers from memory is a plain function, which spares it a task.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
 from criollo.containers import status as container_status
@@ -11,12 +14,15 @@ from criollo.containers.start import start_container
 from criollo.containers.stop import stop_container
 from criollo.containers.teardown import remove_container
 from criollo.containers.update import update_resources
-from criollo.cri import checks, query, read, read_container, write, write_stats
+from criollo.cri import checks, query, read, read_container, read_session, write, write_stats
 from criollo.cri.calls import Handler, StreamHandler
+from criollo.cri.encoded import Encoded
 from criollo.cri.facts import NodeFacts
 from criollo.cri.pb import api_pb2 as pb
 from criollo.images import status as image_status
 from criollo.model.container import Container
+from criollo.model.pod import Pod
+from criollo.model.session import Session
 from criollo.pods import status as pod_status
 from criollo.pods.context import Pods
 from criollo.pods.run import run_pod
@@ -28,11 +34,13 @@ RUNTIME_NAME: Final = "criollo"
 
 
 class RuntimeService:
-    """Answers runtime.v1.RuntimeService. `calls` is what a Server takes."""
+    """Answers runtime.v1.RuntimeService. `calls` is what a Server takes; `issue` gives the URL of a session."""
 
-    def __init__(self, pods: Pods, facts: NodeFacts) -> None:
-        self._pods, self._facts = pods, facts
+    def __init__(self, pods: Pods, facts: NodeFacts, issue: Callable[[Session], str]) -> None:
+        self._pods, self._facts, self._issue = pods, facts, issue
         self._containers = pods.containers
+        self._pod_list = Encoded[Pod](lambda pod: pb.ListPodSandboxResponse(items=[write.pod(pod)]))
+        self._container_list = Encoded[Container](lambda each: pb.ListContainersResponse(containers=[write.container(each)]))
 
     def calls(self) -> Mapping[str, Handler | StreamHandler]:
         """The handlers by method name; a method that is not here is UNIMPLEMENTED."""
@@ -57,6 +65,9 @@ class RuntimeService:
             "UpdateContainerResources": self.update_container_resources,
             "ReopenContainerLog": self.reopen_container_log,
             "ExecSync": self.exec_sync,
+            "Exec": self.exec,
+            "Attach": self.attach,
+            "PortForward": self.port_forward,
             "ContainerStats": self.container_stats,
             "ListContainerStats": self.list_container_stats,
             "StreamContainerStats": self.stream_container_stats,
@@ -64,7 +75,7 @@ class RuntimeService:
 
     # The node
 
-    async def version(self, request: pb.VersionRequest) -> pb.VersionResponse:
+    def version(self, request: pb.VersionRequest) -> pb.VersionResponse:
         return pb.VersionResponse(
             version=API_VERSION, runtime_name=RUNTIME_NAME, runtime_version=self._facts.version, runtime_api_version="v1"
         )
@@ -83,11 +94,11 @@ class RuntimeService:
             features=write.features(facts),
         )
 
-    async def runtime_config(self, request: pb.RuntimeConfigRequest) -> pb.RuntimeConfigResponse:
+    def runtime_config(self, request: pb.RuntimeConfigRequest) -> pb.RuntimeConfigResponse:
         driver = pb.SYSTEMD if self._facts.uses_systemd else pb.CGROUPFS
         return pb.RuntimeConfigResponse(linux=pb.LinuxRuntimeConfiguration(cgroup_driver=driver))
 
-    async def update_runtime_config(self, request: pb.UpdateRuntimeConfigRequest) -> pb.UpdateRuntimeConfigResponse:
+    def update_runtime_config(self, request: pb.UpdateRuntimeConfigRequest) -> pb.UpdateRuntimeConfigResponse:
         """Accepted and not used: addresses are the network plugin's affair."""
         return pb.UpdateRuntimeConfigResponse()
 
@@ -111,8 +122,8 @@ class RuntimeService:
         info = await pod_status.verbose(self._pods, pod) if request.verbose else None
         return pb.PodSandboxStatusResponse(status=write.pod_status(pod), info=info)
 
-    async def list_pod_sandbox(self, request: pb.ListPodSandboxRequest) -> pb.ListPodSandboxResponse:
-        return pb.ListPodSandboxResponse(items=self._sandboxes(request.filter))
+    def list_pod_sandbox(self, request: pb.ListPodSandboxRequest) -> bytes:
+        return self._pod_list.of(query.pods(pod_status.list_pods(self._pods), request.filter))
 
     async def stream_pod_sandboxes(
         self, request: pb.StreamPodSandboxesRequest
@@ -148,8 +159,8 @@ class RuntimeService:
         info = await container_status.verbose(self._containers, container) if request.verbose else None
         return pb.ContainerStatusResponse(status=write.container_status(container), info=info)
 
-    async def list_containers(self, request: pb.ListContainersRequest) -> pb.ListContainersResponse:
-        return pb.ListContainersResponse(containers=self._listed(request.filter))
+    def list_containers(self, request: pb.ListContainersRequest) -> bytes:
+        return self._container_list.of(query.containers(container_status.list_containers(self._containers), request.filter))
 
     async def stream_containers(self, request: pb.StreamContainersRequest) -> AsyncGenerator[pb.StreamContainersResponse, None]:
         for batch in query.batches(self._listed(request.filter)):
@@ -171,6 +182,17 @@ class RuntimeService:
         timeout_s = checks.number("timeout", request.timeout, 0)
         result = await exec_sync(self._containers, _container_id(request.container_id), argv, timeout_s=timeout_s)
         return pb.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
+
+    # Streams, each opened by its client at the URL that it gets
+
+    async def exec(self, request: pb.ExecRequest) -> pb.ExecResponse:
+        return pb.ExecResponse(url=self._issue(read_session.exec_session(request)))
+
+    async def attach(self, request: pb.AttachRequest) -> pb.AttachResponse:
+        return pb.AttachResponse(url=self._issue(read_session.attach_session(request)))
+
+    async def port_forward(self, request: pb.PortForwardRequest) -> pb.PortForwardResponse:
+        return pb.PortForwardResponse(url=self._issue(read_session.forward_session(request)))
 
     # Statistics
 

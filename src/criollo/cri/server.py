@@ -5,13 +5,15 @@
     await server.serve_on(sock)                    # a connected socket, e.g. one end of a socketpair
 
 Every CRI method is one request and one reply or a stream of replies, so a request is collected whole and only then becomes a
-task; a slow or lying sender holds memory within the limits and nothing else. A method without a handler is UNIMPLEMENTED by
-name. Tasks of a connection belong to it and end with it.
+task; a slow or lying sender holds memory within the limits and nothing else. A method whose handler is a plain function needs
+no task: it is answered while its bytes are read, unless others have used up the loop's millisecond. A method without a
+handler is UNIMPLEMENTED by name. Tasks of a connection belong to it and end with it.
 """
 
 import asyncio
+import inspect
 import socket
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -20,15 +22,17 @@ from google.protobuf import message_factory
 
 from criollo.cri import grpc
 from criollo.cri.calls import Calls, Handler, Method, Observer, StreamHandler
-from criollo.cri.connection import Connection, Headers
+from criollo.cri.connection import Connection
 from criollo.cri.errors import Code, Refused
 from criollo.cri.pb import api_pb2
 from criollo.telemetry.log import get_logger
+from criollo.wire.hpack import Fields, encode
+from criollo.wire.http2_events import Body, Head
 
 log = get_logger(__name__)
 
 _ANSWER_S: Final = 0.1  # before the caller's deadline: its own clock would cut off our word on what is in progress
-_OK_HEADERS: Final[Headers] = [(":status", "200"), ("content-type", grpc.CONTENT_TYPE)]
+_AT_ONCE_S: Final = 0.001  # how long calls of one connection are answered without a look at the others
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +71,7 @@ class Server:
             try:
                 transport.set_protocol(connection)
                 connection.connection_made(transport)
-                connection.data_received(first)
+                connection.receive(first)
                 if not transport.is_closing():
                     transport.resume_reading()
                 await connection.closed.wait()
@@ -96,12 +100,12 @@ class Server:
 
 
 class _Incoming:
-    """A request that is still arriving."""
+    """A request that is still arriving. Times are the loop's."""
 
-    __slots__ = ("body", "deadline", "method", "timer")
+    __slots__ = ("body", "deadline", "expires", "method")
 
-    def __init__(self, method: Method, deadline: float | None, timer: asyncio.TimerHandle) -> None:
-        self.method, self.deadline, self.timer = method, deadline, timer
+    def __init__(self, method: Method, deadline: float | None, expires: float) -> None:
+        self.method, self.deadline, self.expires = method, deadline, expires
         self.body = bytearray()
 
 
@@ -114,54 +118,39 @@ class _Serving:
         self._server, self._group = server, group
         self._loop = asyncio.get_running_loop()
         self._incoming: dict[int, _Incoming] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._known: tuple[Fields, tuple[Method, float | None]] | None = None
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.idle = asyncio.Event()
         self.idle.set()
 
     # What the connection tells
 
-    def on_headers(self, stream_id: int, headers: Headers, *, trailers: bool) -> None:
-        if trailers:
+    def on_head(self, head: Head) -> None:
+        if not head.is_trailers:
+            self._begin(head)
+        if head.ends:
+            self._end(head.stream_id)
+
+    def on_body(self, body: Body) -> None:
+        incoming = self._incoming.get(body.stream_id)
+        if incoming is None:
             return
+        is_whole = body.ends and not incoming.body
+        if not is_whole:
+            incoming.body += body.payload
+            self._server.in_flight_bytes += len(body.payload)
         try:
-            method, timeout = self._accept(dict(headers))
+            self._check_size(body.payload if is_whole else incoming.body)
+            if is_whole:
+                del self._incoming[body.stream_id]
+                self._run(body.stream_id, incoming, grpc.unpack(body.payload))
         except Refused as refused:
-            self._refuse(stream_id, refused)
-        except _NotGrpc as answer:
-            self.connection.send_headers(stream_id, [(":status", str(answer.status))], end=True)
-            self.connection.reset(stream_id, polite=True)
+            self._drop(body.stream_id)
+            self._refuse(body.stream_id, refused)
         else:
-            deadline = None if timeout is None else self._loop.time() + timeout - min(_ANSWER_S, timeout / 20)
-            wait = min(self._server.limits.receive_s, timeout if timeout is not None else self._server.limits.receive_s)
-            self._incoming[stream_id] = _Incoming(method, deadline, self._loop.call_later(wait, self._too_slow, stream_id))
-
-    def on_data(self, stream_id: int, data: bytes) -> None:
-        incoming = self._incoming.get(stream_id)
-        if incoming is None:
-            return
-        incoming.body += data
-        self._server.in_flight_bytes += len(data)
-        try:
-            self._check_size(incoming.body)
-        except Refused as refused:
-            self._drop(stream_id)
-            self._refuse(stream_id, refused)
-
-    def on_end(self, stream_id: int) -> None:
-        incoming = self._incoming.get(stream_id)
-        if incoming is None:
-            return
-        self._drop(stream_id)
-        try:
-            message = grpc.unpack(incoming.body)
-        except Refused as refused:
-            self._refuse(stream_id, refused)
-            return
-        self.idle.clear()
-        answer = self._stream if incoming.method.streams else self._unary
-        task = self._group.create_task(answer(stream_id, incoming.method, message, incoming.deadline))
-        self.tasks[stream_id] = task
-        task.add_done_callback(lambda _: self._done(stream_id))
+            if body.ends and not is_whole:
+                self._end(body.stream_id)
 
     def on_reset(self, stream_id: int) -> None:
         self._drop(stream_id)
@@ -173,81 +162,62 @@ class _Serving:
             self._drop(stream_id)
         for task in self.tasks.values():
             task.cancel()
-
-    # Answers
-
-    async def _unary(self, stream_id: int, method: Method, message: bytes, deadline: float | None) -> None:
-        try:
-            reply = await self._server.calls.answer(method, message, deadline)
-            await self._send(stream_id, reply, first=True)
-        except Refused as refused:
-            self._refuse(stream_id, refused)
-        else:
-            self._finish(stream_id)
-
-    async def _stream(self, stream_id: int, method: Method, message: bytes, deadline: float | None) -> None:
-        first = True
-        try:
-            async with aclosing(self._server.calls.answers(method, message, deadline)) as replies:
-                async for reply in replies:
-                    await self._send(stream_id, reply, first=first)
-                    first = False
-                    self.connection.flush()
-        except Refused as refused:
-            self._refuse(stream_id, refused, first=first)
-        else:
-            if first:
-                self.connection.send_headers(stream_id, _OK_HEADERS)
-            self._finish(stream_id)
-
-    async def _send(self, stream_id: int, reply: bytes, *, first: bool) -> None:
-        size, server = len(reply), self._server
-        if size > server.limits.message_bytes:
-            text = f"the reply has {size} bytes, the limit is {server.limits.message_bytes}; use the Stream form of the call"
-            raise Refused(Code.RESOURCE_EXHAUSTED, text)
-        if server.in_flight_bytes + size > server.limits.in_flight_bytes:
-            raise Refused(Code.RESOURCE_EXHAUSTED, "too many bytes of messages are in flight; try again")
-        server.in_flight_bytes += size
-        try:
-            async with asyncio.timeout(server.limits.send_s):
-                if first:
-                    self.connection.send_headers(stream_id, _OK_HEADERS)
-                await self.connection.send_body(stream_id, grpc.pack(reply))
-        except TimeoutError:
-            log.warning("a client does not take its reply", bytes=size)
-            self.connection.reset(stream_id)
-        finally:
-            server.in_flight_bytes -= size
-
-    def _finish(self, stream_id: int) -> None:
-        self.connection.send_headers(stream_id, grpc.status(Code.OK), end=True)
-        self.connection.flush()
-
-    def _refuse(self, stream_id: int, refused: Refused, *, first: bool = True) -> None:
-        headers = (_OK_HEADERS if first else []) + grpc.status(refused.code, refused.text)
-        self.connection.send_headers(stream_id, headers, end=True)
-        self.connection.reset(stream_id, polite=True)  # where the rest of the request is still on its way
-        self.connection.flush()
+        if self._sweep:
+            self._sweep.cancel()
 
     # Requests
 
-    def _accept(self, headers: dict[str, str]) -> tuple[Method, float | None]:
-        if headers.get(":method") != "POST":
-            raise _NotGrpc(405)
-        if not headers.get("content-type", "").startswith(grpc.CONTENT_TYPE):
-            raise _NotGrpc(415)
-        path = headers.get(":path", "")
-        method = self._server.methods.get(path)
+    def _begin(self, head: Head) -> None:
+        stream_id, now = head.stream_id, self.connection.received_at
+        try:
+            method, timeout = self._accept(head.fields)
+        except Refused as refused:
+            self._refuse(stream_id, refused)
+        except _NotGrpc as answer:
+            self.connection.send(stream_id, trailers=encode([(":status", str(answer.status))]))
+            self.connection.reset(stream_id, polite=True)
+        else:
+            wait, deadline = self._server.limits.receive_s, None
+            if timeout is not None:
+                wait, deadline = min(wait, timeout), now + timeout - min(_ANSWER_S, timeout / 20)
+            self._incoming[stream_id] = _Incoming(method, deadline, now + wait)
+            if self._sweep is None or now + wait < self._sweep.when():
+                self._sweep_at(now + wait)
+
+    def _end(self, stream_id: int) -> None:
+        incoming = self._incoming.get(stream_id)
+        if incoming is None:
+            return
+        self._drop(stream_id)
+        try:
+            message = grpc.unpack(incoming.body)
+        except Refused as refused:
+            self._refuse(stream_id, refused)
+        else:
+            self._run(stream_id, incoming, message)
+
+    def _accept(self, fields: Fields) -> tuple[Method, float | None]:
+        """The method a request calls, and how long its caller waits. Raises Refused and _NotGrpc."""
         if self._server.is_stopping:
             raise Refused(Code.UNAVAILABLE, "the daemon is stopping; connect again")
+        if self._known and self._known[0] is fields:  # one object for fields that are repeated
+            return self._known[1]
+        found = dict(fields)
+        if found.get(":method") != "POST":
+            raise _NotGrpc(405)
+        if not found.get("content-type", "").startswith(grpc.CONTENT_TYPE):
+            raise _NotGrpc(415)
+        path = found.get(":path", "")
+        method = self._server.methods.get(path)
         if method is None:
             raise Refused(Code.UNIMPLEMENTED, f"there is no method {path[:200]!r} in the CRI v1 that criollo speaks")
         if method.handler is None:
             raise Refused(Code.UNIMPLEMENTED, f"{method.name} is not implemented yet by criollo")
-        timeout = grpc.timeout_s(headers["grpc-timeout"]) if "grpc-timeout" in headers else None
+        timeout = grpc.timeout_s(found[grpc.TIMEOUT]) if grpc.TIMEOUT in found else None
+        self._known = fields, (method, timeout)
         return method, timeout
 
-    def _check_size(self, body: bytearray) -> None:
+    def _check_size(self, body: bytes | bytearray) -> None:
         length, limits = grpc.announced(body), self._server.limits
         if length is not None and length > limits.message_bytes:
             text = f"the request has {length} bytes, the limit is {limits.message_bytes} (grpc_max_recv_msg_size)"
@@ -260,12 +230,104 @@ class _Serving:
     def _drop(self, stream_id: int) -> None:
         incoming = self._incoming.pop(stream_id, None)
         if incoming is not None:
-            incoming.timer.cancel()
             self._server.in_flight_bytes -= len(incoming.body)
 
-    def _too_slow(self, stream_id: int) -> None:
-        self._drop(stream_id)
-        self._refuse(stream_id, Refused(Code.DEADLINE_EXCEEDED, "the request did not arrive in time"))
+    def _sweep_at(self, when: float) -> None:
+        if self._sweep:
+            self._sweep.cancel()
+        self._sweep = self._loop.call_at(when, self._drop_slow)
+
+    def _drop_slow(self) -> None:
+        """Refuse requests that have not arrived in time; one timer serves all of a connection."""
+        now = self._loop.time()
+        for stream_id, incoming in list(self._incoming.items()):
+            if incoming.expires <= now:
+                self._drop(stream_id)
+                self._refuse(stream_id, Refused(Code.DEADLINE_EXCEEDED, "the request did not arrive in time"))
+        self._sweep = None
+        if self._incoming:
+            self._sweep_at(min(incoming.expires for incoming in self._incoming.values()))
+
+    # Answers
+
+    def _run(self, stream_id: int, incoming: _Incoming, message: bytes) -> None:
+        method = incoming.method
+        if method.streams:
+            self._start(stream_id, self._stream(stream_id, method, message, incoming.deadline))
+        elif method.is_plain and self._loop.time() - self.connection.received_at < _AT_ONCE_S:
+            self._at_once(stream_id, method, message)
+        else:
+            self._start(stream_id, self._unary(stream_id, method, message, incoming.deadline))
+
+    def _start(self, stream_id: int, work: Coroutine[Any, Any, None]) -> None:
+        self.idle.clear()
+        task = self.tasks[stream_id] = self._group.create_task(work)
+        task.add_done_callback(lambda _: self._done(stream_id))
+
+    def _at_once(self, stream_id: int, method: Method, message: bytes) -> None:
+        try:
+            reply = self._server.calls.answer_at_once(method, message)
+            self._send(stream_id, reply, is_first=True, is_last=True)
+        except Refused as refused:
+            self._refuse(stream_id, refused)
+        else:
+            if self.connection.waits(stream_id):
+                self._start(stream_id, self._taken(stream_id, len(reply)))
+
+    async def _unary(self, stream_id: int, method: Method, message: bytes, deadline: float | None) -> None:
+        try:
+            reply = await self._server.calls.answer(method, message, deadline)
+            self._send(stream_id, reply, is_first=True, is_last=True)
+        except Refused as refused:
+            self._refuse(stream_id, refused)
+        else:
+            await self._taken(stream_id, len(reply))
+
+    async def _stream(self, stream_id: int, method: Method, message: bytes, deadline: float | None) -> None:
+        is_first = True
+        try:
+            async with aclosing(self._server.calls.answers(method, message, deadline)) as replies:
+                async for reply in replies:
+                    self._send(stream_id, reply, is_first=is_first)
+                    is_first = False
+                    await self._taken(stream_id, len(reply))
+        except Refused as refused:
+            self._refuse(stream_id, refused, is_first=is_first)
+        else:
+            self.connection.send(stream_id, head=grpc.RESPONSE_HEAD if is_first else b"", trailers=grpc.OK_TRAILERS)
+            self.connection.flush()
+
+    def _send(self, stream_id: int, reply: bytes, *, is_first: bool, is_last: bool = False) -> None:
+        """Queue a reply. Raises Refused when it is too large."""
+        size, limits = len(reply), self._server.limits
+        if size > limits.message_bytes:
+            text = f"the reply has {size} bytes, the limit is {limits.message_bytes}; use the Stream form of the call"
+            raise Refused(Code.RESOURCE_EXHAUSTED, text)
+        if self._server.in_flight_bytes + size > limits.in_flight_bytes:
+            raise Refused(Code.RESOURCE_EXHAUSTED, "too many bytes of messages are in flight; try again")
+        head, trailers = grpc.RESPONSE_HEAD if is_first else b"", grpc.OK_TRAILERS if is_last else b""
+        self.connection.send(stream_id, head=head, body=grpc.pack(reply), trailers=trailers)
+
+    async def _taken(self, stream_id: int, size: int) -> None:
+        """Send what is queued; a client that does not take it in time loses its call."""
+        server = self._server
+        server.in_flight_bytes += size
+        try:
+            self.connection.flush()
+            if self.connection.waits(stream_id):  # seldom: no timer for the others
+                async with asyncio.timeout(server.limits.send_s):
+                    await self.connection.taken(stream_id)
+        except TimeoutError:
+            log.warning("a client does not take its reply", bytes=size)
+            self.connection.reset(stream_id)
+            self.connection.flush()
+        finally:
+            server.in_flight_bytes -= size
+
+    def _refuse(self, stream_id: int, refused: Refused, *, is_first: bool = True) -> None:
+        self.connection.send(stream_id, trailers=grpc.refusal(refused.code, refused.text, is_first=is_first))
+        self.connection.reset(stream_id, polite=True)  # where the rest of the request is still on its way
+        self.connection.flush()
 
     def _done(self, stream_id: int) -> None:
         self.tasks.pop(stream_id, None)
@@ -285,13 +347,15 @@ def _methods(services: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
     for service in api_pb2.DESCRIPTOR.services_by_name.values():
         handlers = dict(services.get(service.full_name, {}))
         for described in service.methods:
+            handler = handlers.pop(described.name, None)
             method = Method(
                 service=service.full_name,
                 name=described.name,
                 request_type=message_factory.GetMessageClass(described.input_type),
                 reply_type=message_factory.GetMessageClass(described.output_type),
                 streams=described.server_streaming,
-                handler=handlers.pop(described.name, None),
+                handler=handler,
+                is_plain=handler is not None and not inspect.iscoroutinefunction(handler),
             )
             methods[method.path] = method
         if handlers:

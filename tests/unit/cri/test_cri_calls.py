@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from criollo.cri import grpc
 from criollo.cri.calls import Calls, Method, show
 from criollo.cri.errors import CODES, Code, Refused, bug, error_of, refusal
 from criollo.cri.pb import api_pb2 as pb
-from criollo.telemetry.log import set_up
+from criollo.telemetry.log import context, set_up
 
 
 @pytest.fixture
@@ -90,6 +91,19 @@ def test_bug_is_logged_once_with_traceback_and_number(lines: io.StringIO) -> Non
     assert caught.value.code is Code.INTERNAL
     assert lines.getvalue().count("Traceback") == 1
     assert number in lines.getvalue()
+
+
+def test_plain_handler_is_logged_with_an_id_that_ends_with_it(lines: io.StringIO) -> None:
+    def version(request: Any) -> Any:
+        assert (context.get() or {})["name"] == "/runtime.v1.RuntimeService/Version"
+        return pb.VersionResponse(version="1")
+
+    outside = context.get()
+    method = Method("runtime.v1.RuntimeService", "Version", pb.VersionRequest, pb.VersionResponse, False, version, True)
+    assert Calls().answer_at_once(method, b"") == pb.VersionResponse(version="1").SerializeToString()
+    assert context.get() is outside
+    ids = set(re.findall(r" id=([0-9a-f-]{36}) ", lines.getvalue()))
+    assert len(ids) == 1
 
 
 def test_timeout_of_the_handlers_own_is_a_bug_not_the_callers_deadline() -> None:

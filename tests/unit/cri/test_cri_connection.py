@@ -1,8 +1,11 @@
 """Hostile and broken HTTP/2 peers; another client is served meanwhile."""
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,10 @@ from cri_parties import RUNTIME, in_thread, listening, until, version
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criollo.cri import connection as limits
 from criollo.cri.client import connect, connect_socket
 from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.server import Limits, Server
+from criollo.wire.http2_floods import IDLE_FRAMES, RESETS
 
 HEADERS = [
     (":method", "POST"),
@@ -107,7 +110,7 @@ def attack(path: Path, act: Callable[[Peer], Any], server: Server | None = None)
 def test_rapid_reset_ends_the_connection(tmp_path: Path) -> None:
     def act(peer: Peer) -> bool:
         try:
-            for _ in range(limits.RESETS + 10):
+            for _ in range(RESETS + 10):
                 number = peer.request(b"\0\0\0\0\0", end=False)
                 peer.h2.reset_stream(number)
                 peer.send()
@@ -123,7 +126,7 @@ def test_resets_provoked_from_the_server_count_too(tmp_path: Path) -> None:
 
     def act(peer: Peer) -> bool:
         try:
-            for _ in range(limits.RESETS + 10):
+            for _ in range(RESETS + 10):
                 number = peer.request(b"\0\0\0\0\0", end=True)
                 peer.sock.sendall(b"\0\0\x04\x08\0" + number.to_bytes(4, "big") + b"\0\0\0\0")  # WINDOW_UPDATE of 0
         except (BrokenPipeError, ConnectionResetError):
@@ -155,20 +158,65 @@ def test_headers_over_the_limit_end_the_connection(tmp_path: Path) -> None:
     assert attack(tmp_path / "s", act)
 
 
+def _opened(peer: Peer, count: int) -> None:
+    """Open streams without a look at the server's limit."""
+    for number in range(1, 2 * count, 2):
+        block = peer.h2.encoder.encode(HEADERS)
+        peer.sock.sendall(len(block).to_bytes(3, "big") + b"\x01\x04" + number.to_bytes(4, "big") + block)
+
+
 def test_more_streams_than_allowed_end_the_connection(tmp_path: Path) -> None:
     def act(peer: Peer) -> bool:
-        peer.h2.remote_settings.max_concurrent_streams = 10_000
+        peer.events(h2.events.RemoteSettingsChanged)
+        peer.send()  # acknowledges: from now on it knows the limit
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            _opened(peer, 300)
+        return peer.is_closed_by_peer()
+
+    assert attack(tmp_path / "s", act)
+
+
+def test_streams_over_a_limit_that_the_client_has_not_seen_are_refused_one_by_one(tmp_path: Path) -> None:
+    def act(peer: Peer) -> set[int]:
+        _opened(peer, 253)
+        refused: set[int] = set()
+        data = b""
+        while len(refused) < 3:
+            data += peer.sock.recv(65536)
+            for number in range(1, 2 * 253, 2):
+                if b"\0\0\x04\x03\0" + number.to_bytes(4, "big") + b"\0\0\0\x07" in data:
+                    refused.add(number)
+        return refused
+
+    assert attack(tmp_path / "s", act) == {501, 503, 505}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\0\0\x08\x06\0\0\0\0\0" + b"12345678",  # PING
+        b"\0\0\x08\x06\x01\0\0\0\0" + b"12345678",  # answers to none
+        b"\0\0\0\x04\0\0\0\0\0",  # SETTINGS
+        b"\0\0\0\x04\x01\0\0\0\0",
+        b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01",  # WINDOW_UPDATE of one byte
+        b"\0\0\x05\x02\0\0\0\0\x09\0\0\0\0\x10",  # PRIORITY
+        b"\0\0\0\xee\0\0\0\0\x05",  # of a later version
+        b"\0\0\0\x00\0\0\0\0\x01",  # empty DATA
+        b"\0\0\x01\x00\x08\0\0\0\x01\0",  # DATA of padding
+    ],
+)
+def test_flood_of_frames_that_move_nothing_ends_the_connection(tmp_path: Path, frame: bytes) -> None:
+    def act(peer: Peer) -> bool:
+        reader = threading.Thread(target=peer.is_closed_by_peer)
+        reader.start()  # one that reads the answers, so that it is not stopped for that
         try:
-            for _ in range(300):
-                number = peer.h2.get_next_available_stream_id()
-                peer.h2._begin_new_stream(number, h2.connection.AllowedStreamIDs.ODD)
-                peer.h2.streams[number].remote_settings = None
-                headers = peer.h2.streams[number].send_headers(HEADERS, peer.h2.encoder)
-                peer.h2._prepare_for_sending(headers)
-                peer.send()
+            peer.request(b"\0\0\0\0\x09", end=False)
+            for _ in range(20 + IDLE_FRAMES // 100):
+                peer.sock.sendall(frame * 100)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        return peer.is_closed_by_peer()
+        reader.join(10)
+        return not reader.is_alive()
 
     assert attack(tmp_path / "s", act)
 
@@ -258,6 +306,74 @@ def test_peer_that_never_reads_stops_being_read(tmp_path: Path) -> None:
         return sent
 
     assert attack(tmp_path / "s", act) < 16 << 20
+
+
+def test_stream_of_a_client_that_reads_nothing_is_not_asked_for_more(tmp_path: Path) -> None:
+    made = 0
+
+    async def endless(request: Any) -> AsyncIterator[bytes]:
+        nonlocal made
+        while True:
+            made += 1
+            yield b"\x0a\x04" + b"abcd" * 256
+            await asyncio.sleep(0)
+
+    def act(peer: Peer) -> int:
+        peer.sock.sendall(b"\0\0\x04\x08\0\0\0\0\0\x7f\0\0\0" + b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff")
+        peer.request(b"\0\0\0\0\0", list((dict(HEADERS) | {":path": f"/{RUNTIME}/GetContainerEvents"}).items()))
+        before = -1
+        while before != made:  # until it stands still
+            before = made
+            threading.Event().wait(0.2)
+        return made
+
+    server = Server({RUNTIME: {"Version": version, "GetContainerEvents": endless}})
+    assert 0 < attack(tmp_path / "s", act, server) < 10_000
+
+
+def test_reply_that_is_not_taken_in_time_ends_its_call(tmp_path: Path) -> None:
+    def large(request: Any) -> bytes:
+        return b"\0" * 1_000_000
+
+    def act(peer: Peer) -> int:
+        peer.request(b"\0\0\0\0\0", list((dict(HEADERS) | {":path": f"/{RUNTIME}/ListContainers"}).items()))
+        reset = peer.events(h2.events.StreamReset)[-1]
+        return int(reset.error_code)
+
+    server = Server({RUNTIME: {"Version": version, "ListContainers": large}}, limits=Limits(send_s=0.1))
+    assert attack(tmp_path / "s", act, server) == 8
+
+
+def test_calls_after_the_loops_millisecond_become_tasks_and_are_answered_too(tmp_path: Path) -> None:
+    def slow(request: Any) -> pb.VersionResponse:
+        begin = time.monotonic()
+        while time.monotonic() - begin < 0.002:
+            pass
+        return pb.VersionResponse(version="0.1.0")
+
+    def act(peer: Peer) -> int:
+        for number in range(1, 41, 2):
+            peer.h2.send_headers(number, HEADERS)
+            peer.h2.send_data(number, b"\0\0\0\0\0", end_stream=True)
+        peer.send()
+        ended = 0
+        while ended < 20:
+            ended += sum(isinstance(event, h2.events.StreamEnded) for event in peer.events(h2.events.StreamEnded))
+        return ended
+
+    assert attack(tmp_path / "s", act, Server({RUNTIME: {"Version": slow}})) == 20
+
+
+def test_goaway_lets_calls_finish_and_then_closes(tmp_path: Path) -> None:
+    def act(peer: Peer) -> tuple[str, bool]:
+        peer.h2.send_headers(1, HEADERS)
+        peer.send()
+        peer.sock.sendall(b"\0\0\x08\x07\0\0\0\0\0" + bytes(8))
+        peer.h2.send_data(1, b"\0\0\0\0\0", end_stream=True)
+        peer.send()
+        return peer.trailers()["grpc-status"], peer.is_closed_by_peer()
+
+    assert attack(tmp_path / "s", act) == ("0", True)
 
 
 def test_unknown_frames_and_priorities_are_ignored(tmp_path: Path) -> None:

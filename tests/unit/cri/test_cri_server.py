@@ -264,3 +264,55 @@ def test_stop_lets_running_calls_finish_and_refuses_new_ones(tmp_path: Path) -> 
         return refused.code().name, type(finished).__name__
 
     assert asyncio.run(main()) == ("UNAVAILABLE", "StartContainerResponse")
+
+
+def test_plain_handler_answers_and_fails_as_others_do(tmp_path: Path) -> None:
+    def plain(request: Any) -> pb.VersionResponse:
+        if request.version:
+            raise NotFound("version", request.version)
+        return pb.VersionResponse(version="plain")
+
+    def client(channel: Any) -> tuple[str, str]:
+        call = stub(channel, "Version")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(pb.VersionRequest(version="9"))
+        return call(pb.VersionRequest()).version, caught.value.code().name
+
+    assert talk(_server(Version=plain), tmp_path / "s", client) == ("plain", "NOT_FOUND")
+
+
+def test_bug_in_a_plain_handler_is_internal_and_ends_nothing_else(tmp_path: Path) -> None:
+    def broken(request: Any) -> Any:
+        raise KeyError("secret")
+
+    def client(channel: Any) -> tuple[str, str]:
+        with pytest.raises(grpc.RpcError) as caught:
+            stub(channel, "StartContainer")(pb.StartContainerRequest())
+        return caught.value.code().name, stub(channel, "Version")(pb.VersionRequest()).version
+
+    assert talk(_server(StartContainer=broken), tmp_path / "s", client) == ("INTERNAL", "0.1.0")
+
+
+def test_plain_handlers_large_replies_wait_for_their_client(tmp_path: Path) -> None:
+    encoded = pb.ListContainersResponse(containers=[pb.Container(id="x" * 1000)] * 10_000).SerializeToString()
+
+    def listed(request: Any) -> bytes:
+        return encoded
+
+    def client(channel: Any) -> list[int]:
+        call = stub(channel, "ListContainers")
+        futures = [call.future(pb.ListContainersRequest()) for _ in range(6)]
+        return [len(future.result().containers) for future in futures]
+
+    server = _server(ListContainers=listed)
+    assert talk(server, tmp_path / "s", client) == [10_000] * 6
+    assert server.in_flight_bytes == 0
+
+
+def test_replies_in_flight_are_limited_for_plain_handlers_too(tmp_path: Path) -> None:
+    def listed(request: Any) -> bytes:
+        return b"\0" * 20_000
+
+    server = _server(Limits(in_flight_bytes=10_000), ListContainers=listed)
+    code, _ = _failure(server, tmp_path / "s", "ListContainers", pb.ListContainersRequest())
+    assert code == "RESOURCE_EXHAUSTED"

@@ -24,6 +24,7 @@ from criollo.images.context import Images
 from criollo.model.container import ContainerState
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
+from criollo.model.session import Session
 from criollo.network.cni import Cni
 from criollo.pods.context import Pods
 from criollo.registry.hosts import Hosts
@@ -74,12 +75,19 @@ def fill(pods: Pods) -> Pods:
     return pods
 
 
+def issue(session: Session) -> str:
+    """Where a session would be opened."""
+    return f"http://localhost/{type(session).__name__}"
+
+
 def serve(tmp_path: Path, use: Callable[[Client], Awaitable[Any]]) -> Any:
     """Run `use` with a client of both services over the rows of `fill`."""
 
     async def main() -> Any:
         pods = fill(node(tmp_path))
-        server = Server({RUNTIME: RuntimeService(pods, FACTS).calls(), IMAGE: ImageService(pods.containers.images).calls()})
+        server = Server(
+            {RUNTIME: RuntimeService(pods, FACTS, issue).calls(), IMAGE: ImageService(pods.containers.images).calls()}
+        )
         ours, theirs = socket.socketpair()
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,0 +1,43 @@
+"""Items of lists as bytes, kept from one list to the next.
+
+kubelet lists every pod and container each second, and making their messages anew is most of such a call. Records are frozen,
+and another one takes their place when something changes: so one and the same record always gives the same bytes. Messages
+written one after the other are one message with the repeated fields of all, so a list is its items' bytes, joined.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+KEPT: Final = 2000  # of about 700 bytes
+
+
+class _Record(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Record)
+
+
+class Encoded(Generic[R]):
+    """Lists of one kind; `write` makes a list message of one record."""
+
+    def __init__(self, write: Callable[[R], Message]) -> None:
+        self._write = write
+        self._kept: dict[str, tuple[R, bytes]] = {}
+
+    def of(self, records: Iterable[R]) -> bytes:
+        """The list message of these records."""
+        if len(self._kept) > KEPT:
+            self._kept.clear()  # mostly of objects that are gone; who is still there is back after one list
+        return b"".join(map(self._item, records))
+
+    def _item(self, record: R) -> bytes:
+        known = self._kept.get(record.id)
+        if known is not None and known[0] is record:
+            return known[1]
+        item = self._write(record).SerializeToString()
+        self._kept[record.id] = record, item
+        return item
