@@ -166,7 +166,6 @@ def connect(url: str) -> socket.socket:
     """A connection to a streaming URL's server; a certificate is not checked, as kubelet does not."""
     split = urlsplit(url)
     sock = socket.create_connection((split.hostname or "", split.port or 0), timeout=_HEAD_LIMIT_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if split.scheme != "https":
         return sock
     context = ssl.create_default_context()
@@ -188,8 +187,9 @@ def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 
 def pass_on(above: socket.socket, below: socket.socket) -> None:
     """Bytes both ways, each half closed after its source's end; returns when both have ended."""
-    above.settimeout(None)
-    below.settimeout(None)
+    for sock in (above, below):
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     upward = threading.Thread(target=_copy, args=(below, above))
     upward.start()
     _copy(above, below)

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.aio.jobs import Jobs
@@ -53,6 +54,7 @@ class Images:
         self.platform: Platform | None = None  # None: the host's
         self.pinned: Collection[str] = ()
         self.progress_timeout_s: float = 0
+        self.namespaced_auth_dir: Path | None = None
         self.clock: Callable[[], int] = time.time_ns
         self.pulls: Jobs[ImageId] = Jobs("pull")
         self.progress: dict[Hashable, PullProgress] = {}

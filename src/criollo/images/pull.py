@@ -5,13 +5,15 @@ parallel; both digests of each are checked before its directory gets its name; o
 A pull that is cut keeps its finished layers for the next one; unfinished ones are staging directories without an owner.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from criollo.aio import threads
 from criollo.aio.jobs import Job
 from criollo.aio.together import first, together
-from criollo.errors import Invalid
+from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed, Invalid
 from criollo.images import resolve
 from criollo.images.collect import assembling
 from criollo.images.commit import Blob, add_layer, plan, record
@@ -24,7 +26,11 @@ from criollo.oci.digest import Digest
 from criollo.oci.image_spec import MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, Manifest, decode_manifest
 from criollo.oci.platform import host_platform, select
 from criollo.oci.reference import Reference
+from criollo.registry import namespaced
 from criollo.registry.auth import Credentials
+from criollo.registry.blobs import Route
+from criollo.registry.client import Shown
+from criollo.registry.logins import Logins
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -35,8 +41,9 @@ class _Pull(NamedTuple):
 
     images: Images
     reference: Reference
-    credentials: Credentials | None
+    shown: Shown
     progress: PullProgress
+    route: Route
 
 
 class _Fetched(NamedTuple):
@@ -47,8 +54,13 @@ class _Fetched(NamedTuple):
     digests: tuple[Digest, ...]
 
 
-async def pull_image(images: Images, spec: ImageSpec, credentials: Credentials | None = None) -> ImageId:
+async def pull_image(
+    images: Images, spec: ImageSpec, credentials: Credentials | None = None, *, namespace: str = ""
+) -> ImageId:
     """Pull an image unless it is whole already, and return its id.
+
+    A short name may mean several; the first that can be pulled counts, and only the first is shown the credentials. Without
+    credentials, those that wait for an image of this `namespace` are used, if there are any (`registry.namespaced`).
 
     Raises:
         Invalid, Unsupported: reference, manifest or config is not what we can run; the message names the field.
@@ -59,10 +71,30 @@ async def pull_image(images: Images, spec: ImageSpec, credentials: Credentials |
         Exhausted: the disk is full.
     Source: CRI v1, PullImage; OCI distribution-spec, section Pull.
     """
-    ref = resolve.reference(images, spec.image)
-    images.policy.judge(ref)
-    pull = _Pull(images, ref, credentials, PullProgress(str(ref)))
-    return await images.pulls.join((str(ref), credentials), lambda job: _run(pull, job, spec))
+    refs = resolve.candidates(images, spec.image)
+    waiting = None if credentials is not None else await _waiting(images, spec, namespace)
+    failures: list[CriolloError] = []
+    for ref in refs:
+        shown = waiting if waiting is not None else credentials if ref is refs[0] else None
+        try:
+            images.policy.judge(ref)
+            pull = _Pull(images, ref, shown, PullProgress(str(ref)), Route())
+            return await images.pulls.join((str(ref), shown), functools.partial(_run, pull, spec=spec))
+        except (Exhausted, HostFailed):
+            raise
+        except CriolloError as error:
+            failures.append(error)
+    for other in failures[:-1]:
+        log.info("a meaning of a short name cannot be pulled", name=spec.image, error=other)
+        failures[-1].add_note(str(other))
+    raise failures[-1]
+
+
+async def _waiting(images: Images, spec: ImageSpec, namespace: str) -> Logins | None:
+    """The credentials that a provider left for this pull."""
+    if not namespace or images.namespaced_auth_dir is None:
+        return None
+    return await threads.files(namespaced.take, images.namespaced_auth_dir, namespace, spec.image)
 
 
 async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
@@ -118,7 +150,7 @@ async def _fetch_document(pull: _Pull, at: Reference) -> tuple[bytes, str, Diges
     """A manifest or index with its type and digest; what an index points to may be here already."""
     if at.digest is not None and at is not pull.reference and (known := pull.images.rows.by_manifest(at.digest)) is not None:
         return known.manifest, "", at.digest
-    answer = await pull.images.registry.manifest(at, pull.credentials)
+    answer = await pull.images.registry.manifest(at, pull.shown)
     return answer.raw, answer.media_type, answer.digest
 
 
@@ -132,13 +164,34 @@ async def _fetch_config(pull: _Pull, manifest: Manifest) -> bytes:
         raise Invalid("manifest.config.size", descriptor.size, f"at most {MAX_CONFIG_BYTES} bytes")
     fd = os.memfd_create("config", os.MFD_CLOEXEC)
     try:
-        await pull.images.registry.blob(pull.reference, descriptor, fd, pull.credentials, progress=None)
-        return os.pread(fd, descriptor.size, 0)
+        while True:
+            try:
+                await pull.images.registry.blob(pull.reference, descriptor, fd, pull.shown, route=pull.route)
+            except Damaged as error:
+                if not pull.route.leave_out_mirrors_of(descriptor):
+                    raise
+                log.warning("mirror sent a wrong config, next one", image=pull.reference, error=error)
+                os.ftruncate(fd, 0)
+                os.lseek(fd, 0, os.SEEK_SET)
+            else:
+                return os.pread(fd, descriptor.size, 0)
     finally:
         os.close(fd)
 
 
 async def _fetch_layers(pull: _Pull, blobs: Sequence[Blob]) -> None:
+    """All layers; anew without the mirrors that sent wrong bytes. What is finished stays."""
+    while True:
+        avoided = pull.route.avoided
+        try:
+            return await _fetch_at_once(pull, blobs)
+        except CriolloError as error:
+            if pull.route.avoided == avoided:
+                raise
+            log.warning("mirror sent a wrong layer, next one", image=pull.reference, error=error)
+
+
+async def _fetch_at_once(pull: _Pull, blobs: Sequence[Blob]) -> None:
     """All layers at once, the largest first; ends early when no byte comes for `pull_progress_timeout`."""
     bars = {blob.name: LayerProgress(str(blob.descriptor.digest), blob.descriptor.size) for blob in blobs}
     pull.progress.layers = list(bars.values())
@@ -158,9 +211,15 @@ async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
     async def feed(pipe_fd: int) -> None:
         bar.stage = "pulling"
         try:
-            await pull.images.registry.blob(pull.reference, blob.descriptor, pipe_fd, pull.credentials, progress=arrived)
+            await pull.images.registry.blob(
+                pull.reference, blob.descriptor, pipe_fd, pull.shown, progress=arrived, route=pull.route
+            )
         finally:
             bar.stage = "unpacking"
 
-    await add_layer(pull.images, blob, feed, source=pull.reference.domain)
+    try:
+        await add_layer(pull.images, blob, feed, source=pull.reference.domain)
+    except (Damaged, Invalid):
+        pull.route.leave_out_mirrors_of(blob.descriptor)
+        raise
     bar.stage, bar.done_bytes = "here", bar.size_bytes

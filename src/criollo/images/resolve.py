@@ -19,13 +19,22 @@ class Match(NamedTuple):
     name: str = ""
 
 
-def reference(images: Images, text: str) -> Reference:
-    """The reference a short name stands for.
+def candidates(images: Images, text: str) -> list[Reference]:
+    """The references to pull for what a client wrote, in order: a short name may have several.
+
+    Raises:
+        Invalid: it breaks the grammar of references, or is a short name that means nothing or too much.
+    """
+    return [candidate.reference for candidate in images.hosts.candidates(text)]
+
+
+def meanings(images: Images, text: str) -> list[Reference]:
+    """Every reference that a name may stand for among the images that are here.
 
     Raises:
         Invalid: it breaks the grammar of references.
     """
-    return Reference.parse(text, default_domain=images.hosts.default_domain)
+    return [candidate.reference for candidate in images.hosts.meanings(text)]
 
 
 def match(images: Images, text: str) -> Match | None:
@@ -34,13 +43,14 @@ def match(images: Images, text: str) -> Match | None:
         image = images.rows.get(whole[1])
         return None if image is None else Match(image)
     try:
-        name = _key(reference(images, text))
+        names = [_key(meaning) for meaning in meanings(images, text)]
     except Invalid:
         return None
-    if (image := images.rows.by_reference(name)) is not None:
-        return Match(image, name)
-    candidates = images.rows.by_prefix(text) if _PREFIX.fullmatch(text) else []
-    return Match(candidates[0]) if len(candidates) == 1 else None
+    for name in names:
+        if (image := images.rows.by_reference(name)) is not None:
+            return Match(image, name)
+    begun = images.rows.by_prefix(text) if _PREFIX.fullmatch(text) else []
+    return Match(begun[0]) if len(begun) == 1 else None
 
 
 def find(images: Images, text: str) -> Image | None:

@@ -2,7 +2,7 @@
 
 from criollo.errors import Denied
 from criollo.images.context import Images
-from criollo.images.resolve import match, reference
+from criollo.images.resolve import match, meanings
 from criollo.model.container import ImageSpec
 from criollo.model.image import Image
 from criollo.oci.reference import Reference
@@ -33,5 +33,5 @@ def _references(images: Images, image: Image, spec: ImageSpec) -> list[Reference
     asked = spec.user_specified_image or spec.image
     found = match(images, asked)
     if found is not None and found.name and found.image.id == image.id:
-        return [reference(images, asked)]
+        return [ref for ref in meanings(images, asked) if found.name in (str(ref), f"{ref.name}@{ref.digest}")]
     return [Reference.parse(name) for name in (*image.names, *image.digests)]

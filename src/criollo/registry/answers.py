@@ -4,7 +4,9 @@ Source: OCI distribution-spec v1.1, section Error Codes; RFC 9110, section 15.
 """
 
 import json
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final, NoReturn
 
 import msgspec
@@ -13,10 +15,12 @@ from urllib3.response import BaseHTTPResponse
 from criollo.errors import Denied, NotFound, Unauthenticated, Unavailable, printable
 from criollo.registry.auth import Credentials
 from criollo.registry.connections import Retryable
-from criollo.registry.hosts import Endpoint
+from criollo.registry.endpoints import Endpoint
+from criollo.registry.logins import Logins
+from criollo.registry.turnstile import Limited
 
 GIVE: Final = "give credentials by imagePullSecrets or an auth file"
-_PASSING: Final = frozenset({408, 425, 429})
+_PASSING: Final = frozenset({408, 425})
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +30,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     headers: Mapping[str, str] = {}
     credentials: Credentials | None = None
+    logins: Logins | None = None  # where to look for credentials when there are none; the client's own if None
+    method: str = "GET"
 
     @property
     def thing(self) -> tuple[str, str]:
@@ -49,15 +55,19 @@ def refuse(answer: BaseHTTPResponse, question: Question, said: str) -> NoReturn:
         raise Denied(f"registry {host} forbids {name}{said}; ask its owner for access")
     if status == 404:
         raise NotFound(*question.thing, f"so says registry {host}{said}")
+    if status == 429:
+        raise Limited(f"registry {host} wants fewer requests for {name}{said}; try again later", wait_s=wait_s(answer))
     if status in _PASSING or status >= 500:
-        raise Retryable(f"registry {host} answers {status} for {name}{said}; try again later", wait_s=_wait_s(answer))
+        raise Retryable(f"registry {host} answers {status} for {name}{said}; try again later", wait_s=wait_s(answer))
     raise Unavailable(f"cannot fetch {name} from registry {host}: it answers {status}{said}")
 
 
 def refuse_token(answer: BaseHTTPResponse, question: Question, server: str, said: str) -> NoReturn:
     """The same for the answer of a token server."""
+    if answer.status == 429:
+        raise Limited(f"token server {server} wants fewer requests{said}; try again later", wait_s=wait_s(answer))
     if answer.status in _PASSING or answer.status >= 500:
-        raise Retryable(f"token server {server} answers {answer.status}{said}; try again later", wait_s=_wait_s(answer))
+        raise Retryable(f"token server {server} answers {answer.status}{said}; try again later", wait_s=wait_s(answer))
     who = "anonymous access" if question.credentials is None else "the credentials"
     raise Unauthenticated(f"token server {server} refuses {who} for {question.endpoint.name}{said}; {GIVE}")
 
@@ -72,7 +82,16 @@ def error_text(body: bytes) -> str:
     return printable(text[:300])
 
 
-def _wait_s(answer: BaseHTTPResponse) -> float:
-    """Retry-After in seconds; its date form counts as none."""
-    text = answer.headers.get("Retry-After", "").strip()
-    return float(text[:9]) if text.isascii() and text.isdecimal() else 0.0
+def wait_s(answer: BaseHTTPResponse) -> float:
+    """Retry-After in seconds, from either of its forms; 0 where there is none.
+
+    Source: RFC 9110, section 10.2.3.
+    """
+    text = answer.headers.get("Retry-After", "").strip()[:64]
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        at = parsedate_to_datetime(text)
+        return max(0.0, at.timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

@@ -1,27 +1,78 @@
 """Credentials in files: containers' auth.json and docker's config.json.
 
-    {"auths": {"registry.example.com/team": {"auth": "<base64 of user:password>"}}}
+    {"auths": {"registry.example.com/team": {"auth": "<base64 of user:password>"}},
+     "credHelpers": {"registry.example.com": "ecr-login"}, "credsStore": "pass"}
 
-The most specific key wins: the repository, each namespace above it, then the host. Credential helpers come later; a file that
-relies on them gives nothing here.
+The most specific key of `auths` wins: the repository, each namespace above it, then the host. A program named for the host
+goes before all of them, the store of the whole file after. Programs are only named here; `logins` runs them.
 
-Source: containers-auth.json(5).
+Source: containers-auth.json(5); docker's documents on credential stores.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from criollo.errors import Invalid, explain
 from criollo.linux import files
 from criollo.oci import document
-from criollo.registry.auth import Credentials
-from criollo.registry.hosts import Endpoint
+from criollo.registry.auth import Credentials, Hidden
+from criollo.registry.endpoints import Endpoint
 
 _MAX_FILE_BYTES: Final = 4 << 20
-_DOCKER_KEYS: Final = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
+_DOCKER_INDEX: Final = "https://index.docker.io/v1/"
+_DOCKER_KEYS: Final = (_DOCKER_INDEX, "index.docker.io", "registry-1.docker.io")
+_PROGRAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LEGACY_NAME: Final = ".dockercfg"  # docker before 1.7: its `auths` are the whole file
+
+
+class Source(NamedTuple):
+    """Where credentials for an endpoint may come from: they are here, or `program` has them under the name `server`."""
+
+    where: str
+    credentials: Credentials | None = None
+    program: str = ""
+    server: str = ""
+
+
+class AuthFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of one file, checked as far as its tables; `where` names it in errors."""
+
+    where: str
+    auths: Mapping[str, Any] = {}
+    programs: Mapping[str, str] = {}
+    store: str = ""
+
+    def __repr__(self) -> str:
+        return f"AuthFile({self.where})"
+
+    def sources(self, endpoint: Endpoint) -> Iterator[Source]:
+        """What this file has for an endpoint, in the order to try it.
+
+        Raises:
+            Invalid: an entry for it is malformed; its secrets are not shown.
+        """
+        for key in (endpoint.host, *(_DOCKER_KEYS if endpoint.host == "docker.io" else ())):
+            if key in self.programs:
+                yield Source(f"credHelpers of {self.where}", program=self.programs[key], server=key)
+                break
+        key, found = self._entry(endpoint)
+        if found is not None:
+            yield Source(f"auths[{key}] of {self.where}", credentials=found)
+        elif self.store:
+            server = _DOCKER_INDEX if endpoint.host == "docker.io" else endpoint.host
+            yield Source(f"credsStore of {self.where}", program=self.store, server=server)
+
+    def _entry(self, endpoint: Endpoint) -> tuple[str, Credentials | None]:
+        normal: dict[str, str] = {_normal(key): key for key in reversed(list(self.auths))}
+        for name in _names(endpoint):
+            key = name if name in self.auths else normal.get(name)
+            if key is not None:
+                return key, _credentials(self.auths[key], f"{self.where}: auths[{key!r}]")
+        return "", None
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,43 +99,57 @@ def find_auth_files(environ: Mapping[str, str], uid: int) -> list[Path]:
         home = Path(environ["HOME"])
         configured = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
         docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
-        paths += [configured / "containers/auth.json", docker / "config.json"]
+        paths += [configured / "containers/auth.json", docker / "config.json", home / _LEGACY_NAME]
     return paths
 
 
 def lookup(paths: Sequence[Path], endpoint: Endpoint) -> Credentials | None:
-    """The credentials for an endpoint in the first file that has some; absent files are passed over.
+    """The credentials for an endpoint that stand in the first file that has some; programs are passed over.
 
     Raises:
         Invalid: a file is malformed; its secrets are not shown.
     """
     for path in paths:
-        found = _from_file(path, endpoint)
-        if found is not None:
-            return found
+        file = read(path)
+        for source in file.sources(endpoint) if file is not None else ():
+            if source.credentials is not None:
+                return source.credentials
     return None
 
 
-def _from_file(path: Path, endpoint: Endpoint) -> Credentials | None:
-    try:
-        with explain(f"read {path}"):
-            try:
-                raw = files.read_limited(path, _MAX_FILE_BYTES)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-    except Invalid:
-        raise
-    where = str(path)
-    auths = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES).get("auths")
-    auths = {} if auths is None else auths
-    if not isinstance(auths, dict):
-        raise Invalid(f"{where}: auths", type(auths).__name__, "an object")
-    normal = {_normal(key): key for key in reversed(auths)}
-    for name in _names(endpoint):
-        key = name if name in auths else normal.get(name)
-        if key is not None:
-            return _credentials(auths[key], f"{where}: auths[{key!r}]")
-    return None
+def read(path: Path) -> AuthFile | None:
+    """The file at `path`; None where there is none.
+
+    Raises:
+        Invalid: it is malformed; its secrets are not shown.
+        HostFailed: it cannot be read.
+    """
+    with explain(f"read {path}"):
+        try:
+            raw = files.read_limited(path, _MAX_FILE_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return parse(raw, where=str(path), is_legacy=path.name == _LEGACY_NAME)
+
+
+def parse(raw: bytes, *, where: str, is_legacy: bool = False) -> AuthFile:
+    """The content of a file; `where` names it in errors.
+
+    Raises:
+        Invalid: it is malformed; its secrets are not shown.
+    """
+    table = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES)
+    if is_legacy and "auths" not in table:
+        return AuthFile(where=where, auths=table)
+    auths, programs, store = (table.get(key) for key in ("auths", "credHelpers", "credsStore"))
+    for key, value in (("auths", auths), ("credHelpers", programs)):
+        if value is not None and not isinstance(value, dict):
+            raise Invalid(f"{where}: {key}", type(value).__name__, "an object")
+    for field, name in (*(programs or {}).items(), ("credsStore", store or "")):
+        if not isinstance(name, str) or (name and not _PROGRAM.fullmatch(name)):
+            raise Invalid(f"{where}: {field}", Hidden(), "X for the program docker-credential-X")
+    named = {key: name for key, name in (programs or {}).items() if name}
+    return AuthFile(where=where, auths=auths or {}, programs=named, store=store or "")
 
 
 def _names(endpoint: Endpoint) -> list[str]:

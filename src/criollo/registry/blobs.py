@@ -19,6 +19,7 @@ from urllib3.response import BaseHTTPResponse
 from criollo.errors import Damaged, HostFailed, explain
 from criollo.oci.digest import Digest
 from criollo.registry.connections import CHUNK_BYTES, Limits, Retryable, broken
+from criollo.registry.endpoints import Endpoint
 from criollo.registry.lifeline import Lifeline
 
 _PIPE_BYTES: Final = 256 << 10  # larger ones only cost memory: 1 MiB was no faster
@@ -32,6 +33,29 @@ class Blob(Protocol):
     def digest(self) -> Digest: ...
     @property
     def size(self) -> int: ...
+
+
+class Route:
+    """Which endpoints' bytes have reached the sinks of one pull, per blob, and which are not to be asked any more.
+
+    A mirror that sent wrong bytes is found out only at the end, when they have been passed on. So the caller starts anew, and
+    the mirror is left out. The registry itself is never left out: its answer settles the matter.
+    """
+
+    def __init__(self) -> None:
+        self._served: dict[str, list[Endpoint]] = {}
+        self.avoided: frozenset[Endpoint] = frozenset()
+
+    def came_from(self, blob: Blob, endpoint: Endpoint) -> None:
+        """Bytes of the blob came from there."""
+        self._served.setdefault(str(blob.digest), []).append(endpoint)
+
+    def leave_out_mirrors_of(self, blob: Blob) -> bool:
+        """The blob was wrong: leave out the mirrors that it came from. False when there were none to leave out."""
+        mirrors = {endpoint for endpoint in self._served.pop(str(blob.digest), []) if endpoint.is_mirror}
+        found = bool(mirrors - self.avoided)
+        self.avoided |= mirrors
+        return found
 
 
 class ReaderGone(HostFailed):
@@ -116,7 +140,7 @@ class Download:
                 raise broken(error, host, self._limits) from error
             if not chunk:
                 break
-            self._check_pace(len(chunk), time.monotonic() - started, host)
+            waited_s, came = time.monotonic() - started, len(chunk)
             if skip:
                 dropped = min(skip, len(chunk))
                 skip -= dropped
@@ -127,6 +151,8 @@ class Download:
                     "of its descriptor; push the image again"
                 )
             self._pass_on(chunk)
+            if self.done < size:
+                self._check_pace(came, waited_s, host)
         self._lifeline.check()
         if self.done < size:
             raise Retryable(
@@ -156,10 +182,11 @@ class Download:
         """A trickle is as bad as silence. Only time spent waiting for the registry counts, not for the sink."""
         self._waited_s += waited_s
         self._came_bytes += count
-        if self._waited_s >= self._limits.idle_s:
-            if self._came_bytes < self._limits.slowest_bytes:
-                raise Retryable(
-                    f"cannot fetch blob {self._blob.digest} from registry {host}: under {self._limits.slowest_bytes} bytes "
-                    f"in {self._limits.idle_s:g} s; try again later"
-                )
-            self._waited_s, self._came_bytes = 0.0, 0
+        if self._waited_s < self._limits.idle_s:
+            return
+        came_bytes, self._waited_s, self._came_bytes = self._came_bytes, 0.0, 0  # the next endpoint begins anew
+        if came_bytes < self._limits.slowest_bytes:
+            raise Retryable(
+                f"cannot fetch blob {self._blob.digest} from registry {host}: under {self._limits.slowest_bytes} bytes "
+                f"in {self._limits.idle_s:g} s; try again later"
+            )

@@ -11,9 +11,10 @@ Source: OCI distribution-spec v1.1.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -26,14 +27,18 @@ from criollo.oci.reference import Reference
 from criollo.registry.answers import Question
 from criollo.registry.attempts import persist
 from criollo.registry.auth import Credentials
-from criollo.registry.blobs import Blob, Download
-from criollo.registry.connections import Connections, Limits, held_by
+from criollo.registry.blobs import Blob, Download, Route
+from criollo.registry.connections import Connections, Limits, Unreachable, held_by
+from criollo.registry.endpoints import Endpoint
 from criollo.registry.exchange import Exchange
-from criollo.registry.hosts import Endpoint, Hosts
+from criollo.registry.hosts import Hosts
 from criollo.registry.lifeline import Lifeline
+from criollo.registry.logins import Logins
+from criollo.registry.proxies import without_userinfo
 
 T = TypeVar("T")
 
+Shown = Credentials | Logins | None
 TRANSFERS_PER_REGISTRY: Final = 6
 _MAX_PREFERRED: Final = 256
 
@@ -45,6 +50,13 @@ class FetchedManifest(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str
     digest: Digest
     source: str
+
+
+class Probe(NamedTuple):
+    """How long an endpoint took to answer, and the digest that it names, as it says it."""
+
+    latency_s: float
+    digest: str
 
 
 class Registry:
@@ -59,20 +71,34 @@ class Registry:
         limits: Limits | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`auth_paths` are auth.json files for calls without credentials; `environ` names proxies (the process's own)."""
+        """`auth_paths` are auth.json files for calls without credentials; `environ` names proxies, and is that of
+        credential programs (the process's own)."""
         self.hosts = hosts
         self._limits = limits or Limits()
-        self._connections = Connections(self._limits, os.environ if environ is None else environ)
-        self._exchange = Exchange(hosts, self._connections, limits=self._limits, user_agent=user_agent, auth_paths=auth_paths)
+        self._environ = dict(os.environ if environ is None else environ)
+        self._connections = Connections(self._limits, self._environ)
+        self._auth_paths = tuple(auth_paths)
+        self.logins = Logins(auth_paths, programs=hosts.credential_programs, environ=self._environ)
+        self._exchange = Exchange(hosts, self._connections, limits=self._limits, user_agent=user_agent, logins=self.logins)
         self._slots = KeyedSlots(TRANSFERS_PER_REGISTRY)
         self._preferred: dict[str, Endpoint] = {}
+        self._shunned: dict[Endpoint, float] = {}
         self._active = 0
         self._closing: asyncio.TimerHandle | None = None
 
+    def use(self, hosts: Hosts) -> None:
+        """Other rules from now on; calls in progress end by those they began with, as far as they have looked."""
+        self.hosts = self._exchange.hosts = hosts
+        self.logins = self._exchange.logins = Logins(
+            self._auth_paths, programs=hosts.credential_programs, environ=self._environ
+        )
+
     async def manifest(
-        self, ref: Reference, credentials: Credentials | None = None, *, accept: Sequence[str] = image_spec.ACCEPT
+        self, ref: Reference, shown: Shown = None, *, accept: Sequence[str] = image_spec.ACCEPT
     ) -> FetchedManifest:
         """The manifest or index that `ref` names; by digest its bytes are what the digest says.
+
+        `shown` are credentials for the registry that `ref` names, or the logins that alone count for this call.
 
         Raises:
             NotFound, Unauthenticated, Denied: the registry says so, or registries.conf blocks the name.
@@ -80,16 +106,15 @@ class Registry:
             Damaged: the bytes do not have the digest they were asked by, or that the registry names.
             Invalid: over 4 MiB.
         """
-        endpoints = self.hosts.endpoints(ref)
+        headers = {"Accept": ", ".join(accept)}
+
+        def ask(endpoint: Endpoint) -> FetchedManifest:
+            question = _question(ref, endpoint, shown, path=f"manifests/{ref.identifier}", headers=headers)
+            return self._manifest(ref, question)
 
         def fetch(lifeline: Lifeline) -> FetchedManifest:
-            headers = {"Accept": ", ".join(accept)}
-            return persist(
-                endpoints,
-                lambda endpoint: self._manifest(ref, endpoint, headers, _bound(credentials, ref, endpoint)),
-                limits=self._limits,
-                lifeline=lifeline,
-            )
+            endpoints = self._in_reach(self.hosts.endpoints(ref))
+            return persist(endpoints, self._shunning(ask), limits=self._limits, lifeline=lifeline)
 
         async with self._slots.hold(ref.domain):
             return await self._in_thread(fetch)
@@ -99,14 +124,16 @@ class Registry:
         ref: Reference,
         descriptor: Blob,
         sink_fd: int,
-        credentials: Credentials | None = None,
+        shown: Shown = None,
         *,
         progress: Callable[[int], None] | None = None,
+        route: Route | None = None,
     ) -> None:
         """Stream a blob of `ref`'s repository into a pipe or file; returns when its last byte is written and its digest right.
 
         `sink_fd` stays the caller's and is set non-blocking. `progress(count)` is called in the transfer's thread for each
         piece. The end of the pipe is not marked: close it after this returns; after an error its content is worthless.
+        `route` tells which endpoints to leave out, and is told who served; `shown` is as for `manifest`.
 
         Raises:
             Damaged: size or digest is not the descriptor's.
@@ -115,21 +142,19 @@ class Registry:
         """
         if descriptor.size < 0:
             raise Invalid("descriptor.size", descriptor.size, "0 or more")
-        endpoints = self._in_preferred_order(ref)
+        route = route or Route()
+        path = f"blobs/{descriptor.digest}"
 
         def fetch(lifeline: Lifeline) -> None:
             download = Download(descriptor, sink_fd, lifeline=lifeline, limits=self._limits, progress=progress)
 
             def take(endpoint: Endpoint) -> None:
-                question = Question(
-                    endpoint=endpoint,
-                    path=f"blobs/{descriptor.digest}",
-                    headers=download.headers(),
-                    credentials=_bound(credentials, ref, endpoint),
-                )
-                download.take(self._exchange.ask(question), endpoint.api_host)
+                answer = self._exchange.ask(_question(ref, endpoint, shown, path=path, headers=download.headers()))
+                route.came_from(descriptor, endpoint)
+                download.take(answer, endpoint.api_host)
 
-            persist(endpoints, take, limits=self._limits, lifeline=lifeline, done=lambda: download.done)
+            endpoints = [each for each in self._in_preferred_order(ref) if each not in route.avoided]
+            persist(endpoints, self._shunning(take), limits=self._limits, lifeline=lifeline, done=lambda: download.done)
 
         async with self._slots.hold(ref.domain):
             await self._in_thread(fetch)
@@ -140,11 +165,31 @@ class Registry:
             self._closing.cancel()
         self._connections.close_idle()
 
-    def _manifest(
-        self, ref: Reference, endpoint: Endpoint, headers: Mapping[str, str], credentials: Credentials | None
-    ) -> FetchedManifest:
-        path = f"manifests/{ref.identifier}"
-        answer = self._exchange.ask(Question(endpoint=endpoint, path=path, headers=headers, credentials=credentials))
+    async def probe(self, ref: Reference, endpoint: Endpoint, shown: Shown = None) -> Probe:
+        """What one endpoint answers when it is asked for a manifest, once, without its body.
+
+        Raises:
+            CriolloError: it does not answer, or answers with an error; see `manifest`.
+        """
+        headers = {"Accept": ", ".join(image_spec.ACCEPT)}
+        question = _question(ref, endpoint, shown, path=f"manifests/{ref.identifier}", headers=headers, method="HEAD")
+
+        def ask(lifeline: Lifeline) -> Probe:
+            started = time.monotonic()
+            answer = self._exchange.ask(question)
+            answer.close()
+            return Probe(time.monotonic() - started, answer.headers.get("Docker-Content-Digest", "").strip()[:200])
+
+        return await self._in_thread(ask)
+
+    def proxy(self, endpoint: Endpoint) -> str:
+        """The proxy on the way to an endpoint, without its password; empty if none."""
+        found = self._connections.proxy(f"{endpoint.schemes[0]}://{endpoint.api_host}/")
+        return without_userinfo(found) if found else ""
+
+    def _manifest(self, ref: Reference, question: Question) -> FetchedManifest:
+        endpoint = question.endpoint
+        answer = self._exchange.ask(question)
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()[:200]
         said = answer.headers.get("Docker-Content-Digest", "").strip()
         raw = self._exchange.read(answer, image_spec.MAX_MANIFEST_BYTES, what="manifest", host=endpoint.api_host)
@@ -157,12 +202,36 @@ class Registry:
         return FetchedManifest(raw=raw, media_type=media_type, digest=digest, source=endpoint.name)
 
     def _in_preferred_order(self, ref: Reference) -> list[Endpoint]:
-        """The endpoint that served the manifest first; the registry itself stays the last resort."""
-        endpoints = self.hosts.endpoints(ref)
+        """The endpoint that served the manifest first; the registry itself stays the last resort.
+
+        If the registry served it, those mirrors that were asked for it are left out, and only they: some may serve blobs alone.
+        """
+        endpoints = self._in_reach(self.hosts.endpoints(ref, for_content=True))
         preferred = self._preferred.get(ref.name)
-        if preferred not in endpoints or preferred == endpoints[-1]:
-            return endpoints[-1:] if preferred == endpoints[-1] else endpoints
+        if preferred == endpoints[-1]:
+            asked = self.hosts.endpoints(ref)
+            return [each for each in endpoints if each == preferred or each not in asked]
+        if preferred not in endpoints:
+            return endpoints
         return [preferred, *(endpoint for endpoint in endpoints if endpoint != preferred)]
+
+    def _in_reach(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """Without the mirrors that nobody could reach a moment ago; each new wait for them would cost a pull seconds."""
+        now = time.monotonic()
+        return [each for each in endpoints if not each.is_mirror or self._shunned.get(each, 0) < now]
+
+    def _shunning(self, call: Callable[[Endpoint], T]) -> Callable[[Endpoint], T]:
+        def ask(endpoint: Endpoint) -> T:
+            try:
+                return call(endpoint)
+            except Unreachable:
+                if endpoint.is_mirror:
+                    if len(self._shunned) >= _MAX_PREFERRED:
+                        self._shunned.clear()
+                    self._shunned[endpoint] = time.monotonic() + self._limits.shun_s
+                raise
+
+        return ask
 
     async def _in_thread(self, call: Callable[[Lifeline], T]) -> T:
         """Run a call in a transfer thread; a cancellation ends it and waits until it has ended."""
@@ -171,7 +240,7 @@ class Registry:
             self._closing = None
         self._active += 1
         try:
-            with Lifeline() as lifeline:
+            with Lifeline(asyncio.get_running_loop()) as lifeline:
 
                 def work() -> T:
                     held_by(lifeline)
@@ -185,11 +254,13 @@ class Registry:
                 self._closing = asyncio.get_running_loop().call_later(self._limits.keep_s, self._connections.close_idle)
 
 
-def _bound(credentials: Credentials | None, ref: Reference, endpoint: Endpoint) -> Credentials | None:
+def _question(
+    ref: Reference, endpoint: Endpoint, shown: Shown, *, path: str, headers: Mapping[str, str], method: str = "GET"
+) -> Question:
     """The caller's credentials are for the registry it named, and go to no other host."""
-    if credentials is None or credentials.is_empty:
-        return None
-    return credentials if endpoint.host == ref.domain else None
+    credentials = shown if isinstance(shown, Credentials) and not shown.is_empty and endpoint.host == ref.domain else None
+    logins = shown if isinstance(shown, Logins) else None
+    return Question(endpoint=endpoint, path=path, headers=headers, credentials=credentials, logins=logins, method=method)
 
 
 def _checked(raw: bytes, ref: Reference, said: str, *, where: str) -> Digest:

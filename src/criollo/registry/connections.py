@@ -1,15 +1,18 @@
 """HTTP connections to registries, each request held by the lifeline of its transfer.
 
 One request is one hop: no redirects, no retries, no decoding of content; those belong to the callers. There is one pool for
-plain HTTP, one for verified TLS and one without verification (only for hosts marked insecure), each once more per proxy; they
-are made on first need, since a trust store takes megabytes. Everything here runs in transfer threads, except `close_idle`.
+plain HTTP, one for verified TLS and one without verification (only for hosts marked insecure), each once more per proxy and per
+set of certificate files as they are on the disk now; they are made on first need, since a trust store takes megabytes.
+Everything here runs in transfer threads, except `close_idle`.
 """
 
 import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -28,13 +31,15 @@ from urllib3.exceptions import (
 )
 from urllib3.response import BaseHTTPResponse
 
-from criollo.errors import Unavailable
+from criollo.errors import Invalid, Unavailable
+from criollo.registry.endpoints import NO_TLS, Tls
 from criollo.registry.lifeline import Lifeline
 from criollo.registry.proxies import Proxies, userinfo, without_userinfo
 from criollo.registry.redirects import Origin, origin
 
 CHUNK_BYTES: Final = 128 << 10  # measured best with http.client's read1
 _MAX_ADDRESSES: Final = 4
+_MAX_POOLS: Final = 32
 _thread = threading.local()
 
 
@@ -47,7 +52,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     document_s: float = 120  # a manifest, token or error text as a whole
     rounds: int = 4  # through all endpoints, without progress between
     backoff_s: float = 0.25  # doubled each round, with jitter
-    longest_wait_s: float = 30  # whatever Retry-After says
+    longest_wait_s: float = 30  # a longer Retry-After is an answer for the caller, not a pause
+    limited_s: float = 120  # with 429 as the only answer
+    limited_backoff_s: float = 1  # after a 429 that does not say how long; doubled each time, with jitter
+    longest_closed_s: float = 300  # whatever Retry-After says, a host is asked again after this time
+    shun_s: float = 30  # for so long a mirror that could not be reached is left out
     keep_s: float = 5  # idle connections
 
 
@@ -74,22 +83,30 @@ class Connections:
         self._limits = limits
         self._proxies = Proxies(environ)
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._pools: OrderedDict[tuple[Hashable, ...], urllib3.PoolManager] = OrderedDict()
 
     def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], insecure: bool, body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        insecure: bool,
+        body: bytes | None = None,
+        tls: Tls = NO_TLS,
     ) -> BaseHTTPResponse:
         """Send one request and return the answer with its body unread; the caller closes or releases it.
 
         Raises:
             Unreachable, NoTls: no answer; the message says why and what to look at.
+            Invalid: a file that `tls` names cannot be used.
             Aborted: the transfer was ended.
         """
         there = origin(url)
-        proxy = self._proxies.choose(there.scheme, there.host, there.port)
+        proxy = self.proxy(url)
         trust = "none" if there.scheme == "http" else "anybody" if insecure else "store"
-        pool = self._pool(trust, proxy)
-        lifeline = _current()
+        pool = self._pool(trust, proxy, NO_TLS if trust == "none" else tls)
+        lifeline = current()
         lifeline.check()
         try:
             return pool.urlopen(
@@ -107,21 +124,26 @@ class Connections:
             kind = NoTls if isinstance(error, SSLError) else Unreachable
             raise kind(_why(error, there, proxy, self._limits)) from error
 
+    def proxy(self, url: str) -> str:
+        """The proxy for a URL, or an empty string; it may hold a password."""
+        there = origin(url)
+        return self._proxies.choose(there.scheme, there.host, there.port)
+
     def close_idle(self) -> None:
         """Close connections that no request uses."""
         with self._lock:
             for manager in self._pools.values():
-                for key in manager.pools.keys():  # noqa: SIM118 - its own container, which cannot be iterated
-                    pool = manager.pools.get(key)
-                    if pool is not None:
-                        pool.close()
-                manager.clear()  # alone, it leaves the sockets to the garbage collector
+                _close_idle(manager)
 
-    def _pool(self, trust: str, proxy: str) -> urllib3.PoolManager:
+    def _pool(self, trust: str, proxy: str, tls: Tls) -> urllib3.PoolManager:
+        key = (trust, proxy, tls, _as_they_are(tls))
         with self._lock:
-            pool = self._pools.get((trust, proxy))
+            pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[trust, proxy] = _make_pool(self._limits, trust, proxy)
+                pool = self._pools[key] = _make_pool(self._limits, _context(trust, tls), proxy)
+                if len(self._pools) > _MAX_POOLS:
+                    _close_idle(self._pools.popitem(last=False)[1])
+            self._pools.move_to_end(key)
             return pool
 
 
@@ -137,7 +159,8 @@ def broken(error: Exception, host: str, limits: Limits) -> Retryable:
     return Retryable(f"cannot fetch from registry {host}: the connection broke off; try again later")
 
 
-def _current() -> Lifeline:
+def current() -> Lifeline:
+    """The lifeline of this thread's transfer."""
     lifeline: Lifeline = _thread.lifeline
     return lifeline
 
@@ -176,7 +199,7 @@ def _take_over(connection: HTTPConnection) -> None:
     """A kept connection serves another transfer now."""
     sock = connection.sock
     if sock is not None:
-        _current().hold(sock)
+        current().hold(sock)
 
 
 def _connect(connection: HTTPConnection) -> socket.socket:
@@ -191,14 +214,14 @@ def _connect(connection: HTTPConnection) -> socket.socket:
     for family, kind, protocol, _, address in found[:_MAX_ADDRESSES]:
         sock = socket.socket(family, kind, protocol)
         try:
-            _current().hold(sock)
+            current().hold(sock)
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(connection.timeout)
             sock.connect(address)
         except OSError as error:
             sock.close()
-            _current().check()
+            current().check()
             failure = error
         except BaseException:
             sock.close()
@@ -210,18 +233,54 @@ def _connect(connection: HTTPConnection) -> socket.socket:
     raise NewConnectionError(connection, str(failure)) from failure
 
 
-def _make_pool(limits: Limits, trust: str, proxy: str) -> urllib3.PoolManager:
-    """A pool whose TLS trusts the node's `store`, `anybody`, or is not needed (`none`)."""
-    context = None
+def _close_idle(manager: urllib3.PoolManager) -> None:
+    for key in manager.pools.keys():  # noqa: SIM118 - its own container, which cannot be iterated
+        pool = manager.pools.get(key)
+        if pool is not None:
+            pool.close()
+    manager.clear()  # alone, it leaves the sockets to the garbage collector
+
+
+def _as_they_are(tls: Tls) -> tuple[tuple[int, int], ...]:
+    """Changes with the content of the files, so that a renewed certificate gets connections of its own."""
+    found = []
+    for name in (*tls.authorities, tls.certificate, tls.key):
+        if name:
+            try:
+                status = Path(name).stat()
+            except OSError as error:
+                raise Invalid(
+                    name, error.strerror, "a certificate or key that can be read; see certs.d or hosts.toml"
+                ) from None
+            found.append((status.st_mtime_ns, status.st_size))
+    return tuple(found)
+
+
+def _context(trust: str, tls: Tls) -> ssl.SSLContext | None:
+    """TLS that trusts the node's `store` and what `tls` adds, `anybody`, or is not needed (`none`)."""
+    if trust == "none":
+        return None
     if trust == "store":
         context = ssl.create_default_context()
-    elif trust == "anybody":
+    else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        warnings.filterwarnings("ignore", category=InsecureRequestWarning)  # registries.conf asked for it
-    if context is not None:
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        warnings.filterwarnings("ignore", category=InsecureRequestWarning)  # a file asked for it
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    name = ""
+    try:
+        for name in tls.authorities:
+            context.load_verify_locations(name)
+        if tls.certificate:
+            name = tls.certificate
+            context.load_cert_chain(tls.certificate, tls.key, password="")
+    except (OSError, ValueError):
+        raise Invalid(name, "no certificate with its key", "PEM, and a key without a password") from None
+    return context
+
+
+def _make_pool(limits: Limits, context: ssl.SSLContext | None, proxy: str) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=limits.connect_s, read=limits.idle_s)
     arguments: dict[str, Any] = {"num_pools": 16, "maxsize": 8, "block": False, "timeout": timeout}
     if context is not None:

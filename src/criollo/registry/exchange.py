@@ -7,8 +7,7 @@ Source: OCI distribution-spec v1.1, section Pull and section Authentication.
 """
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -17,12 +16,15 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from criollo.errors import Invalid, Unauthenticated, Unavailable
-from criollo.registry import auth, auth_files, redirects
-from criollo.registry.answers import GIVE, Question, error_text, refuse, refuse_token
+from criollo.registry import auth, redirects
+from criollo.registry.answers import GIVE, Question, error_text, refuse, refuse_token, wait_s
 from criollo.registry.auth import Challenge, Credentials
-from criollo.registry.connections import CHUNK_BYTES, Connections, Limits, NoTls, Retryable, Unreachable, broken
-from criollo.registry.hosts import Endpoint, Hosts
+from criollo.registry.connections import CHUNK_BYTES, Connections, Limits, NoTls, Retryable, Unreachable, broken, current
+from criollo.registry.endpoints import NO_TLS, Endpoint
+from criollo.registry.hosts import Hosts
+from criollo.registry.logins import Logins
 from criollo.registry.redirects import Origin, next_hop, origin
+from criollo.registry.turnstile import Turnstiles
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -47,10 +49,11 @@ class Exchange:
     """Asks, and remembers what it learnt: which scheme a host speaks, and tokens (host, repository, credentials)."""
 
     def __init__(
-        self, hosts: Hosts, connections: Connections, *, limits: Limits, user_agent: str, auth_paths: Sequence[Path] = ()
+        self, hosts: Hosts, connections: Connections, *, limits: Limits, user_agent: str, logins: Logins | None = None
     ) -> None:
-        self._hosts, self._connections, self._limits = hosts, connections, limits
-        self._auth_paths = tuple(auth_paths)
+        self.hosts, self._connections, self._limits = hosts, connections, limits
+        self.logins = logins or Logins()
+        self._turnstiles = Turnstiles(limits)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._schemes: dict[str, str] = {}
         self._permits: dict[tuple[str, str, Credentials | None], _Permit] = {}
@@ -64,8 +67,9 @@ class Exchange:
             Unavailable: anything else that is no answer.
         """
         endpoint = question.endpoint
-        if question.credentials is None and self._auth_paths:
-            question = msgspec.structs.replace(question, credentials=auth_files.lookup(self._auth_paths, endpoint))
+        if question.credentials is None:
+            found = (question.logins or self.logins).find(endpoint, current())
+            question = msgspec.structs.replace(question, credentials=found)
         answer = self._by_scheme(question)
         if answer.status not in (200, 206):
             refuse(answer, question, self._error_text(answer))
@@ -99,7 +103,7 @@ class Exchange:
     def _by_scheme(self, question: Question) -> BaseHTTPResponse:
         endpoint = question.endpoint
         known = self._schemes.get(endpoint.api_host)
-        schemes = (known,) if known else ("https", "http") if endpoint.is_insecure else ("https",)
+        schemes = (known,) if known in endpoint.schemes else endpoint.schemes
         for scheme in schemes:
             try:
                 answer = self._authorized(question, scheme)
@@ -116,9 +120,15 @@ class Exchange:
     def _authorized(self, question: Question, scheme: str) -> BaseHTTPResponse:
         endpoint = question.endpoint
         home = f"{scheme}://{endpoint.api_host}"
-        url = f"{home}/v2/{endpoint.repository}/{question.path}"
+        url = f"{home}{endpoint.base}/{endpoint.repository}/{question.path}"
+        if endpoint.namespace:
+            url += "?" + urlencode({"ns": endpoint.namespace})
         key = (home, endpoint.repository, question.credentials)
-        answer, last = self._follow(url, question, self._known(key))
+        shown = self._known(key)
+        answer, last = self._follow(url, question, shown)
+        if answer.status == 401 and self._known(key) not in ("", shown):  # another transfer has a newer one by now
+            self._finish(answer)
+            answer, last = self._follow(url, question, self._known(key))
         if answer.status != 401:
             return answer
         self._finish(answer)
@@ -149,11 +159,8 @@ class Exchange:
         home = origin(url)
         for _ in range(redirects.MAX_HOPS + 1):
             here = origin(url)
-            headers = {**self._headers, **question.headers}
             permit = permit if here == home else ""
-            if permit:
-                headers["Authorization"] = permit
-            answer = self._connections.request("GET", url, headers=headers, insecure=self._is_insecure(here, question.endpoint))
+            answer = self._send(url, question, {"Authorization": permit} if permit else {})
             if answer.status not in redirects.STATUSES:
                 return answer, url
             location = answer.headers.get("Location", "")
@@ -161,10 +168,33 @@ class Exchange:
             url = next_hop(url, location, may_be_plain=lambda there: self._is_insecure(there, question.endpoint))
         raise Unavailable(f"cannot fetch from registry {home.netloc}: over {redirects.MAX_HOPS} redirects")
 
+    def _send(self, url: str, question: Question, headers: Mapping[str, str], body: bytes | None = None) -> BaseHTTPResponse:
+        """One request, when it is its turn. What belongs to the endpoint's own server goes nowhere else."""
+        here, endpoint = origin(url), question.endpoint
+        is_home = here == origin(f"{here.scheme}://{endpoint.api_host}/")
+        own = dict(endpoint.headers) if is_home else {}
+        turnstile = self._turnstiles.of(here.netloc, question.credentials if is_home else None)
+        with turnstile.passing(current(), may_wait=not endpoint.is_mirror) as passage:
+            answer = self._connections.request(
+                question.method if body is None else "POST",
+                url,
+                headers={**self._headers, **own, **question.headers, **headers},
+                insecure=self._is_insecure(here, endpoint),
+                body=body,
+                tls=(
+                    endpoint.tls
+                    if is_home and endpoint.tls != NO_TLS
+                    else self.hosts.tls(endpoint.host if is_home else here.netloc)
+                ),
+            )
+            if answer.status == 429:
+                passage.refused(wait_s(answer))
+        return answer
+
     def _is_insecure(self, there: Origin, endpoint: Endpoint) -> bool:
         if endpoint.is_insecure and there.host == _host_of(endpoint):
             return True
-        return self._hosts.is_insecure(there.netloc)
+        return self.hosts.is_insecure(there.netloc)
 
     def _permit(self, question: Question, home: Origin, answer: BaseHTTPResponse) -> _Permit:
         """What the 401's challenge wants, if we have it."""
@@ -192,7 +222,7 @@ class Exchange:
         credentials = question.credentials
         asked = {"service": challenge.parameters.get("service", ""), "scope": f"repository:{question.endpoint.repository}:pull"}
         asked = {key: value for key, value in asked.items() if value}
-        plain = Question(endpoint=question.endpoint, path="")
+        plain = Question(endpoint=question.endpoint, path="", credentials=credentials)
         if credentials is not None and credentials.identity_token:
             form = {
                 **asked,
@@ -200,9 +230,8 @@ class Exchange:
                 "client_id": _CLIENT_ID,
                 "refresh_token": credentials.identity_token,
             }
-            headers = {**self._headers, "Content-Type": "application/x-www-form-urlencoded"}
-            insecure = self._is_insecure(server, question.endpoint)
-            answer = self._connections.request("POST", realm, headers=headers, insecure=insecure, body=urlencode(form).encode())
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._send(realm, plain, headers, urlencode(form).encode())
         else:
             named = credentials is not None and bool(credentials.username)
             if credentials is not None and named:

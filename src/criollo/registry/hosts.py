@@ -1,126 +1,150 @@
-"""Which server answers for an image name: registries.conf and its drop-ins.
+"""Which server answers for an image name, and what a short name stands for: registries.conf, else hosts.toml.
 
-The longest matching `[[registry]]` table decides; its mirrors come first, its own location last. Plain HTTP and unverified
-TLS exist only where a table says `insecure = true`, for the location it names. A table that cannot be understood refuses the
-whole file: a rule that was meant must not be lost. Short-name modes and aliases are accepted and not used yet.
+The longest matching `[[registry]]` table decides; its mirrors come first, its own location last. A name without a table is
+served as the hosts.toml of its registry says, and without that by its own domain. Plain HTTP and unverified TLS exist only
+where a file says so, for the host it names.
 
-Source: containers-registries.conf(5) and containers-registries.conf.d(5), format version 2.
+Source: containers-registries.conf(5); containerd's document on registry hosts.
 """
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import NamedTuple
 
-import msgspec
-
-from criollo.errors import Denied, Invalid, explain
-from criollo.linux import files
-from criollo.oci import document
-from criollo.oci.reference import DEFAULT_DOMAIN, Reference
-from criollo.telemetry.log import get_logger
-
-log = get_logger(__name__)
-
-FILE_VARIABLES: Final = ("CONTAINERS_REGISTRIES_CONF", "CONTAINER_REGISTRIES_CONF")
-DIRECTORY_VARIABLES: Final = ("CONTAINERS_REGISTRIES_CONF_DIR", "CONTAINER_REGISTRIES_CONF_DIR")
-SYSTEM_FILE: Final = Path("/etc/containers/registries.conf")
-VENDOR_FILE: Final = Path("/usr/share/containers/registries.conf")
-_MAX_FILE_BYTES: Final = 4 << 20
-_LATER_KEYS: Final = frozenset(
-    {"aliases", "short-name-mode", "credential-helpers", "additional-layer-store-auth-helper"},
-)
-_LOCATION: Final = re.compile(
-    r"(?P<host>(?:\*\.)?[A-Za-z0-9.\-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?)(?P<path>/\S+)?"
-)
-# The name docker.io is served by another host (docker's own convention).
-_API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
+from criollo.errors import Denied, Invalid
+from criollo.oci.reference import DEFAULT_DOMAIN, Reference, is_short
+from criollo.registry import certs, hosts_toml, registries_conf
+from criollo.registry.endpoints import NO_TLS, Endpoint, Tls
+from criollo.registry.registries_conf import AUTH_FILES, Alias, Mirror, Mode, Rule
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A repository on a server: where an image may be fetched."""
+class Candidate(NamedTuple):
+    """A reference that a name may mean, and why."""
 
-    host: str
-    repository: str
-    is_insecure: bool = False
-    is_mirror: bool = False
-
-    @property
-    def api_host(self) -> str:
-        """The host that answers the registry's protocol, with its port if one is named."""
-        return _API_HOSTS.get(self.host, self.host)
-
-    @property
-    def name(self) -> str:
-        return f"{self.host}/{self.repository}"
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Mirror(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=False):
-    """A `[[registry.mirror]]` table."""
-
-    location: Annotated[str, msgspec.Meta(min_length=1)]
-    insecure: bool = False
-    pull_from_mirror: Literal["", "all", "digest-only", "tag-only"] = ""
-
-
-class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """A `[[registry]]` table; `prefix` is never empty once loaded, `location` only for a wildcard prefix."""
-
-    prefix: str = ""
-    location: str = ""
-    insecure: bool = False
-    blocked: bool = False
-    mirror_by_digest_only: bool = False
-    mirror: tuple[Mirror, ...] = ()
+    reference: Reference
+    because: str
 
 
 class Hosts:
     """The rules of one set of files; without any, every name is served by its own domain over verified TLS."""
 
-    def __init__(self, rules: Iterable[Rule] = (), *, search: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule] = (),
+        *,
+        search: Iterable[str] | None = None,
+        mode: Mode = Mode.ENFORCING,
+        aliases: Mapping[str, Alias] | None = None,
+        directories: Sequence[Path] = (),
+    ) -> None:
+        """`search` is None where no file has the list: short names are then docker.io's. `directories`: see `certs`."""
         self._rules = tuple(rules)
-        self.search = tuple(search)
+        self.search = None if search is None else tuple(search)
+        self.mode = mode
+        self.credential_programs: tuple[str, ...] = (AUTH_FILES,)
+        self._aliases = dict(aliases or {})
+        self._directories = tuple(directories)
 
     @classmethod
-    def load(cls, conf: Path | None, conf_d: Path | None = None) -> "Hosts":
-        """Read a registries.conf and the `*.conf` files of a directory, in the order of their names.
-
-        Later files replace tables of the same prefix and the search list.
+    def load(
+        cls,
+        conf: Path | None,
+        conf_d: Path | None = None,
+        *,
+        aliases_file: Path | None = None,
+        directories: Sequence[Path] = (),
+        mode: Mode | None = None,
+    ) -> "Hosts":
+        """Read a registries.conf and the `*.conf` files of a directory; `mode` wins over theirs.
 
         Raises:
             Invalid: a file is malformed, or `conf` is missing; the message names the file.
         """
-        rules: dict[str, Rule] = {}
-        search: list[str] = []
-        for path in _files(conf, conf_d):
-            found, listed = _read(path)
-            rules.update((rule.prefix, rule) for rule in found)
-            search = search if listed is None else listed
-        return cls(rules.values(), search=search)
+        found = registries_conf.load(registries_conf.find_files(conf, conf_d), aliases_file=aliases_file)
+        hosts = cls(
+            found.rules,
+            search=found.search,
+            mode=mode or found.mode or Mode.ENFORCING,
+            aliases=found.aliases,
+            directories=directories,
+        )
+        hosts.credential_programs = found.credential_programs
+        return hosts
 
     @property
     def default_domain(self) -> str:
-        """The registry of a short name: the first of the search list."""
+        """The registry of a short name without an alias: the first of the search list."""
         return self.search[0] if self.search else DEFAULT_DOMAIN
 
-    def endpoints(self, ref: Reference) -> list[Endpoint]:
+    def candidates(self, text: str, *, field: str = "image") -> list[Candidate]:
+        """The references that `text` may mean, in the order to try them.
+
+        Raises:
+            Invalid: it is no reference, or a short name that means nothing, or too much for this mode.
+        """
+        found = self.meanings(text, field=field)
+        if not found:
+            raise Invalid(
+                field, text, "a name with its registry: the search list of registries.conf is empty, and no alias fits"
+            )
+        if len(found) > 1 and self.mode is Mode.ENFORCING:
+            listed = " or ".join(str(candidate.reference) for candidate in found[:5])
+            raise Invalid(
+                field, text, f"a full name ({listed}), an alias in registries.conf, or short_name_mode permissive or disabled"
+            )
+        return found
+
+    def meanings(self, text: str, *, field: str = "image") -> list[Candidate]:
+        """Every reference that `text` may mean, whatever the mode: what is here already needs no asking.
+
+        Raises:
+            Invalid: it breaks the grammar of references.
+        """
+        whole = Reference.parse(text, field=field, default_domain=self.default_domain)
+        if not is_short(text):
+            return [Candidate(whole, "")]
+        name = _without_tag(text)
+        suffix = text[len(name) :]
+        alias = self._aliases.get(name)
+        if alias is not None and alias.target:
+            return [Candidate(Reference.parse(alias.target + suffix, field=field), f"alias in {alias.file}")]
+        if self.search is None:
+            return [Candidate(whole, "short names are docker.io's")]
+        return [
+            Candidate(Reference.parse(text, field=field, default_domain=host), "unqualified-search-registries")
+            for host in self.search
+        ]
+
+    def endpoints(self, ref: Reference, *, for_content: bool = False) -> list[Endpoint]:
         """Where to ask for an image, in order; the last one is its registry, those before are mirrors.
+
+        `for_content`: for what is known by its digest already, such as the blobs of a manifest.
 
         Raises:
             Denied: the name is blocked.
+            Invalid: its hosts.toml is malformed, or a table leads nowhere.
         """
-        rule = self._rule(ref)
+        rule = self.rule(ref)
         if rule is None:
-            return [Endpoint(host=ref.domain, repository=ref.path)]
+            return self._by_hosts_toml(ref, for_content=for_content)
         if rule.blocked:
             raise Denied(f"cannot pull {ref}: registries.conf blocks {rule.prefix}; remove `blocked` there to allow it")
         mirrors = [mirror for mirror in rule.mirror if _serves(mirror, rule, ref)]
         moved = [_moved(ref, rule, mirror.location, insecure=mirror.insecure, mirror=True) for mirror in mirrors]
         return [*moved, _moved(ref, rule, rule.location, insecure=rule.insecure)]
+
+    def rule(self, ref: Reference) -> Rule | None:
+        """The `[[registry]]` table for a reference."""
+        matching = [rule for rule in self._rules if _matches(rule.prefix, ref)]
+        return max(matching, key=lambda rule: len(rule.prefix), default=None)
+
+    def tls(self, host: str) -> Tls:
+        """What TLS with `host[:port]` needs, by the per-host directories.
+
+        Raises:
+            Invalid, HostFailed: they are malformed, or cannot be read.
+        """
+        return certs.find_tls(self._directories, host) if self._directories else NO_TLS
 
     def is_insecure(self, host: str) -> bool:
         """Whether a table marks this whole host (`host:port` as written there) as insecure."""
@@ -131,96 +155,20 @@ class Hosts:
                 return True
         return False
 
-    def _rule(self, ref: Reference) -> Rule | None:
-        matching = [rule for rule in self._rules if _matches(rule.prefix, ref)]
-        return max(matching, key=lambda rule: len(rule.prefix), default=None)
+    def _by_hosts_toml(self, ref: Reference, *, for_content: bool) -> list[Endpoint]:
+        found = certs.find_hosts_toml(self._directories, ref.domain) if self._directories else None
+        if found is None:
+            return [Endpoint(host=ref.domain, repository=ref.path, because="its own domain")]
+        path, raw = found
+        file = hosts_toml.parse(raw, path=path, domain=ref.domain)
+        capability = hosts_toml.PULL if for_content or ref.digest is not None else hosts_toml.RESOLVE
+        return file.endpoints(ref, capability=capability)
 
 
-def find_registries_conf(environ: Mapping[str, str]) -> tuple[Path | None, Path | None]:
-    """The registries.conf and the drop-in directory in force, as the other container tools find them.
-
-    A file named by the environment brings its own directory, `<file>.d`; so does the one in the home directory.
-    """
-    directory = next((Path(environ[key]) for key in DIRECTORY_VARIABLES if environ.get(key)), None)
-    named = next((Path(environ[key]) for key in FILE_VARIABLES if environ.get(key)), None)
-    if named is not None:
-        return named, directory or named.with_name(named.name + ".d")
-    system = [SYSTEM_FILE, VENDOR_FILE]
-    if environ.get("HOME"):
-        system.insert(0, Path(environ["HOME"]) / ".config/containers/registries.conf")
-    conf = next((path for path in system if path.exists()), None)
-    beside = conf if conf is not None and conf != VENDOR_FILE else SYSTEM_FILE
-    return conf, directory or beside.with_name(beside.name + ".d")
-
-
-def _files(conf: Path | None, conf_d: Path | None) -> list[Path]:
-    dropped = sorted(conf_d.glob("*.conf")) if conf_d is not None and conf_d.is_dir() else []
-    return ([conf] if conf is not None else []) + [path for path in dropped if not path.is_dir()]
-
-
-def _read(path: Path) -> tuple[list[Rule], list[str] | None]:
-    where = str(path)
-    try:
-        with explain(f"read {where}"):
-            table = tomllib.loads(files.read_limited(path, _MAX_FILE_BYTES).decode())
-    except (ValueError, RecursionError) as error:
-        raise Invalid(where, str(error) or "deep nesting", "a TOML document") from None
-    if "registries" in table:
-        raise Invalid(
-            where, "tables of format version 1", "version 2: write [[registry]] tables, see containers-registries.conf(5)"
-        )
-    _report_unused(table, where)
-    rules = [
-        _checked(rule, where) for rule in document.convert(table.get("registry", []), list[Rule], what=f"{where}: registry")
-    ]
-    listed = table.get("unqualified-search-registries")
-    if listed is None:
-        return rules, None
-    search = document.convert(listed, list[str], what=f"{where}: unqualified-search-registries")
-    for entry in search:
-        found = _LOCATION.fullmatch(entry)
-        if found is None or found["path"] or entry.startswith("*"):
-            raise Invalid(f"{where}: unqualified-search-registries", entry, "registry hosts")
-    return rules, [entry.lower() for entry in search]
-
-
-def _report_unused(table: Mapping[str, Any], where: str) -> None:
-    known = {"registry", "unqualified-search-registries"}
-    for key in table:
-        if key in _LATER_KEYS:
-            log.debug("registries.conf key has no effect yet", key=key, file=where)
-        elif key not in known:
-            log.warning("unknown key in registries.conf", key=key, file=where)
-
-
-def _checked(rule: Rule, where: str) -> Rule:
-    """The rule in normal spelling: prefix set, no trailing slashes, hosts in lower case."""
-    location = _normal(rule.location, f"{where}: registry.location") if rule.location else ""
-    prefix = _normal(rule.prefix, f"{where}: registry.prefix") if rule.prefix else location
-    if not prefix:
-        raise Invalid(f"{where}: registry", "neither prefix nor location", "at least one of them")
-    if not location and not prefix.startswith("*."):
-        location = prefix
-    if location.startswith("*"):
-        raise Invalid(f"{where}: registry.location", location, "a host; a wildcard is for prefix alone")
-    mirrors = []
-    for mirror in rule.mirror:
-        moved = _normal(mirror.location, f"{where}: registry.mirror.location")
-        if rule.mirror_by_digest_only and mirror.pull_from_mirror:
-            raise Invalid(
-                f"{where}: registry.mirror.pull-from-mirror", mirror.pull_from_mirror, "absence beside mirror-by-digest-only"
-            )
-        if moved.startswith("*"):
-            raise Invalid(f"{where}: registry.mirror.location", moved, "a host; a wildcard is for prefix alone")
-        mirrors.append(msgspec.structs.replace(mirror, location=moved))
-    return msgspec.structs.replace(rule, prefix=prefix, location=location, mirror=tuple(mirrors))
-
-
-def _normal(text: str, field: str) -> str:
-    found = _LOCATION.fullmatch(text.rstrip("/"))
-    if found is None or "://" in text:
-        raise Invalid(field, text, "host[:port][/namespace…] without a scheme")
-    return found["host"].lower() + (found["path"] or "")
+def _without_tag(text: str) -> str:
+    """A short name without tag and digest."""
+    head, slash, last = text.partition("@")[0].rpartition("/")
+    return head + slash + last.partition(":")[0]
 
 
 def _matches(prefix: str, ref: Reference) -> bool:
@@ -241,8 +189,9 @@ def _serves(mirror: Mirror, rule: Rule, ref: Reference) -> bool:
 
 def _moved(ref: Reference, rule: Rule, location: str, *, insecure: bool, mirror: bool = False) -> Endpoint:
     """The reference's place below `location` instead of below the rule's prefix."""
+    because = f"{rule.file or 'registries.conf'}: {'mirror' if mirror else 'location'} of {rule.prefix}"
     if not location:
-        return Endpoint(host=ref.domain, repository=ref.path, is_insecure=insecure, is_mirror=mirror)
+        return Endpoint(host=ref.domain, repository=ref.path, is_insecure=insecure, is_mirror=mirror, because=because)
     prefix = _bare(rule.prefix)
     if prefix.startswith("*."):
         prefix = ref.domain + prefix[len(prefix.partition("/")[0]) :]
@@ -250,7 +199,7 @@ def _moved(ref: Reference, rule: Rule, location: str, *, insecure: bool, mirror:
     host, slash, repository = moved.partition("/")
     if not slash or not repository:
         raise Invalid("registries.conf", location, f"a location that names a repository for {ref.name}")
-    return Endpoint(host=host, repository=repository, is_insecure=insecure, is_mirror=mirror)
+    return Endpoint(host=host, repository=repository, is_insecure=insecure, is_mirror=mirror, because=because)
 
 
 def _bare(location: str) -> str:

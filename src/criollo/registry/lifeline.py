@@ -5,14 +5,18 @@ reading return; a wake descriptor ends pauses and waits for a full pipe. Only a 
 (the resolver's limits). The owner closes the lifeline after the thread has ended.
 """
 
+import asyncio
 import contextlib
 import os
 import select
 import socket
 import threading
-from typing import Self
+from collections.abc import Coroutine
+from typing import Any, Self, TypeVar
 
 from criollo.errors import CriolloError
+
+T = TypeVar("T")
 
 
 class Aborted(CriolloError):
@@ -22,7 +26,9 @@ class Aborted(CriolloError):
 class Lifeline:
     """See the module; `abort` may come from any thread, the rest belongs to the transfer's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """`loop` is where the transfer's coroutines run, if it has any."""
+        self._loop = loop
         self._lock = threading.Lock()
         self._aborted = False
         self._held: socket.socket | None = None
@@ -77,6 +83,47 @@ class Lifeline:
         waiting.register(fd, select.POLLOUT)
         waiting.poll()
         self.check()
+
+    def wait_readable(self, fd: int) -> None:
+        """Return when `fd` has something to read."""
+        waiting = select.poll()
+        waiting.register(self._wake, select.POLLIN)
+        waiting.register(fd, select.POLLIN)
+        waiting.poll()
+        self.check()
+
+    def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine on the transfer's loop; when the transfer is ended, it is cancelled and waited for."""
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise RuntimeError("this lifeline knows no loop")
+        done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        started, ended, told = threading.Event(), threading.Event(), threading.Event()
+
+        async def run() -> T:
+            started.set()
+            try:
+                return await work
+            finally:
+                os.eventfd_write(done, 1)
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(run(), loop)
+        try:
+            self.wait_readable(done)
+            return future.result()
+        except Aborted:
+            future.cancel()
+            loop.call_soon_threadsafe(told.set)
+            told.wait()  # from here on it is certain whether it was started at all
+            if started.is_set():
+                ended.wait()
+            else:
+                work.close()
+            raise
+        finally:
+            os.close(done)
 
     def _let_go(self) -> None:
         if self._held is not None:

@@ -97,7 +97,7 @@ class Policy:
         Raises:
             Denied: a demand is not met; the message names the scope and the reason.
         """
-        scope, requirements = self._requirements(reference)
+        scope, requirements = self.demands(reference)
         for requirement in requirements:
             if requirement.type != ACCEPT:
                 self._deny(reference, scope, requirement)
@@ -115,7 +115,13 @@ class Policy:
                     f"{requirement.type} and the image has no name another scope could match"
                 )
 
-    def _requirements(self, reference: Reference) -> tuple[str, Sequence[Requirement]]:
+    @property
+    def source(self) -> str:
+        """The file it comes from."""
+        return self._source
+
+    def demands(self, reference: Reference) -> tuple[str, Sequence[Requirement]]:
+        """The scope that decides about an image, and all that it demands."""
         exact = [scope for scope in _identities(reference) if scope in self._scopes]
         if exact:
             return exact[0], [requirement for scope in exact for requirement in self._scopes[scope]]

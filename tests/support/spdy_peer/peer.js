@@ -42,14 +42,14 @@ function serve () {
     connection.on('error', () => {})
     connection.on('stream', (stream) => {
       stream.on('error', () => {})
-      stream.respond(200, {})
       const size = Number(stream.headers.size)
+      if (stream.headers.do === 'reset') return stream.respond(200, {}, () => stream.abort('INTERNAL_ERROR'))
+      stream.respond(200, {})
       switch (stream.headers.do) {
         case 'echo': return stream.pipe(stream)
         case 'source': stream.resume(); return pour(stream, size, () => {})
         case 'sink': return drink(stream, (got, hash) => stream.end(got + ' ' + hash))
         case 'later': return stream.on('end', () => stream.end('after your end')).resume()
-        case 'reset': return stream.abort('INTERNAL_ERROR')
         case 'ping': return connection.ping(() => stream.end('pong'))
         case 'goaway': stream.end(); return connection.end()
         case 'stuck': break // neither reads nor writes
@@ -131,7 +131,7 @@ function client (port, scenario) {
       open('reset', 0, (stream) => stream.on('close', () => connection.end()))
     },
     abort () {
-      open('aborted', 0, (stream) => { stream.write('x'); setImmediate(() => stream.abort(() => connection.end())) })
+      open('aborted', 0, (stream) => { stream.write('x'); stream.on('response', () => stream.abort(() => connection.end())) })
     },
     ping () {
       connection.ping(() => { say('pong'); connection.end() })

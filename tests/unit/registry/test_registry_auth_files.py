@@ -6,7 +6,7 @@ import pytest
 
 from criollo.errors import Invalid
 from criollo.registry.auth_files import find_auth_files, lookup
-from criollo.registry.hosts import Endpoint
+from criollo.registry.endpoints import Endpoint
 
 
 def auth(text):
@@ -83,4 +83,5 @@ def test_files_are_searched_in_the_known_places():
         Path("/run/containers/0/auth.json"),
         Path("/root/.config/containers/auth.json"),
         Path("/root/.docker/config.json"),
+        Path("/root/.dockercfg"),
     ]

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from criollo.errors import Denied, Invalid
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.registry.hosts import Hosts, find_registries_conf
+from criollo.registry.hosts import Hosts
+from criollo.registry.registries_conf import find_registries_conf
 
 SHA = str(Digest.of(b"x"))
 

@@ -1,0 +1,72 @@
+"""Credentials of one Kubernetes namespace for one image: a file that a credential provider writes before a pull.
+
+    <dir>/<namespace>-<sha256 of the image's name>.json      auth.json, written by the provider
+    <dir>/in-use/...                                         while we read it
+
+A file serves one pull: it is taken away before it is read, so nothing stays on the disk, whatever becomes of us. It replaces
+all other auth files for that pull, and may name no programs.
+
+Source: CRI-O's configuration, namespaced_auth_dir; crio-credential-provider.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+from criollo.errors import Invalid, explain
+from criollo.linux import files
+from criollo.oci.reference import Reference
+from criollo.registry import auth_files
+from criollo.registry.logins import Logins
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,251}[a-z0-9])?")  # a DNS label; one more kind of name is no harm
+_MAX_FILE_BYTES: Final = 4 << 20
+
+
+def take(directory: Path, namespace: str, image: str) -> Logins | None:
+    """The credentials waiting for this pull of `image`, as the client wrote it; None if there are none.
+
+    Raises:
+        Invalid: the file is malformed or no regular file; its secrets are not shown.
+        HostFailed: it cannot be taken.
+    """
+    path = place(directory, namespace, image)
+    if path is None or not path.exists():
+        return None
+    in_use = directory / "in-use"
+    taken = in_use / f"{path.stem}-{secrets.token_hex(8)}.json"
+    with explain(f"take {path}"):
+        files.make_directory(in_use, 0o700)
+        try:
+            path.rename(taken)
+        except FileNotFoundError:  # another pull of the image was first
+            return None
+        try:
+            fd = os.open(taken, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                raw = files.read_limited(fd, _MAX_FILE_BYTES, name=str(path))
+            finally:
+                os.close(fd)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                taken.unlink()
+    log.info("credentials of a namespace taken", namespace=namespace, image=image)
+    return Logins(given=auth_files.parse(raw, where=str(path)))
+
+
+def place(directory: Path, namespace: str, image: str) -> Path | None:
+    """Where the file for a pull would be; None for a name that can have none."""
+    if not _NAMESPACE.fullmatch(namespace):
+        return None
+    try:
+        name = Reference.parse(image).name
+    except Invalid:
+        return None
+    return directory / f"{namespace}-{hashlib.sha256(name.encode()).hexdigest()}.json"

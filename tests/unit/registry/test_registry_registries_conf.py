@@ -1,0 +1,175 @@
+"""registries.conf as checked values: modes, aliases, credential programs, files of version 1."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from criollo.errors import Invalid
+from criollo.oci.reference import Reference
+from criollo.registry.hosts import Hosts
+from criollo.registry.registries_conf import AUTH_FILES, Mode, find_aliases_file, load
+
+SEARCH = 'unqualified-search-registries = ["one.example", "two.example"]\n'
+
+
+@pytest.fixture
+def conf(tmp_path):
+    def write(*texts):
+        paths = []
+        for at, text in enumerate(texts):
+            paths.append(tmp_path / f"{at}.conf")
+            paths[-1].write_text(text)
+        return load(paths)
+
+    return write
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    def write(text, aliases="", mode=None):
+        (tmp_path / "registries.conf").write_text(text)
+        (tmp_path / "aliases.conf").write_text(aliases)
+        return Hosts.load(tmp_path / "registries.conf", aliases_file=tmp_path / "aliases.conf", mode=mode)
+
+    return write
+
+
+def refs(hosts, text):
+    return [str(each.reference) for each in hosts.candidates(text)]
+
+
+def test_later_files_win_key_by_key(conf):
+    found = conf(
+        'short-name-mode = "disabled"\ncredential-helpers = ["x"]\n[aliases]\na = "r.example/a"\nb = "r.example/b"',
+        '[aliases]\nb = ""\nc = "r.example/c"',
+        SEARCH + 'short-name-mode = "permissive"',
+    )
+    assert found.mode is Mode.PERMISSIVE
+    assert found.credential_programs == ("x",)
+    assert {name: alias.target for name, alias in found.aliases.items()} == {"a": "r.example/a", "b": "", "c": "r.example/c"}
+    assert found.search == ("one.example", "two.example")
+
+
+def test_without_keys_nothing_is_said(conf):
+    found = conf("")
+    assert (found.search, found.mode, found.credential_programs) == (None, None, (AUTH_FILES,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'short-name-mode = "strict"',
+        "short-name-mode = 7",
+        'credential-helpers = "x"',
+        'credential-helpers = ["../x"]',
+        'credential-helpers = ["x y"]',
+        "aliases = 7",
+        "[aliases]\na = 7",
+        '[aliases]\n"r.example/a" = "r.example/b"',
+        '[aliases]\n"a:1" = "r.example/b"',
+        '[aliases]\na = "b"',
+        '[aliases]\na = "r.example/b:1"',
+        f'[aliases]\na = "r.example/b@sha256:{"a" * 64}"',
+        '[aliases]\nA = "r.example/b"',
+    ],
+)
+def test_a_malformed_key_is_refused_with_its_file(conf, text):
+    with pytest.raises(Invalid, match=r"0\.conf"):
+        conf(text)
+
+
+def test_a_file_of_version_1_is_refused_with_its_translation(conf):
+    with pytest.raises(Invalid) as caught:
+        conf(
+            '[registries.search]\nregistries = ["a.b"]\n'
+            '[registries.insecure]\nregistries = ["c.d"]\n'
+            '[registries.block]\nregistries = ["e.f"]\n'
+        )
+    for part in (
+        'unqualified-search-registries = ["a.b"]',
+        '[[registry]] location = "c.d" insecure = true',
+        '[[registry]] location = "e.f" blocked = true',
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["registries = 7", '[registries.search]\nregistries = "x"', "[registries]"])
+def test_any_file_of_version_1_is_refused(conf, text):
+    with pytest.raises(Invalid, match="version 2"):
+        conf(text)
+
+
+def test_an_alias_keeps_tag_and_digest(hosts):
+    found = hosts('[aliases]\n"app" = "r.example/team/app"\n"team/tool" = "docker.io/tool"')
+    digest = "sha256:" + "a" * 64
+    assert refs(found, "app") == ["r.example/team/app:latest"]
+    assert refs(found, "app:1") == ["r.example/team/app:1"]
+    assert refs(found, f"app:1@{digest}") == [f"r.example/team/app:1@{digest}"]
+    assert refs(found, "team/tool:2") == ["docker.io/library/tool:2"]
+    assert refs(found, "other.example/app") == ["other.example/app:latest"]
+
+
+def test_recorded_aliases_win_over_configured_ones(hosts):
+    found = hosts('[aliases]\na = "r.example/a"\nb = "r.example/b"', '[aliases]\na = "s.example/a"')
+    assert refs(found, "a") == ["s.example/a:latest"]
+    assert refs(found, "b") == ["r.example/b:latest"]
+
+
+def test_an_alias_taken_back_leaves_the_search_list(hosts):
+    assert refs(hosts('unqualified-search-registries = ["one.example"]\n[aliases]\na = ""'), "a") == ["one.example/a:latest"]
+
+
+def test_the_file_of_recorded_aliases_may_be_missing(tmp_path):
+    assert load([], aliases_file=tmp_path / "absent").aliases == {}
+
+
+def test_enforcing_refuses_a_name_that_means_several(hosts):
+    with pytest.raises(Invalid, match=r"one\.example/app:latest or two\.example/app:latest"):
+        refs(hosts(SEARCH), "app")
+    assert refs(hosts('unqualified-search-registries = ["one.example"]'), "app") == ["one.example/app:latest"]
+
+
+@pytest.mark.parametrize("mode", ["permissive", "disabled"])
+def test_other_modes_try_each(hosts, mode):
+    found = hosts(SEARCH + f'short-name-mode = "{mode}"')
+    assert refs(found, "app:1") == ["one.example/app:1", "two.example/app:1"]
+
+
+def test_a_given_mode_wins_over_the_files(hosts):
+    with pytest.raises(Invalid):
+        refs(hosts(SEARCH + 'short-name-mode = "disabled"', mode=Mode.ENFORCING), "app")
+    assert len(refs(hosts(SEARCH + 'short-name-mode = "enforcing"', mode=Mode.DISABLED), "app")) == 2
+
+
+def test_a_missing_list_means_docker_hub_and_an_empty_one_nothing(hosts):
+    assert refs(hosts(""), "app") == ["docker.io/library/app:latest"]
+    with pytest.raises(Invalid, match=r"search list of .* is empty"):
+        refs(hosts("unqualified-search-registries = []"), "app")
+
+
+def test_recorded_aliases_stand_where_other_tools_write_them():
+    assert str(find_aliases_file({}, 0)) == "/var/cache/containers/short-name-aliases.conf"
+    assert str(find_aliases_file({"HOME": "/h"}, 7)) == "/h/.cache/containers/short-name-aliases.conf"
+    assert find_aliases_file({}, 7) is None
+
+
+@given(st.text(alphabet="ab./:@-", min_size=1, max_size=12), st.text(alphabet="ab./:@-", max_size=12))
+def test_any_alias_is_refused_or_leads_to_a_full_name(tmp_path_factory, name, target):
+    path = tmp_path_factory.getbasetemp() / "alias.conf"
+    path.write_text(f'[aliases]\n"{name}" = "{target}"\n')
+    try:
+        hosts = Hosts.load(path)
+    except Invalid:
+        return
+    (candidate,) = hosts.candidates(name)
+    assert not target or candidate.reference.name.endswith(Reference.parse(target).path)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_file_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any-text.conf"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        load([path])
+    except Invalid:
+        return
