@@ -6,12 +6,15 @@
 One request at a time per connection, kept alive between them. Everything a client can make big or slow is limited: request
 line and headers together, body, the time to send a request, the time to take a reply. What is malformed gets 400 and the
 connection is closed, so that two readers of the same bytes can never disagree about where the next request begins.
+
+An *upgrade route* takes the connection over for another protocol. It gets the request and the transport, whose reading is
+paused, before any 101 is written; a client that did not wait for the 101 is refused.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeVar, cast
 from urllib.parse import parse_qs, unquote
 
 import h11
@@ -46,10 +49,14 @@ _STATUS: Final[dict[type[CriolloError], int]] = {
 }
 _CHUNK = 64 << 10
 MAX_HEADERS = 200
+AReply = TypeVar("AReply", bound="Reply | None")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A request whose body has arrived whole. `path` is decoded and has no control characters; header names are lower-case."""
+    """A request whose body has arrived whole. `path` is decoded and has no control characters; header names are lower-case.
+
+    A header that came several times has its values joined by commas. Source: RFC 9110, section 5.2.
+    """
 
     method: str
     path: str
@@ -65,11 +72,17 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     parts: AsyncGenerator[bytes, None] | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Route = Callable[[Request], Awaitable[Reply]]
 Routes = Mapping[tuple[str, str], Route]
 """Handlers by method and exact path."""
+
+Upgrade = Callable[[Request, asyncio.Transport], Awaitable[Reply | None]]
+"""Refuses with a reply, or serves the connection in its own way and returns None when it has ended."""
+Upgrades = Mapping[str, Upgrade]
+"""Handlers of GET and POST by the beginning of the path: `/exec/`."""
 
 
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +103,8 @@ def text(status: int, message: str) -> Reply:
 class HttpServer:
     """Answers requests by a table of routes."""
 
-    def __init__(self, routes: Routes, limits: HttpLimits | None = None) -> None:
-        self._routes = dict(routes)
+    def __init__(self, routes: Routes, limits: HttpLimits | None = None, *, upgrades: Upgrades | None = None) -> None:
+        self._routes, self._upgrades = dict(routes), dict(upgrades or {})
         self._limits = limits or HttpLimits()
 
     async def serve(self, transport: asyncio.Transport, first: bytes = b"") -> None:
@@ -127,8 +140,22 @@ class HttpServer:
             return False
         if request is None:
             return False
-        await wire.send(await self._reply(request), keep=True)
-        return wire.can_continue
+        upgrade = next((take for begins, take in self._upgrades.items() if request.path.startswith(begins)), None)
+        if upgrade is None:
+            await wire.send(await self._answer(self._reply(request), request), keep=True)
+            return wire.can_continue
+        reply = await self._answer(self._upgraded(request, upgrade, wire), request)
+        if reply is not None:
+            wire.take_back()
+            await wire.send(reply, keep=False)
+        return False
+
+    async def _upgraded(self, request: Request, upgrade: Upgrade, wire: "_Wire") -> Reply | None:
+        if request.method not in ("GET", "POST"):
+            return text(405, f"{request.path[:200]} takes GET, POST")
+        if not wire.hand_over():
+            return text(400, "malformed request: bytes came before this server agreed to another protocol")
+        return await upgrade(request, wire.transport)
 
     async def _reply(self, request: Request) -> Reply:
         method = "GET" if request.method == "HEAD" else request.method
@@ -138,8 +165,12 @@ class HttpServer:
             if allowed:
                 return text(405, f"{request.path[:200]} takes {', '.join(allowed)}")
             return text(404, f"there is nothing at {request.path[:200]}")
+        return await route(request)
+
+    async def _answer(self, work: Coroutine[None, None, AReply], request: Request) -> AReply | Reply:
+        """What `work` gives, or the reply for its error."""
         try:
-            return await route(request)
+            return await work
         except CriolloError as error:
             status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
             return text(status, str(error))
@@ -167,6 +198,18 @@ class _Wire:
     def can_continue(self) -> bool:
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        return cast(asyncio.Transport, self._writer.transport)
+
+    def hand_over(self) -> bool:
+        """Stop reading for another reader; False when the client has sent more than its request."""
+        self.transport.pause_reading()
+        return not self._h11.trailing_data[0] and not self._reader._buffer  # type: ignore[attr-defined]  # no other way to ask
+
+    def take_back(self) -> None:
+        self.transport.resume_reading()
+
     async def request(self) -> Request | None:
         """The next request, None when the client is done or idle. Raises RemoteProtocolError, _Refused."""
         if not self._h11.trailing_data[0]:
@@ -189,7 +232,7 @@ class _Wire:
         """Send a reply; without `keep`, or where the framing demands it, the connection closes after it."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        headers = [("content-type", reply.content_type)]
+        headers = [("content-type", reply.content_type), *reply.headers]
         if reply.parts is None:
             headers.append(("content-length", str(len(reply.body))))
         if not keep:
@@ -251,6 +294,14 @@ def _request(head: h11.Request, body: bytes) -> Request:
         method=head.method.decode("ascii"),
         path=path,
         query=pairs,
-        headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
+        headers=_joined(head),
         body=body,
     )
+
+
+def _joined(head: h11.Request) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in head.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers

@@ -6,6 +6,7 @@ A launch that fails takes back what it made: the pod with its containers, its lo
 import asyncio
 import os
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ from criollo.kpod.pull import ensure, status
 from criollo.kpod.session import Session
 
 POLL_S: Final = 0.1
+BeforeStart = Callable[[str], Awaitable[None]]
+"""Gets the id of a container that is made and not started."""
 _KINDS: Final = {
     "Directory": stat.S_ISDIR,
     "File": stat.S_ISREG,
@@ -36,8 +39,8 @@ class Launched(NamedTuple):
     container_ids: tuple[str, ...]
 
 
-async def launch(session: Session, plan: PodPlan) -> Launched:
-    """Pull what is missing, make the pod, and start its containers in order.
+async def launch(session: Session, plan: PodPlan, *, before_start: BeforeStart | None = None) -> Launched:
+    """Pull what is missing, make the pod, and start its containers in order; `before_start` sees each before it runs.
 
     Raises:
         CriolloError: of any kind; nothing of the pod is left.
@@ -52,7 +55,11 @@ async def launch(session: Session, plan: PodPlan) -> Launched:
         started = []
         for each in plan.containers:
             each.config.image.image = images[each.config.metadata.name]
-            started.append(await _start(session, pod_id, plan, each))
+            container_id = await _create(session, pod_id, plan, each)
+            if before_start is not None:
+                await before_start(container_id)
+            await _start(session, container_id, each)
+            started.append(container_id)
     except BaseException:
         await cleanup(_take_back(session, pod_id, plan.sandbox), what=f"pod {plan.sandbox.metadata.name}")
         raise
@@ -134,9 +141,12 @@ async def _image(session: Session, plan: ContainerPlan) -> str:
     return image_id
 
 
-async def _start(session: Session, pod_id: str, plan: PodPlan, container: ContainerPlan) -> str:
+async def _create(session: Session, pod_id: str, plan: PodPlan, container: ContainerPlan) -> str:
     request = pb.CreateContainerRequest(pod_sandbox_id=pod_id, config=container.config, sandbox_config=plan.sandbox)
-    container_id: str = (await session.client.runtime("CreateContainer", request)).container_id
+    return str((await session.client.runtime("CreateContainer", request)).container_id)
+
+
+async def _start(session: Session, container_id: str, container: ContainerPlan) -> None:
     await session.client.runtime("StartContainer", pb.StartContainerRequest(container_id=container_id))
     if container.runs_to_end:
         ended = await wait_exit(session, container_id)
@@ -144,7 +154,6 @@ async def _start(session: Session, pod_id: str, plan: PodPlan, container: Contai
             await logs.show(session, container_id, follow=False, tail=20)
             name = container.config.metadata.name
             raise CriolloError(f"init container {name} ended with {ended.exit_code} ({ended.reason}); its last output is above")
-    return container_id
 
 
 async def _take_back(session: Session, pod_id: str, config: pb.PodSandboxConfig) -> None:

@@ -1,13 +1,11 @@
-"""The verbs that change what runs: stop, rm, exec."""
-
-import sys
+"""The verbs that end what runs: stop, rm."""
 
 import click
 
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import WrongState
 from criollo.kpod import launch
-from criollo.kpod.lookup import everything, require_container, require_either
+from criollo.kpod.lookup import everything, require_either
 from criollo.kpod.outcome import each_of
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.text import short
@@ -67,24 +65,3 @@ async def _remove(session: Session, name: str, *, force: bool) -> None:
         await launch.remove_pod(session, found)
     else:
         await session.client.runtime("RemoveContainer", pb.RemoveContainerRequest(container_id=found.id))
-
-
-@click.command("exec", context_settings={"allow_interspersed_args": False})
-@click.option("--timeout", type=click.IntRange(min=0), default=0, metavar="SECONDS", help="Kill the command after this time.")
-@click.argument("container")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.pass_obj
-def exec_(options: Options, container: str, command: tuple[str, ...], timeout: int) -> int:
-    """Run COMMAND in CONTAINER, print its output when it has ended, and exit as it did. Not interactive yet."""
-
-    async def verb(session: Session) -> int:
-        found = require_container(await everything(session), container)
-        words = command[1:] if command[0] == "--" else command
-        request = pb.ExecSyncRequest(container_id=found.id, cmd=words, timeout=timeout)
-        reply = await session.client.runtime("ExecSync", request)
-        for stream, content in ((sys.stdout.buffer, reply.stdout), (sys.stderr.buffer, reply.stderr)):
-            stream.write(content)
-            stream.flush()
-        return int(reply.exit_code)
-
-    return work(options, verb)

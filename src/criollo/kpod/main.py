@@ -30,6 +30,7 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "pull": Verb("criollo.kpod.pull", "pull", "Fetch an image from its registry."),
+    "registry": Verb("criollo.kpod.registry", "registry", "Show where images are looked for, and why."),
     "images": Verb("criollo.kpod.images", "images", "List images."),
     "rmi": Verb("criollo.kpod.images", "rmi", "Remove images."),
     "load": Verb("criollo.kpod.images", "load", "Load images from an archive or an OCI layout."),
@@ -39,7 +40,10 @@ VERBS: Final[dict[str, Verb]] = {
     "pods": Verb("criollo.kpod.pods", "pods", "List pods."),
     "ps": Verb("criollo.kpod.pods", "ps", "List containers."),
     "logs": Verb("criollo.kpod.logs", "logs", "Print what a container wrote."),
-    "exec": Verb("criollo.kpod.lifecycle", "exec_", "Run a command in a container."),
+    "exec": Verb("criollo.kpod.interactive", "exec_", "Run a command in a container."),
+    "attach": Verb("criollo.kpod.interactive", "attach", "Connect to the process of a container."),
+    "port-forward": Verb("criollo.kpod.portforward", "port_forward", "Connect ports here to ports of a pod."),
+    "cp": Verb("criollo.kpod.cp", "cp", "Copy files into or out of a container."),
     "stats": Verb("criollo.kpod.stats", "stats", "Show what containers use."),
     "inspect": Verb("criollo.kpod.inspect", "inspect", "Show all that is known of an object, as JSON."),
     "stop": Verb("criollo.kpod.lifecycle", "stop", "Stop pods or containers."),

@@ -54,6 +54,8 @@ class Order(NamedTuple):
     memory: str = ""
     cpus: str = ""
     pull: str = "missing"
+    stdin: bool = False
+    tty: bool = False
 
 
 class User(NamedTuple):
@@ -83,6 +85,9 @@ def run_pod(order: Order, environ: Mapping[str, str]) -> Pod:
         volume_mounts=tuple(mount for _, mount in volumes),
         security_context=ContainerSecurity(privileged=order.privileged, read_only_root_filesystem=order.read_only),
         resources=Limits(limits=_limits(order)),
+        stdin=order.stdin,
+        stdin_once=order.stdin and not order.tty,  # a terminal has its own end, and may be left and come back to
+        tty=order.tty,
     )
     spec = Spec(
         containers=(container,),

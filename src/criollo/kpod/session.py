@@ -91,7 +91,7 @@ async def open_session(loaded: Loaded) -> AsyncIterator[Session]:
         Unavailable: the daemon does not answer, or another process owns the root directory.
         Invalid, Unsupported, Damaged, HostFailed: as `open_engine`.
     """
-    from criollo.cri.client import connect  # protobuf and h2: 10 MiB and 0.1 s that --help does not need
+    from criollo.cri.client import connect  # protobuf: MiB and time that --help does not need
 
     listen = Path(loaded.settings.api.listen)
     async with contextlib.AsyncExitStack() as stack:

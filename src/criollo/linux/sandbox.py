@@ -76,6 +76,30 @@ def enter(directory: int) -> None:
     os.close(here)
 
 
+def enter_foreign(root: int) -> None:
+    """Make a directory of another mount namespace our root, in namespaces of our own where nothing of the host is mounted.
+
+    It is a chroot(2), since what is mounted in another namespace cannot be moved into ours. There is nothing to escape to:
+    the host's tree is gone, and the capability to change the root again must be dropped.
+    """
+    libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
+    mount.make_private("/", recursive=True)
+    mount.mount("empty", "/proc", "tmpfs", mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC)
+    os.chdir("/proc")
+    _check(_libc.pivot_root(b".", b"."))
+    libc.umount2(".", libc.MNT_DETACH)  # the old root, which pivot_root stacked on the new one
+    os.fchdir(root)
+    os.chroot(".")
+
+
+def make_files_as(owner: tuple[int, int]) -> None:
+    """Files that this process makes belong to `owner`. Capabilities for files leave the effective set; put them back."""
+    uid, gid = owner
+    if owner != (0, 0):
+        _libc.setfsgid(ctypes.c_uint(gid))
+        _libc.setfsuid(ctypes.c_uint(uid))
+
+
 def limit(*, memory_bytes: int, files: int, file_bytes: int, cpu_s: int) -> None:
     """Lower the hard limits of this process; a limit that is lower already stays."""
     wanted = {

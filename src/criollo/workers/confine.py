@@ -13,6 +13,7 @@ from criollo.linux import sandbox
 MEMORY_BYTES: Final = 1 << 30
 OPEN_FILES: Final = 64
 CPU_S: Final = 3600
+FILE_BYTES: Final = 1 << 44  # of one file in a container
 
 _KEPT: Final = (
     sandbox.CAP_CHOWN,
@@ -22,6 +23,15 @@ _KEPT: Final = (
     sandbox.CAP_MKNOD,
     sandbox.CAP_SETFCAP,
     sandbox.CAP_SYS_ADMIN,  # trusted.* attributes
+)
+_READING: Final = (sandbox.CAP_DAC_OVERRIDE,)
+_WRITING: Final = (
+    *_READING,
+    sandbox.CAP_CHOWN,
+    sandbox.CAP_FOWNER,
+    sandbox.CAP_FSETID,
+    sandbox.CAP_MKNOD,
+    sandbox.CAP_SETFCAP,
 )
 
 
@@ -36,3 +46,17 @@ def confine(directory: int, fds: Sequence[int], *, file_bytes: int) -> None:
     os.umask(0)
     sandbox.limit(memory_bytes=MEMORY_BYTES, files=OPEN_FILES, file_bytes=file_bytes, cpu_s=CPU_S)
     sandbox.drop_privileges(_KEPT)
+
+
+def confine_to_container(root: int, fds: Sequence[int], *, writing: bool, owner: tuple[int, int]) -> None:
+    """Make `root`, of a container that may run, the root; keep only `fds` open; new files belong to `owner`.
+
+    Raises:
+        OSError: the kernel refused; the process must not go on.
+    """
+    sandbox.enter_foreign(root)
+    sandbox.keep_only(fds)
+    os.umask(0)
+    sandbox.limit(memory_bytes=MEMORY_BYTES, files=OPEN_FILES, file_bytes=FILE_BYTES if writing else 0, cpu_s=CPU_S)
+    sandbox.make_files_as(owner)  # before the capabilities: it takes those for files away
+    sandbox.drop_privileges(_WRITING if writing else _READING)

@@ -19,8 +19,20 @@ import msgspec
 
 from criollo import errors
 from criollo.linux import sandbox
-from criollo.workers import confine, messages, pack, probe, unpack, userns
-from criollo.workers.messages import Ended, Failed, Job, PackJob, ProbeJob, Progress, Result, UnpackJob, UsernsJob
+from criollo.workers import confine, copying, live, messages, pack, probe, unpack, userns
+from criollo.workers.messages import (
+    CollectJob,
+    Ended,
+    Failed,
+    Job,
+    PackJob,
+    PlaceJob,
+    ProbeJob,
+    Progress,
+    Result,
+    UnpackJob,
+    UsernsJob,
+)
 
 _PROGRESS_EVERY_S: Final = 1.0
 _MAX_TEXT: Final = 4000
@@ -136,8 +148,10 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
         os._exit(status)
 
 
-def _do(job: UnpackJob | PackJob, answers: socket.socket, fds: list[int]) -> Result:
+def _do(job: UnpackJob | PackJob | CollectJob | PlaceJob, answers: socket.socket, fds: list[int]) -> Result:
     progress = _Reporter(answers).report
+    if isinstance(job, CollectJob | PlaceJob):
+        return _copy(job, answers, fds)
     if isinstance(job, UnpackJob):
         directory, pipe = fds
         confine.confine(directory, (answers.fileno(), pipe), file_bytes=job.limit_bytes * _TREE_OVERHEAD)
@@ -145,6 +159,16 @@ def _do(job: UnpackJob | PackJob, answers: socket.socket, fds: list[int]) -> Res
     directory, pipe = fds
     confine.confine(directory, (answers.fileno(), pipe), file_bytes=0)
     return pack.pack(pipe, progress)
+
+
+def _copy(job: CollectJob | PlaceJob, answers: socket.socket, fds: list[int]) -> Result:
+    root, pipe = fds
+    own, writing = live.own_descriptors(), isinstance(job, PlaceJob)
+    confine.confine_to_container(root, (answers.fileno(), pipe, own), writing=writing, owner=job.ids.root)
+    progress = _Reporter(answers).report
+    if isinstance(job, PlaceJob):
+        return copying.place(job, pipe, own, progress)
+    return copying.collect(job, pipe, own, progress)
 
 
 def _probe_until_last(job: ProbeJob, answers: socket.socket) -> NoReturn:

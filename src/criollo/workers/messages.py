@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from criollo.workers.ids import Ids
+
 MAX_PACKET_BYTES: Final = 64 << 10
 MAX_FDS: Final = 8
 
@@ -45,7 +47,31 @@ class UsernsJob(msgspec.Struct, frozen=True, kw_only=True, tag="userns"):
     sysctls: dict[str, str] = {}
 
 
-Job = UnpackJob | PackJob | ProbeJob | UsernsJob
+class CollectJob(msgspec.Struct, frozen=True, kw_only=True, tag="collect"):
+    """Read a path of a container's root as a tar. Descriptors: the root, the pipe to write to.
+
+    What is read is called `name` in the tar; `follow` a link at the end of the path.
+    """
+
+    path: str
+    name: str
+    follow: bool = False
+    ids: Ids = Ids()
+
+
+class PlaceJob(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
+    """Write a tar to a path of a container's root. Descriptors: the root, the pipe with the archive.
+
+    `shape` is one of `workers.landing.Shape`, `base` the last name of the source.
+    """
+
+    path: str
+    shape: str
+    base: str = ""
+    ids: Ids = Ids()
+
+
+Job = UnpackJob | PackJob | ProbeJob | UsernsJob | CollectJob | PlaceJob
 
 
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True, tag="unpacked"):
@@ -85,6 +111,14 @@ class Namespaces(msgspec.Struct, frozen=True, kw_only=True, tag="namespaces"):
     errno: int = 0
 
 
+class Copied(msgspec.Struct, frozen=True, kw_only=True, tag="copied"):
+    """Files that were read or written. `changed`: the first few that became shorter while they were read."""
+
+    entries: int
+    size_bytes: int
+    changed: tuple[str, ...] = ()
+
+
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     done_bytes: int
 
@@ -102,5 +136,5 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     status: int
 
 
-Result = Unpacked | Packed | Probe | Namespaces
+Result = Unpacked | Packed | Probe | Namespaces | Copied
 Answer = Result | Progress | Failed | Ended

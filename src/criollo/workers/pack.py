@@ -17,7 +17,7 @@ from criollo.errors import HostFailed, explain
 from criollo.workers.messages import Packed
 from criollo.workers.tar import BLOCK, BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, SYMLINK
 
-_KINDS: Final = {
+KINDS: Final = {
     stat.S_IFREG: FILE,
     stat.S_IFLNK: SYMLINK,
     stat.S_IFCHR: CHAR,
@@ -49,7 +49,7 @@ def pack(pipe_fd: int, progress: Callable[[int], None]) -> Packed:
     return Packed(diff_id=f"sha256:{digest.hexdigest()}", size_bytes=total)
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
     """An entry to write."""
 
     name: bytes
@@ -70,7 +70,7 @@ def layer_tar() -> Iterator[bytes]:
     while pending:
         name = pending.pop()
         status = os.lstat(name or b".")
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             continue  # a socket means nothing without its process
         if kind == CHAR and status.st_rdev == 0:
@@ -81,22 +81,22 @@ def layer_tar() -> Iterator[bytes]:
             below = sorted(os.listdir(name or b"."), reverse=True)
             pending += [name + b"/" + base if name else base for base in below]
         elif status.st_nlink > 1 and (first := links.setdefault(status.st_ino, name)) != name:
-            yield from _header(_member(name, LINK, status)._replace(link=first))
+            yield from header(_member(name, LINK, status)._replace(link=first))
         elif kind == FILE:
             yield from _file(name, status)
         else:
             link = os.readlink(name) if kind == SYMLINK else b""
             device = status.st_rdev if kind in (CHAR, BLOCK_DEVICE) else 0
-            yield from _header(_member(name, kind, status)._replace(link=link, device=device), _xattrs(name))
+            yield from header(_member(name, kind, status)._replace(link=link, device=device), _xattrs(name))
     yield bytes(2 * BLOCK)
 
 
-def _member(name: bytes, kind: bytes, status: os.stat_result) -> _Member:
-    return _Member(name, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
+def _member(name: bytes, kind: bytes, status: os.stat_result) -> Member:
+    return Member(name, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
 
 
 def _directory(name: bytes, status: os.stat_result) -> Iterator[bytes]:
-    yield from _header(_member((name or b".") + b"/", DIRECTORY, status), _xattrs(name))
+    yield from header(_member((name or b".") + b"/", DIRECTORY, status), _xattrs(name))
     if _is_opaque(name):
         yield _marker((name + b"/" if name else b"") + b".wh..wh..opq")
 
@@ -104,7 +104,7 @@ def _directory(name: bytes, status: os.stat_result) -> Iterator[bytes]:
 def _file(name: bytes, status: os.stat_result) -> Iterator[bytes]:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        yield from _header(_member(name, FILE, status)._replace(size=status.st_size), _xattrs(name))
+        yield from header(_member(name, FILE, status)._replace(size=status.st_size), _xattrs(name))
         left = status.st_size
         while left:
             piece = os.read(fd, min(left, _READ_BYTES))
@@ -135,10 +135,10 @@ def _is_opaque(name: bytes) -> bool:
 
 def _marker(name: bytes) -> bytes:
     """A whiteout or an opaque mark: an empty file of no time."""
-    return b"".join(_header(_Member(name, FILE, mode=0)))
+    return b"".join(header(Member(name, FILE, mode=0)))
 
 
-def _header(member: _Member, xattrs: Sequence[tuple[bytes, bytes]] = ()) -> Iterator[bytes]:
+def header(member: Member, xattrs: Sequence[tuple[bytes, bytes]] = ()) -> Iterator[bytes]:
     """The blocks before an entry's content: a pax header for what ustar cannot say, then the header."""
     seconds, fraction = divmod(member.mtime_ns, 1_000_000_000)
     records = [(b"SCHILY.xattr." + key, value) for key, value in xattrs]
@@ -152,12 +152,12 @@ def _header(member: _Member, xattrs: Sequence[tuple[bytes, bytes]] = ()) -> Iter
         records.append((b"mtime", _time(member.mtime_ns)))
     if records:
         content = b"".join(_record(key, value) for key, value in sorted(records))
-        yield _block(_Member(b"././@PaxHeader", b"x", mode=0o644, size=len(content)))
+        yield _block(Member(b"././@PaxHeader", b"x", mode=0o644, size=len(content)))
         yield content + bytes(-len(content) % BLOCK)
     yield _block(member)
 
 
-def _block(member: _Member) -> bytes:
+def _block(member: Member) -> bytes:
     """A ustar header block; a number that does not fit is in the pax header before it, and zero here."""
     fields = (
         member.name[:100].ljust(100, b"\0"),

@@ -24,7 +24,19 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 from criollo.errors import HostFailed
 from criollo.linux.namespaces import Kind
 from criollo.workers.fork_server import ForkServer
-from criollo.workers.messages import Namespaces, Packed, PackJob, Probe, ProbeJob, Unpacked, UnpackJob, UsernsJob
+from criollo.workers.messages import (
+    CollectJob,
+    Copied,
+    Namespaces,
+    Packed,
+    PackJob,
+    PlaceJob,
+    Probe,
+    ProbeJob,
+    Unpacked,
+    UnpackJob,
+    UsernsJob,
+)
 from criollo.workers.prober import Prober
 from criollo.workers.running import Running
 from criollo.workers.tar import MAX_ENTRIES
@@ -35,14 +47,17 @@ IDLE_S: Final = 60.0
 _USERNS_LIMIT_S: Final = 10.0
 _PIPE_BYTES: Final = 1 << 20
 
-R = TypeVar("R", Unpacked, Packed)
+COPY_STALL_S: Final = 3600.0  # a person may be at the other end, reading page by page
+
+R = TypeVar("R", Unpacked, Packed, Copied)
 
 
 class Workers:
-    """Runs jobs in child processes; see the module. `unpacks` and `others` bound how many run at once."""
+    """Runs jobs in child processes; see the module. `unpacks`, `copies` and `others` bound how many run at once."""
 
-    def __init__(self, *, unpacks: int = 12, others: int = 16, idle_s: float = IDLE_S) -> None:
+    def __init__(self, *, unpacks: int = 12, others: int = 16, copies: int = 8, idle_s: float = IDLE_S) -> None:
         self._unpacks = asyncio.Semaphore(unpacks)
+        self._copies = asyncio.Semaphore(copies)
         self._others = asyncio.Semaphore(others)
         self._server = ForkServer(idle_s)
         self._prober = Prober(self._server, idle_s=idle_s / 2)
@@ -78,6 +93,19 @@ class Workers:
             TimedOut: no progress for `stall_s` seconds, also when nobody reads the pipe.
         """
         async with self._others, self._piped(PackJob(), directory_fd, Packed, what="pack layer", stall_s=stall_s) as transfer:
+            yield transfer
+
+    @contextlib.asynccontextmanager
+    async def copy(
+        self, root_fd: int, job: CollectJob | PlaceJob, *, stall_s: float = COPY_STALL_S
+    ) -> AsyncIterator["Transfer[Copied]"]:
+        """Read a path of a container's root as a tar from `job.pipe_fd`, or write one to it; then ask for `job.result()`.
+
+        Raises (from the block's end, or from `result`):
+            CriolloError: the path is not there, or what is there does not let it be done; the text says why.
+            TimedOut: no progress for `stall_s` seconds.
+        """
+        async with self._copies, self._piped(job, root_fd, Copied, what=f"copy {job.path!r}", stall_s=stall_s) as transfer:
             yield transfer
 
     async def probe(self, path: str, timeout_s: float, *, create: bool = False) -> Probe:
@@ -132,9 +160,9 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def _piped(
-        self, job: UnpackJob | PackJob, directory_fd: int, kind: type[R], *, what: str, stall_s: float
+        self, job: UnpackJob | PackJob | CollectJob | PlaceJob, directory_fd: int, kind: type[R], *, what: str, stall_s: float
     ) -> AsyncIterator["Transfer[R]"]:
-        ours, theirs = _pipe(writing=isinstance(job, UnpackJob))
+        ours, theirs = _pipe(writing=isinstance(job, UnpackJob | PlaceJob))
         try:
             running = await self._server.start(job, (directory_fd, theirs), what, stall_s)
         except BaseException:

@@ -27,15 +27,15 @@ class Kpod:
 
     def __call__(self, *arguments: object, stdin: bytes = b"") -> Said:
         done = subprocess.run(
-            self._argv(arguments), env=self._environment(), input=stdin, capture_output=True, timeout=120, check=False
+            self.argv(*arguments), env=self.environment(), input=stdin, capture_output=True, timeout=120, check=False
         )
         return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     @contextlib.contextmanager
     def start(self, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
         """A call that goes on beside the block; its output is a pipe. It is ended with the block if it has not ended itself."""
-        pipe, environment = subprocess.PIPE, self._environment()
-        with subprocess.Popen(self._argv(arguments), env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        pipe, environment = subprocess.PIPE, self.environment()
+        with subprocess.Popen(self.argv(*arguments), env=environment, stdout=pipe, stderr=pipe, text=True) as process:
             try:
                 yield process
             finally:
@@ -43,8 +43,8 @@ class Kpod:
                     process.terminate()
                     process.communicate(timeout=60)
 
-    def _argv(self, arguments: tuple[object, ...]) -> list[str]:
+    def argv(self, *arguments: object) -> list[str]:
         return [str(KPOD), "-c", str(self.daemon.place / "crio.conf"), "-d", "", *map(str, arguments)]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(self.daemon.place / "registries.conf")}

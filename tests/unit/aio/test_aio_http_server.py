@@ -190,3 +190,96 @@ def test_idle_connection_is_closed() -> None:
 def test_random_bytes_get_an_answer_or_silence(data: bytes, start: bytes) -> None:
     answer = exchange(start + data)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+
+
+def upgrading(data: bytes, upgrade: Any) -> bytes:
+    """What a server with an upgrade route at /up/ answers until it closes."""
+
+    async def main() -> bytes:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(HttpServer(ROUTES, upgrades={"/up/": upgrade}).serve(transport))
+            writer.write(data)
+            answer = await reader.read()
+            writer.close()
+        return answer
+
+    return asyncio.run(main())
+
+
+async def _shout(request: Request, transport: asyncio.Transport) -> Reply | None:
+    """Another protocol: sends back in capitals what comes, and closes."""
+
+    class Shouting(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            transport.write(data.upper())
+            transport.close()
+            heard.set()
+
+    heard = asyncio.Event()
+    transport.set_protocol(Shouting())
+    transport.write(f"101 {request.path}\r\n".encode())
+    transport.resume_reading()
+    await heard.wait()
+    return None
+
+
+def test_upgrade_takes_the_connection_over() -> None:
+    async def main() -> bytes:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(HttpServer({}, upgrades={"/up/": _shout}).serve(transport))
+            writer.write(b"POST /up/x HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n")
+            assert await reader.readline() == b"101 /up/x\r\n"
+            writer.write(b"hello")
+            said = await reader.read()
+            writer.close()
+        return said
+
+    assert asyncio.run(main()) == b"HELLO"
+
+
+def test_refused_upgrade_is_a_reply_and_the_end() -> None:
+    async def refuse(request: Request, transport: asyncio.Transport) -> Reply | None:
+        return Reply(status=403, body=b"no\n", headers=(("x-why", "because"), ("x-why", "so")))
+
+    answer = upgrading(b"GET /up/x HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n", refuse)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.lower().count(b"\r\nx-why: ") == 2
+    assert answer.endswith(b"no\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /up/x HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\nearly", 400),
+        (b"GET /up/x HTTP/1.1\r\nhost: x\r\n\r\nGET /info HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"DELETE /up/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 405),
+        (b"GET /up HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 404),
+    ],
+)
+def test_upgrade_routes_refuse_what_is_none(data: bytes, status: int) -> None:
+    assert upgrading(data, _shout).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_error_before_the_upgrade_is_a_reply() -> None:
+    async def gone(request: Request, transport: asyncio.Transport) -> Reply | None:
+        raise NotFound("container", "x")
+
+    answer = upgrading(b"GET /up/x HTTP/1.1\r\nhost: x\r\n\r\n", gone)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"container x not found" in answer
+
+
+def test_repeated_headers_are_one_list() -> None:
+    async def tell(request: Request, transport: asyncio.Transport) -> Reply | None:
+        return text(200, request.headers["x-protocol"])
+
+    answer = upgrading(b"GET /up/x HTTP/1.1\r\nhost: x\r\nx-protocol: a, b\r\nX-Protocol: c\r\n\r\n", tell)
+    assert answer.endswith(b"\r\na, b, c\n")

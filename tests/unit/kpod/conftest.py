@@ -29,7 +29,7 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kpod(config: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Kpod]:
+def kpod(config: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Kpod]:
     """Calls the console script in this process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -37,7 +37,7 @@ def kpod(config: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Kpod]:
 
     def call(*arguments: object) -> Said:
         status = run(["-c", str(config), "-d", "", *map(str, arguments)])
-        return Said(status, *capsys.readouterr())
+        return Said(status, *capfd.readouterr())
 
     yield call
     root.handlers[:] = handlers

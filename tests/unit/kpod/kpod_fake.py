@@ -17,6 +17,12 @@ from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.server import Server
 from criollo.daemon.front_door import FrontDoor
 from criollo.errors import NotFound
+from criollo.model.ids import ContainerId
+from criollo.model.session import ExecSession
+from criollo.streaming.collect import collect
+from criollo.streaming.negotiate import spdy_head
+from criollo.streaming.session import Status
+from criollo.streaming.spdy import SpdyConnection
 
 IMAGE_ID = "ab" * 32
 
@@ -125,7 +131,7 @@ class FakeNode:
             for name in (
                 *("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "PodSandboxStatus", "ListPodSandbox"),
                 *("CreateContainer", "StartContainer", "StopContainer", "RemoveContainer", "ContainerStatus", "ListContainers"),
-                *("ExecSync", "ListContainerStats"),
+                *("Exec", "ListContainerStats"),
             )
         }
         image = {
@@ -204,8 +210,8 @@ class FakeNode:
     def _ListContainers(self, request: Any) -> Any:
         return pb.ListContainersResponse(containers=self.containers.values())
 
-    def _ExecSync(self, request: Any) -> Any:
-        return pb.ExecSyncResponse(stdout=b"out\n", stderr=b"err\n", exit_code=5)
+    def _Exec(self, request: Any) -> Any:
+        return pb.ExecResponse(url="https://elsewhere:1/exec/token")
 
     def _ListContainerStats(self, request: Any) -> Any:
         self.usage_ns += 1_000_000_000
@@ -245,6 +251,23 @@ class FakeNode:
 
     # HTTP.
 
+    def upgrades(self) -> dict[str, Any]:
+        async def exec_(request: Request, transport: asyncio.Transport) -> None:
+            connection = SpdyConnection()
+            transport.write(spdy_head("v4.channel.k8s.io"))
+            connection.start(transport)
+            offered = await collect(
+                connection, ExecSession(container_id=ContainerId("c"), argv=("x",), stdout=True, stderr=True), 4
+            )
+            assert offered.streams.stdout is not None
+            assert offered.streams.stderr is not None
+            await offered.streams.stdout.write(b"out\n")
+            await offered.streams.stderr.write(b"err\n")
+            await offered.finish(Status(exit_code=5))
+            await connection.close()
+
+        return {"/exec/": exec_}
+
     def routes(self) -> dict[tuple[str, str], Any]:
         async def pulls(request: Request) -> Reply:
             self.http_requests.append(request)
@@ -266,7 +289,7 @@ def serving(node: FakeNode, path: Path) -> Iterator[None]:
 
     async def main() -> None:
         server = Server(node.services())
-        door = FrontDoor(path, grpc=server.serve, http=HttpServer(node.routes()).serve)
+        door = FrontDoor(path, grpc=server.serve, http=HttpServer(node.routes(), upgrades=node.upgrades()).serve)
         door.open()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(door.run())

@@ -225,7 +225,8 @@ def test_logs_follow_ends_with_the_container(kpod: Kpod, node: FakeNode, tmp_pat
 def test_exec_passes_output_and_status_through(kpod: Kpod, node: FakeNode) -> None:
     node.add_container(node.add_pod("web"), "app")
     assert kpod("exec", "app", "--", "sh", "-c", "x", "--help") == (5, "out\n", "err\n")
-    assert list(node.named("ExecSync")[0].cmd) == ["sh", "-c", "x", "--help"]
+    [asked] = node.named("Exec")
+    assert (list(asked.cmd), asked.stdin, asked.tty, asked.stderr) == (["sh", "-c", "x", "--help"], False, False, True)
 
 
 # Stop and remove ------------------------------------------------------------------------------------------------------
