@@ -3,18 +3,20 @@
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from support.spdy_pair import both, raw, until
 
+from criollo.streaming import spdy
 from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.spdy_stream import SpdyStream
 from criollo.wire import spdy_frames as frames
 from criollo.wire.spdy_frames import Reset
 from criollo.wire.spdy_headers import Deflater
-from criollo.wire.spdy_windows import STREAM_WINDOW, Budget
+from criollo.wire.spdy_windows import SESSION_WINDOW, STREAM_WINDOW, Budget
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -122,6 +124,38 @@ def test_stream_that_nobody_reads_does_not_hold_up_others_when_there_is_flow_con
                 group.create_task(write_and_close(other, bytes(3 << 20)))
                 assert len(await everything(far)) == 3 << 20
                 stuck.cancel()
+
+    run(test())
+
+
+def test_unread_bytes_of_all_streams_are_bounded_without_flow_control() -> None:
+    async def test() -> None:
+        async with both(max_streams=100, has_flow=False) as (client, server):
+            pairs = [await opened(client, server) for _ in range(60)]
+            async with asyncio.TaskGroup() as group:
+                for near, _ in pairs:
+                    group.create_task(write_and_close(near, bytes(400_000)))
+                await until(lambda: bool(server._full))
+                for _ in range(300):
+                    await asyncio.sleep(0)
+                assert server._unread_bytes <= SESSION_WINDOW + (1 << 20)
+                results = [group.create_task(everything(far)) for _, far in pairs]
+            assert [len(result.result()) for result in results] == [400_000] * 60
+            assert server._unread_bytes == 0
+
+    run(test())
+
+
+def test_stream_that_is_given_up_after_its_end_counts_no_more() -> None:
+    async def test() -> None:
+        async with both(has_flow=False) as (client, server):
+            near, far = await opened(client, server)
+            await near.write(bytes(100_000))
+            await near.close()
+            await client.ping()
+            await far.close()
+            await far.reset()
+            assert server._unread_bytes == 0
 
     run(test())
 
@@ -318,6 +352,40 @@ async def received(peer: socket.socket) -> bytes:
     return octets
 
 
+def test_peer_that_never_reads_holds_up_its_writer_and_the_end_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spdy, "_STALL_S", 0.05)
+
+    async def test() -> None:
+        async with raw() as (peer, server):
+            await asyncio.get_running_loop().sock_sendall(peer, frames.syn_stream(1, Deflater().block({})))
+            stream = await server.accept()
+            assert stream is not None
+            await stream.reply()
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(flood(stream))
+                await until(lambda: bool(server._turns))
+                assert server._transport is not None
+                assert server._transport.get_write_buffer_size() <= 1 << 20
+                await server.close()
+                await writing
+            assert server.ended.is_set()
+
+    run(test())
+
+
+def test_silent_peer_is_pinged_once_it_has_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spdy, "_QUIET_S", 0.01)
+
+    async def test() -> None:
+        async with raw() as (peer, _):
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(peer, frames.ping(1))
+            assert await loop.sock_recv(peer, 12) == frames.ping(1)
+            assert await loop.sock_recv(peer, 12) == frames.ping(2)
+
+    run(test())
+
+
 def test_peer_that_pings_and_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Budget, "charge", lambda self, now: None)
 
@@ -382,6 +450,22 @@ def test_connection_starts_on_a_transport_whose_client_has_gone() -> None:
         await server.ended.wait()
         assert await server.accept() is None
         await server.close()
+
+    run(test())
+
+
+def test_closing_after_a_peer_that_reset_the_connection() -> None:
+    async def test() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        peer = socket.create_connection(listener.getsockname())
+        taken, _ = listener.accept()
+        server = SpdyConnection()
+        await asyncio.get_running_loop().create_connection(lambda: server, sock=taken)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        listener.close()
+        await server.close()
+        assert server.ended.is_set()
 
     run(test())
 
