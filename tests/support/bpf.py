@@ -1,6 +1,6 @@
 """What a seccomp program decides, without a kernel: enough of classic BPF for what libseccomp writes.
 
-    decide(program, X86_64, nr, 0x28) -> "EPERM"
+decide(program, X86_64, nr, 0x28) -> "EPERM"
 """
 
 import errno

@@ -70,7 +70,7 @@ class RuntimeHandler(Table, frozen=True, kw_only=True):
         str, Key("'first': an exec starts on the first exclusive CPU of its container.", works=_LATER, choices=("", "first"))
     ] = ""
     seccomp_profile: Annotated[
-        str, Key("Seccomp profile of this handler. Empty: that of crio.runtime.", works=_LATER, absolute=True)
+        str, Key("The default seccomp profile of this handler. Empty: that of crio.runtime.", absolute=True)
     ] = ""
 
 

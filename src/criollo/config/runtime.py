@@ -138,9 +138,11 @@ class Runtime(Table, frozen=True, kw_only=True):
         bool, Key("Pods in the host's network are not confined by SELinux.", works=_LATER)
     ] = True
     seccomp_profile: Annotated[
-        str, Key("The default seccomp profile. Empty: the built-in one.", works=_LATER, absolute=True)
+        str, Key("The default seccomp profile. Empty, or not there: the built-in one.", absolute=True)
     ] = ""
-    privileged_seccomp_profile: Annotated[str, Key("Seccomp profile of privileged containers.", works=_LATER)] = ""
+    privileged_seccomp_profile: Annotated[
+        str, Key("Seccomp profile of privileged containers. Empty: they have none.", absolute=True)
+    ] = ""
     apparmor_profile: Annotated[str, Key("The default AppArmor profile.", works=_LATER)] = "crio-default"
     blockio_config_file: Annotated[str, Key("Classes of block I/O.", works=_LATER, absolute=True)] = ""
     blockio_reload: Annotated[bool, Key("Read the block I/O classes anew for each container.", works=_LATER)] = False

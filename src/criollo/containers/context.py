@@ -17,6 +17,7 @@ from criollo.model.container import Device
 from criollo.model.ids import ContainerId
 from criollo.runtimes.base import Runtime
 from criollo.runtimes.handlers import Handlers
+from criollo.security.seccomp import Profiles
 from criollo.specgen.host import HostFacts
 from criollo.specgen.request import Defaults
 from criollo.state.records import State
@@ -69,6 +70,7 @@ class Containers:
         self.state, self.images, self.roots, self.handlers = state, images, roots, handlers
         self.workers, self.places, self.collector, self.tasks = workers, places, collector, tasks
         self.host: HostFacts
+        self.seccomp: Profiles
         self.exits_dir = places.runroot / "exits"
         self.defaults_of: Callable[[str], Defaults]  # by handler
         self.cgroup_driver = Driver.CGROUPFS

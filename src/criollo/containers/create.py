@@ -11,6 +11,7 @@ from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
 from criollo.aio.together import all_through
 from criollo.containers import volumes
+from criollo.containers.confine import confinement
 from criollo.containers.context import Containers
 from criollo.containers.rootfs import Ground, Prepared, prepare
 from criollo.containers.teardown import tear_down
@@ -207,6 +208,7 @@ def _request(containers: Containers, pod: Pod, container: Container, gathered: _
         mounts=(*prepared.mounts, *gathered.mounts),
         devices=gathered.devices,
         host_devices=gathered.host_devices,
+        confinement=confinement(containers, container.config.security, container.handler),
         defaults=containers.defaults_of(container.handler),
     )
 

@@ -231,6 +231,9 @@ class Seccomp(Part, frozen=True, kw_only=True):
     syscalls: tuple[Syscall, ...] = ()
 
 
+NO_SECCOMP: Final = msgspec.Raw()  # left out when written: a default is recognised by being the same object
+
+
 class IntelRdt(Part, frozen=True, kw_only=True):
     clos_id: str = msgspec.field(default="", name="closID")
     l3_cache_schema: str = ""
@@ -245,7 +248,7 @@ class Linux(Part, frozen=True, kw_only=True):
     cgroups_path: str = ""
     namespaces: tuple[Namespace, ...] = ()
     devices: tuple[Device, ...] = ()
-    seccomp: Seccomp | None = None
+    seccomp: msgspec.Raw = NO_SECCOMP  # an encoded Seccomp: it is large, and the same for many containers
     rootfs_propagation: str = ""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from criollo.aio import threads
+from criollo.containers.confine import confinement
+from criollo.containers.context import Containers
 from criollo.containers.views import mapped_for, pod_view
 from criollo.errors import Unavailable, explain
 from criollo.images import resolve
@@ -28,7 +30,7 @@ from criollo.oci.image_spec import decode_config
 from criollo.pods.context import Pods
 from criollo.runtimes.base import CreateRequest
 from criollo.specgen.build import build
-from criollo.specgen.request import ImageDefaults, PlannedMount, SpecRequest
+from criollo.specgen.request import Built, ImageDefaults, PlannedMount, SpecRequest
 from criollo.specgen.users import ResolvedUser
 from criollo.telemetry.log import get_logger
 
@@ -87,12 +89,10 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         is_infra=True,
         defaults=containers.defaults_of(pod.handler),
     )
-    built = build(request, containers.host)
+    bundle = containers.places.bundle(pod.id)
+    built = await threads.files(_write_bundle, containers, pod, request)
     for note in built.notes:
         containers.tell_once(note, pod.id)
-    bundle = containers.places.bundle(pod.id)
-    with explain(f"write bundle of pod sandbox {pod.id}"):
-        await threads.files(_write, bundle / "config.json", runtime_spec.encode(built.spec))
     runtime = containers.handlers.get(pod.handler)
     created = await runtime.create(
         CreateRequest(container_id=pod.id, name=pod.name, bundle=bundle, cgroup_parent=pod.cgroup_parent)
@@ -197,6 +197,15 @@ def _user(pod: Pod) -> ResolvedUser:
     security = pod.config.security
     gid = security.run_as_group or 0
     return ResolvedUser(uid=security.run_as_user or 0, gid=gid, groups=(gid, *security.supplemental_groups), home="/")
+
+
+def _write_bundle(containers: Containers, pod: Pod, request: SpecRequest) -> Built:
+    """The spec, in one hop: a profile may be a file to read, and takes a while to compile the first time."""
+    confined = msgspec.structs.replace(request, confinement=confinement(containers, pod.config.security, pod.handler))
+    built = build(confined, containers.host)
+    with explain(f"write bundle of pod sandbox {pod.id}"):
+        _write(containers.places.bundle(pod.id) / "config.json", runtime_spec.encode(built.spec))
+    return built
 
 
 def _write(path: os.PathLike[str], content: bytes) -> None:

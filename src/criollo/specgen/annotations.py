@@ -74,6 +74,7 @@ def _own(request: SpecRequest) -> dict[str, str]:
     pod = request.pod
     metadata = pod.config
     kind = "sandbox" if request.is_infra else "container"
+    seccomp = request.confinement.seccomp
     found = {
         "io.container.manager": "criollo",
         "io.kubernetes.cri.container-type": kind,
@@ -90,6 +91,7 @@ def _own(request: SpecRequest) -> dict[str, str]:
         "io.kubernetes.cri-o.TTY": "true" if request.config.tty else "false",
         "io.kubernetes.cri-o.LogPath": request.log_path,
         "io.kubernetes.cri-o.RuntimeHandler": pod.handler,
+        "io.kubernetes.cri-o.SeccompProfilePath": seccomp.name if seccomp is not None else "Unconfined",
     }
     if request.defaults.systemd_cgroups:
         found |= _unit_properties(metadata.annotations.get(TERMINATION_GRACE, ""))

@@ -4,15 +4,20 @@ Pure: the same request and host give the same bytes. Whatever differs from what 
 back as a note beside the spec.
 """
 
+from typing import Final
+
 from criollo.errors import Invalid, Unsupported
 from criollo.model.pod import ProfileType, SecurityProfile
 from criollo.oci import runtime_spec
+from criollo.security.seccomp import Filter
 from criollo.specgen import mounts, paths
 from criollo.specgen.annotations import annotations
 from criollo.specgen.host import HostFacts
 from criollo.specgen.linux import linux
 from criollo.specgen.process import process
 from criollo.specgen.request import Built, SpecRequest, is_mapped
+
+PRECOMPILED: Final = "run.oci.seccomp_bpf_data"  # crun(1): a program in base64 that it takes instead of linux.seccomp
 
 
 def build(request: SpecRequest, host: HostFacts) -> Built:
@@ -28,6 +33,7 @@ def build(request: SpecRequest, host: HostFacts) -> Built:
     first, process_notes = process(request, host)
     _check_user(request)
     mounted, rootfs_propagation = mounts.mounts(request, host)
+    seccomp = _seccomp(request, first)
     spec = runtime_spec.Spec(
         oci_version=runtime_spec.OCI_VERSION,
         process=first,
@@ -38,10 +44,19 @@ def build(request: SpecRequest, host: HostFacts) -> Built:
         hostname=request.pod.hostname if request.pod.uts_ns else "",  # the host's own must not be set
         mounts=mounted,
         hooks=request.hooks,
-        annotations=annotations(request),
-        linux=linux(request, host, rootfs_propagation),
+        annotations={**annotations(request), **({PRECOMPILED: seccomp.program} if seccomp.program else {})},
+        linux=linux(request, host, rootfs_propagation, seccomp=seccomp.document),
     )
     return Built(spec=spec, notes=tuple(dict.fromkeys([*notes, *process_notes])))
+
+
+def _seccomp(request: SpecRequest, first: runtime_spec.Process) -> Filter:
+    """The filter for the capabilities that the container can ever have."""
+    profile = request.confinement.seccomp
+    if profile is None:
+        return Filter(runtime_spec.NO_SECCOMP)
+    bounding = first.capabilities.bounding if first.capabilities is not None else ()
+    return profile.filter(bounding, precompiled=request.defaults.precompiles_seccomp)
 
 
 def _check_user(request: SpecRequest) -> None:
@@ -64,9 +79,7 @@ def _confinement_notes(request: SpecRequest, host: HostFacts) -> list[str]:
         return []
     notes = []
     if not done.seccomp_done and _wants_default(security.seccomp, "seccomp"):
-        notes.append(
-            "seccomp profile RuntimeDefault is not applied: this build has no seccomp support; the container is unconfined"
-        )
+        notes.append("seccomp profile RuntimeDefault is not applied: nobody has looked for it; the container is unconfined")
     if not done.apparmor_done and _wants_default(security.apparmor, "apparmor") and host.apparmor:
         notes.append("AppArmor profile RuntimeDefault is not applied: this build has no AppArmor support")
     if security.selinux is not None and host.selinux and not done.process_label:

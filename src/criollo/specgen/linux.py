@@ -8,6 +8,8 @@ Source: OCI runtime-spec, config-linux.md; CRI v1, NamespaceOption, LinuxContain
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from criollo.errors import Invalid, WrongState
 from criollo.model.container import Device
 from criollo.model.pod import NamespaceMode
@@ -42,7 +44,9 @@ _EVERYWHERE: Final = frozenset(
 )
 
 
-def linux(request: SpecRequest, host: HostFacts, rootfs_propagation: str) -> runtime_spec.Linux:
+def linux(
+    request: SpecRequest, host: HostFacts, rootfs_propagation: str, *, seccomp: msgspec.Raw = runtime_spec.NO_SECCOMP
+) -> runtime_spec.Linux:
     """Everything that only Linux has.
 
     Raises:
@@ -67,7 +71,7 @@ def linux(request: SpecRequest, host: HostFacts, rootfs_propagation: str) -> run
         cgroups_path=request.cgroups_path,
         namespaces=namespaces(request, host),
         devices=nodes,
-        seccomp=request.confinement.seccomp,
+        seccomp=seccomp,
         rootfs_propagation=rootfs_propagation,
         masked_paths=() if request.privileged else masked_paths(security.masked_paths, host),
         readonly_paths=() if request.privileged else _cleaned(security.readonly_paths, "readonly_paths"),

@@ -13,6 +13,7 @@ from criollo.model.container import ContainerConfig, Mount
 from criollo.model.pod import IdMapping, PodConfig, Record
 from criollo.oci import runtime_spec
 from criollo.security import capabilities
+from criollo.security.seccomp import Profile
 from criollo.specgen.rlimits import Ulimit
 from criollo.specgen.users import ResolvedUser
 
@@ -91,7 +92,7 @@ class PodView(Record, frozen=True, kw_only=True):
 class Confinement(Record, frozen=True, kw_only=True):
     """What `security` has chosen; `seccomp_done` and `apparmor_done` tell a chosen "nothing" from "nobody looked"."""
 
-    seccomp: runtime_spec.Seccomp | None = None
+    seccomp: Profile | None = None
     seccomp_done: bool = False
     apparmor_profile: str = ""
     apparmor_done: bool = False
@@ -116,6 +117,7 @@ class Defaults(Record, frozen=True, kw_only=True):
     systemd_cgroups: bool = False
     supports_rro: bool = False  # the runtime and the kernel know recursive read-only mounts
     supports_idmap: bool = False  # likewise mounts with id mappings
+    precompiles_seccomp: bool = False  # the runtime takes a filter as program, and is slow at making one
     repeats_mappings: bool = True  # the runtime wants the mappings of a user namespace that it joins
 
 

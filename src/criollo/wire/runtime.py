@@ -183,6 +183,14 @@ def repeats_mappings(version: Version) -> bool:
     return version.name != "runc" or version.numbers < (1, 2)
 
 
+def precompiles_seccomp(version: Version) -> bool:
+    """Whether a runtime takes a seccomp filter as program, and is slow without: crun compiles a profile for each container.
+
+    crun 1.14 and later keep what they compiled; before, only builds with libgcrypt do.
+    """
+    return version.name == "crun" and (1, 0) <= version.numbers < (1, 14)
+
+
 def _logged(line: str) -> tuple[str, str]:
     """Level and message of a log line; two empty texts when it is none."""
     if line.startswith("{"):

@@ -12,6 +12,11 @@ from criollo.errors import Invalid, Unsupported
 from criollo.model.container import Capabilities, Mount, Propagation
 from criollo.model.pod import HugepageLimit, IdMapping, NamespaceMode, Namespaces, ProfileType, Resources, SecurityProfile
 from criollo.oci import runtime_spec
+from criollo.security import seccomp
+from criollo.security.capabilities import DEFAULT
+from criollo.security.seccomp import Profile
+from criollo.security.seccomp_default import default_profile
+from criollo.security.seccomp_rules import Target
 from criollo.specgen.build import build
 from criollo.specgen.host import HostFacts
 from criollo.specgen.request import (
@@ -136,9 +141,17 @@ def test_profile_of_the_node_is_refused_rather_than_ignored() -> None:
         build(with_profiles(apparmor=SecurityProfile(type=ProfileType.LOCALHOST)), HOST)
 
 
+class Fixed:
+    """A profile whose filter tells for which capabilities it is."""
+
+    def compile(self, target: Target) -> runtime_spec.Seccomp:
+        names = tuple(sorted(target.capabilities))
+        return runtime_spec.Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=(runtime_spec.Syscall(names=names, action="A"),))
+
+
 def test_chosen_confinement_is_written() -> None:
     chosen = Confinement(
-        seccomp=runtime_spec.Seccomp(default_action="SCMP_ACT_ERRNO"),
+        seccomp=Profile("/p/strict.json", Fixed(), seccomp.Host("x86_64", (6, 1))),
         seccomp_done=True,
         apparmor_profile="crio-default",
         apparmor_done=True,
@@ -150,8 +163,27 @@ def test_chosen_confinement_is_written() -> None:
     built = build(asked, HOST)
     document = json.loads(runtime_spec.encode(built.spec))
     assert built.notes == ()
-    assert document["linux"]["seccomp"] == {"defaultAction": "SCMP_ACT_ERRNO"}
+    bounding = sorted(document["process"]["capabilities"]["bounding"])
+    assert document["linux"]["seccomp"] == {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": bounding, "action": "A"}],
+    }
+    assert document["annotations"]["io.kubernetes.cri-o.SeccompProfilePath"] == "/p/strict.json"
+    assert "run.oci.seccomp_bpf_data" not in document["annotations"]
     assert (document["process"]["apparmorProfile"], document["linux"]["mountLabel"]) == ("crio-default", "u:r:f:s0")
+
+
+def test_program_of_a_filter_comes_from_us_alone() -> None:
+    key = "run.oci.seccomp_bpf_data"
+    profile = Profile("RuntimeDefault", default_profile(), seccomp.Host("x86_64", (6, 1)))
+    asked = request(
+        config=config(annotations={key: "AAAA"}),
+        confinement=Confinement(seccomp=profile, seccomp_done=True),
+        defaults=Defaults(precompiles_seccomp=True, allowed_annotations=(key,)),
+    )
+    assert build(asked, HOST).spec.annotations.get(key, "") == profile.filter(DEFAULT, precompiled=True).program
+    unconfined = request(config=config(annotations={key: "AAAA"}), defaults=Defaults(allowed_annotations=(key,)))
+    assert key not in build(unconfined, HOST).spec.annotations
 
 
 def test_zero_that_matters_is_written() -> None:

@@ -137,3 +137,11 @@ def test_what_runtimes_can_do_with_mounts(
 )
 def test_who_wants_the_mappings_of_a_namespace_it_joins(name: str, numbers: tuple[int, ...], repeated: bool) -> None:
     assert runtime.repeats_mappings(Version(name, numbers, "")) is repeated
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "slow"),
+    [("crun", (1, 8, 1), True), ("crun", (1, 14), False), ("crun", (), False), ("runc", (1, 1, 5), False)],
+)
+def test_who_is_given_a_seccomp_program(name: str, numbers: tuple[int, ...], slow: bool) -> None:
+    assert runtime.precompiles_seccomp(Version(name, numbers, "")) is slow
