@@ -24,6 +24,7 @@ import cribench
 import daemons
 import images
 import primitives
+import streaming
 import stubs
 import table
 from daemons import OURS, THEIRS, Running
@@ -31,6 +32,9 @@ from place import CGROUP, Busy, Place, prepared
 
 FULL = {"pods": 30, "burst": 24, "rounds": 5, "containers": 50, "calls": 200, "execs": 30, "pulls": 5}
 QUICK = {"pods": 3, "burst": 8, "rounds": 1, "containers": 10, "calls": 20, "execs": 3, "pulls": 1}
+STREAMED = {"rounds": 7, "commands": 30, "megabytes": 512}
+QUICK_STREAMED = {"rounds": 1, "commands": 3, "megabytes": 64}
+APART = ("streaming", "primitives")  # tests that are not cribench's
 PACKAGES = ("crun", "conmon", "containerd", "containernetworking-plugins")
 
 
@@ -65,7 +69,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="few rounds and the tiny image: does it work, not how fast")
     add("--images", default="many,tiny", help="tiny: pull the tiny image instead of building the one with many files")
     add("--images-dir", type=Path, help="OCI layouts that bench/make_images.py has made before")
-    add("--tests", default=f"{cribench.TESTS},primitives", help="of idle,pod,throughput,list,exec,pull,primitives")
+    add("--tests", default=",".join((cribench.TESTS, *APART)), help="some of the default's")
     add("--forget", action="store_true", help="first remove the images and the registry kept from earlier runs")
     add("--json", type=Path, help="where to write all figures; default: results.json in --dir")
     for name, value in FULL.items():
@@ -89,8 +93,11 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         pair = [stack.enter_context(start(place, host)) for start in (daemons.ours, daemons.theirs)]
         stack.enter_context(swept(place, pair))
         words = common_words(place, host)
-        tests = [test for test in options.tests.split(",") if test != "primitives"]
+        tests = [test for test in options.tests.split(",") if test not in APART]
         report: dict[str, Any] = client(place, pair, [*words, *test_words(options, host, tests)]) if tests else {"results": []}
+        if "streaming" in options.tests.split(","):
+            print("bench: streams", flush=True)
+            stream(place, pair, words, report, QUICK_STREAMED if options.quick else STREAMED)
         if "primitives" in options.tests.split(","):
             print("bench: starts beside bare ones", flush=True)
             report["primitives"] = asyncio.run(primitives.compare(place, pair[0], words, 3 * options.pods))
@@ -99,6 +106,15 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         | {"begin": begin.isoformat(timespec="seconds"), "containers": options.containers, "pulled": pulled(options)}
         | report
     )
+
+
+def stream(place: Place, pair: list[Running], words: list[str], report: dict[str, Any], counts: dict[str, int]) -> None:
+    """Add the figures of streams to the report."""
+    crun = [str(shutil.which("crun")), f"--root={place.run / OURS}/crun"]
+    before = os.getloadavg()[0]
+    places = [(each.name, str(each.socket), each.pid) for each in pair]
+    report["results"] += asyncio.run(streaming.compare(places, words, crun, counts)).table()
+    report.setdefault("loads", {})["streaming"] = [before, os.getloadavg()[0]]
 
 
 def common_words(place: Place, host: str) -> list[str]:

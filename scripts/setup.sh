@@ -13,6 +13,7 @@ packages=(
   iptables nftables iproute2 e2fsprogs            # host ports, test networks, small disks
   python3-venv make shellcheck ca-certificates
 )
+command -v npm >/dev/null || packages+=(nodejs npm)  # a SPDY peer for the tests; other vendors' nodejs brings npm along
 [[ "${1:-}" == "--bench" ]] && packages+=(containerd)
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -74,6 +75,33 @@ make_venv() {
   echo "$wanted" > .venv/.setup-done
 }
 
+fetch_kubectl() {
+  # Beside the system: other vendors' packages have the same file, and tests want a client of either age.
+  local suite="$1" package="$2" into="$PWD/.venv/kubectl/$1" scratch
+  [[ ! -x "$into/kubectl" ]] || return 0
+  { ((EUID == 0)) && command -v apt-get dpkg-deb >/dev/null; } || return 0
+  scratch="$(mktemp -d)"
+  if (cd "$scratch" && download "$suite" "$package" && dpkg-deb -x ./*.deb root && install -D root/usr/bin/kubectl "$into/kubectl"); then
+    say "kubectl of Debian $suite in $into"
+  else
+    say "kubectl of Debian $suite cannot be had here; tests that need it are skipped"
+  fi
+  rm -rf "$scratch"
+}
+
+download() {
+  # A package of a suite that may not be this machine's, into the working directory, from the mirror this machine uses.
+  local suite="$1" package="$2" mirror apt
+  # shellcheck disable=SC2016  # apt fills these in
+  mirror="$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian //p' | head -n 1)"
+  mkdir -p lists/partial archives/partial
+  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
+    "$mirror" "$suite" /usr/share/keyrings/debian-archive-keyring.gpg > only.sources
+  apt=(apt-get -q -q -o Dir::Etc::SourceList="$PWD/only.sources" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$PWD/lists"
+    -o Dir::Cache="$PWD" -o APT::Sandbox::User=root -o Acquire::Languages=none)
+  "${apt[@]}" update && "${apt[@]}" download "$package/$suite"
+}
+
 mount_hugetlb() {
   # On cgroup v1 crun opens the hugetlb hierarchy when the kernel has it, mounted or not.
   [[ "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)" == tmpfs ]] || return 0
@@ -90,4 +118,6 @@ mount_hugetlb() {
 
 install_packages
 make_venv
+fetch_kubectl bookworm kubernetes-client
+fetch_kubectl trixie kubectl
 mount_hugetlb

@@ -15,12 +15,13 @@ from typing import Final, NamedTuple
 from criollo import __version__
 from criollo.aio import threads
 from criollo.aio.background import Background
+from criollo.aio.watch import changes
 from criollo.config.handlers import RuntimeHandler
 from criollo.config.settings import Settings
 from criollo.containers.context import Containers, Places
-from criollo.errors import Unavailable, Unsupported, explain
+from criollo.errors import CriolloError, Unavailable, Unsupported, explain
 from criollo.images.context import Images
-from criollo.linux.cgroup import Driver, Hierarchies
+from criollo.linux.cgroup import DEFAULT_PARENT, Driver, Hierarchies
 from criollo.linux.files import PASS, make_directory
 from criollo.model.container import Device
 from criollo.monitor.conmon import Conmon
@@ -28,11 +29,14 @@ from criollo.network.cni import Cni
 from criollo.pods import namespaces
 from criollo.pods.context import Pods
 from criollo.registry.auth_files import find_auth_files
+from criollo.registry.certs import find_directories
 from criollo.registry.client import Registry
-from criollo.registry.hosts import Hosts, find_registries_conf
+from criollo.registry.hosts import Hosts
+from criollo.registry.registries_conf import Mode, find_aliases_file, find_registries_conf
 from criollo.runtimes.base import Probe, Runtime
 from criollo.runtimes.handlers import Handlers, open_handlers
 from criollo.runtimes.oci import Handler, OciRuntime
+from criollo.security.seccomp import Profiles
 from criollo.specgen.host import HostFacts, gather
 from criollo.specgen.request import Defaults
 from criollo.specgen.rlimits import parse_ulimit
@@ -46,7 +50,7 @@ from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
 from criollo.telemetry.log import get_logger
 from criollo.trust.policy import Policy, find_policy
-from criollo.wire.runtime import mounting, repeats_mappings
+from criollo.wire.runtime import mounting, precompiles_seccomp, repeats_mappings
 from criollo.workers.pool import Workers
 
 log = get_logger(__name__)
@@ -95,18 +99,27 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         roots = RootStore(places.root, layers, DRIVERS[settings.storage_driver](layers))
         await roots.open()
         stack.push_async_callback(roots.close)
-        registry = _registry(settings, environ)
+        registry = open_registry(settings, environ)
         stack.push_async_callback(registry.close)
         images = _images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
         containers = await _containers(settings, state, images, places, tasks=tasks)
         stack.push_async_callback(containers.close)
+        stack.callback(_drop_parent, containers)
         pods = await _pods(settings, containers)
         stack.push_async_callback(pods.close)
         stack.push_async_callback(images.pulls.close, limit_s=0)
         tasks.start(ballast.keep(), name="keep room for the databases")
+        if settings.image.auto_reload_registries:
+            tasks.start(_follow_registries(images, settings, environ), name="follow registries.conf")
         yield Engine(
             settings, pods, containers, images, containers.handlers, pods.network, containers.host, containers.cgroup_driver
         )
+
+
+def _drop_parent(containers: Containers) -> None:
+    """The cgroup above pods whose client gave none: made with the first of them, and nobody else takes it away."""
+    if containers.cgroup_driver is Driver.CGROUPFS:
+        Hierarchies.detect().drop_if_empty(DEFAULT_PARENT[Driver.CGROUPFS])
 
 
 def _places(settings: Settings) -> Places:
@@ -134,22 +147,65 @@ def _own(stack: contextlib.ExitStack | contextlib.AsyncExitStack, root: Path) ->
         os.pwrite(fd, f"{os.getpid():<32}".encode(), 0)
 
 
-def _registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
+def open_registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
+    """The registry client as the configuration and the files of this host have it.
+
+    Raises:
+        Invalid: a file of registries is malformed; the message names it.
+    """
     auth = settings.image.global_auth_file
     return Registry(
-        Hosts.load(*find_registries_conf(environ)),
+        _hosts(settings, environ),
         user_agent=f"criollo/{__version__}",
         auth_paths=[Path(auth)] if auth else find_auth_files(environ, os.getuid()),
         environ=environ,
     )
 
 
-def _images(settings: Settings, environ: Mapping[str, str], images: Images) -> Images:
+def _hosts(settings: Settings, environ: Mapping[str, str]) -> Hosts:
+    mode = settings.image.short_name_mode
+    return Hosts.load(
+        *find_registries_conf(environ),
+        aliases_file=find_aliases_file(environ, os.getuid()),
+        directories=find_directories(environ),
+        mode=Mode(mode) if mode else None,
+    )
+
+
+async def _follow_registries(images: Images, settings: Settings, environ: Mapping[str, str]) -> None:
+    """Read the files of registries again after each change; ones that are wrong change nothing."""
+    conf, conf_d = find_registries_conf(environ)
+    directories = [path for path in (conf.parent if conf is not None else None, conf_d) if path is not None]
+    async with contextlib.aclosing(changes(directories)) as bursts:
+        async for _ in bursts:
+            try:
+                hosts = await threads.files(_hosts, settings, environ)
+            except CriolloError as error:
+                log.warning("registries.conf cannot be used, the old rules stay", error=error)
+                continue
+            images.registry.use(hosts)
+            images.hosts = hosts
+            log.info("registries.conf read again")
+
+
+def load_policy(settings: Settings, environ: Mapping[str, str]) -> Policy | None:
+    """The trust policy in force; None if the host has none.
+
+    Raises:
+        Invalid: it is malformed.
+    """
     path = settings.image.signature_policy
     found = Path(path) if path else find_policy(environ)
-    if found is None:
+    return None if found is None else Policy.load(found)
+
+
+def _images(settings: Settings, environ: Mapping[str, str], images: Images) -> Images:
+    policy = load_policy(settings, environ)
+    if policy is None:
         log.warning("no signature policy: images of every registry are accepted", remedy="write /etc/containers/policy.json")
-    images.policy = Policy.load(found) if found is not None else Policy.accept_all()
+    images.policy = policy or Policy.accept_all()
+    namespaced = settings.image.namespaced_auth_dir
+    images.namespaced_auth_dir = Path(namespaced) if namespaced else None
     images.pinned = (*settings.image.pinned_images, *([settings.image.pause_image] if settings.image.pause_image else []))
     images.progress_timeout_s = settings.image.pull_progress_timeout.seconds
     return images
@@ -172,6 +228,7 @@ async def _containers(settings: Settings, state: State, images: Images, places: 
     host = containers.host
     defaults = {name: _defaults(settings, runtime.runtimes[name], handlers.probes[name], host) for name in handlers.names()}
     containers.defaults_of = lambda handler: defaults[handler or handlers.default]
+    containers.seccomp = await threads.files(_seccomp, settings, host)
     containers.cgroup_driver = Driver(runtime.cgroup_manager)
     containers.exits_dir = Path(runtime.container_exits_dir)
     containers.additional_devices = tuple(_device(text) for text in runtime.additional_devices if text)
@@ -232,8 +289,16 @@ def _defaults(settings: Settings, handler: RuntimeHandler, probe: Probe, host: H
         systemd_cgroups=runtime.cgroup_manager == "systemd",
         supports_rro=able.recursive_read_only and host.kernel >= MOUNT_SETATTR_SINCE,
         supports_idmap=able.id_mapped and host.kernel >= MOUNT_SETATTR_SINCE,
+        precompiles_seccomp=precompiles_seccomp(probe.version),
         repeats_mappings=repeats_mappings(probe.version),
     )
+
+
+def _seccomp(settings: Settings, host: HostFacts) -> Profiles:
+    runtime = settings.runtime
+    found = Profiles.of_node(host.kernel, default=runtime.seccomp_profile, privileged=runtime.privileged_seccomp_profile)
+    found.set_handlers({name: handler.seccomp_profile for name, handler in runtime.runtimes.items()})
+    return found
 
 
 def _device(text: str) -> Device:

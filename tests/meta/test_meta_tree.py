@@ -30,6 +30,8 @@ BORDERS = {
     "daemon/front_door.py": "a connection",
     "daemon/recovery.py": "each object alone: one broken row must not stop the daemon",
     "daemon/sweep.py": "a background loop",
+    "streaming/listener.py": "a connection",
+    "streaming/server.py": "a session: HTTP is over, and an error must not become a reply in the middle of a stream",
     "workers/main.py": "the child's only answer",
 }
 

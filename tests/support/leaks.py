@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 OURS = re.compile(r"conmon|crun|runc|criollo")
+_LISTEN = "0A"  # a state in /proc/net/tcp
 
 
 class Snapshot(NamedTuple):
@@ -96,8 +97,9 @@ def _targets(pid: int) -> set[str]:
 
 
 def _tcp_sockets(pid: int) -> set[str]:
+    """Connections; a socket that listens belongs to its process for good."""
     lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
-    return {f"socket:[{line.split()[9]}]" for line in lines}
+    return {f"socket:[{line.split()[9]}]" for line in lines if line.split()[3] != _LISTEN}
 
 
 def descriptors() -> frozenset[str]:

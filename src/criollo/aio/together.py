@@ -41,7 +41,7 @@ async def all_through(work: Iterable[Coroutine[Any, Any, object]]) -> None:
 
 
 async def first(*work: Coroutine[Any, Any, object]) -> None:
-    """Return when the first of them does; the others are cancelled."""
+    """Return when the first of them does; the others are cancelled, and what they raise at that is of no interest."""
     tasks = [asyncio.get_running_loop().create_task(part) for part in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -51,6 +51,8 @@ async def first(*work: Coroutine[Any, Any, object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        for task in tasks:
+            _ = task.cancelled() or task.exception()  # looked at, or the loop reports it as forgotten
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

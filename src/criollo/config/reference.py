@@ -18,8 +18,8 @@ Written from `src/criollo/config` by `make docs`; a test compares them.
 
 `crio` reads `/etc/criollo/criollo.conf` and then every file below `/etc/criollo/criollo.conf.d`, in lexical order, whatever
 its name. Where neither exists it reads `/etc/crio/crio.conf` and `/etc/crio/crio.conf.d` as they stand, and listens on
-CRI-O's socket, `/var/run/crio/crio.sock`, unless they name another. `-c FILE` and `-d DIRECTORY` name others; `-c "" -d ""` reads
-none. The names and meanings are those of crio.conf(5).
+CRI-O's socket, `/var/run/crio/crio.sock`, unless they name another. `-c FILE` and `-d DIRECTORY` name others; `-c "" -d ""`
+reads none. The names and meanings are those of crio.conf(5).
 
 The order is: defaults, file, drop-ins, environment, flags. The later value wins, key by key; a list is replaced as a
 whole. A runtime handler that two files name gets the keys of both.

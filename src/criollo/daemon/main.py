@@ -17,6 +17,7 @@ from criollo.daemon.notify import notify, watchdog_s
 from criollo.daemon.serving import serve_on
 from criollo.engine import open_engine
 from criollo.errors import CriolloError
+from criollo.linux.libc import malloc_trim
 from criollo.telemetry import log as logging
 
 log = logging.get_logger(__name__)
@@ -46,10 +47,14 @@ async def _serve(loaded: Loaded) -> None:
         loop.add_signal_handler(number, stopping.set)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    async with open_engine(settings, environ=os.environ) as engine, serve_on(engine, Path(settings.api.listen)):
+    async with (
+        open_engine(settings, environ=os.environ) as engine,
+        serve_on(engine, Path(settings.api.listen), by_tcp=True),
+    ):
         log.info("serving", socket=settings.api.listen, version=__version__, python=sys.version.split()[0])
         gc.collect()
         gc.freeze()  # what is loaded now stays: later collections, on the loop, need not look at it (5 ms each)
+        malloc_trim()
         notify("READY=1")
         await _until(stopping)
         notify("STOPPING=1")

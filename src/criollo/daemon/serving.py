@@ -1,19 +1,25 @@
 """The engine behind a socket: gRPC and HTTP/1 on one path. The daemon serves the node so, kpod itself."""
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from criollo import __version__
+from criollo.admin.archives import archive_upgrades
 from criollo.admin.images import image_routes
 from criollo.admin.server import routes
 from criollo.admin.views import HOST_IDS, NodeDescription
 from criollo.aio.background import Background
-from criollo.aio.http_server import HttpServer
-from criollo.config.settings import Settings
+from criollo.aio.http_server import HttpLimits, HttpServer
+from criollo.aio.together import together
+from criollo.config.ciphers import openssl_names
+from criollo.config.settings import Api, Settings
 from criollo.config.template import render
+from criollo.config.values import Duration
 from criollo.cri.facts import HandlerFacts, NodeFacts
 from criollo.cri.image import ImageService
 from criollo.cri.runtime import RuntimeService
@@ -24,40 +30,79 @@ from criollo.daemon.sweep import sweep_forever
 from criollo.engine import Engine
 from criollo.linux.cgroup import Driver
 from criollo.storage.mapped import OVERLAY_SINCE
+from criollo.streaming.listener import Listener
+from criollo.streaming.server import Streaming
+from criollo.streaming.tls import Certificates, TlsFiles
 
-DRAIN_S = 10
+DRAIN_S: Final = 10
+STREAMS_DRAIN_S: Final = 2
+IDLE_S: Final = 4 * 3600.0  # of a session, where the settings name no other; as CRI-O
 
 
 @contextlib.asynccontextmanager
-async def serve_on(engine: Engine, path: Path) -> AsyncIterator[None]:
-    """Recover, then serve at `path` while the block runs; at its end let calls in progress finish.
+async def serve_on(engine: Engine, path: Path, *, by_tcp: bool = False) -> AsyncIterator[None]:
+    """Recover, then serve at `path` while the block runs; at its end let calls and sessions in progress finish.
+
+    Exec, attach and port-forward are served at `path`, too; `by_tcp`: and at the streaming port of the settings.
 
     Raises:
         WrongState: another daemon answers at the path.
+        Invalid, HostFailed: the streaming port or its certificates do not let us serve.
     """
     await recover(engine.pods)
-    server = _grpc(engine)
-    door = FrontDoor(path, grpc=server.serve, http=_http(engine).serve)
-    door.open()
+    timeout = engine.settings.api.stream_idle_timeout
+    streaming = Streaming(engine.pods, idle_s=Duration.parse(timeout).seconds if timeout else IDLE_S)
+    server = _grpc(engine, streaming)
+    door = FrontDoor(path, grpc=server.serve, http=_http(engine, streaming).serve)
+    listener = _listener(engine.settings.api, streaming) if by_tcp else None
+    with contextlib.ExitStack() as opened:
+        if listener is not None:
+            opened.callback(listener.stop_accepting)
+            listener.open()
+            streaming.base_url, streaming.hosts = listener.base_url, listener.hosts
+        door.open()
+        opened.pop_all()
     async with Background() as tasks:
         tasks.start(door.run(), name="front door")
+        if listener is not None:
+            tasks.start(listener.run(), name="streaming port")
         tasks.start(sweep_forever(engine.pods), name="sweeper")
         try:
             yield
         finally:
             door.stop_accepting()
-            await server.drain(DRAIN_S)
+            if listener is not None:
+                listener.stop_accepting()
+            await together([server.drain(DRAIN_S), streaming.drain(STREAMS_DRAIN_S)])
 
 
-def _grpc(engine: Engine) -> Server:
-    runtime = RuntimeService(engine.pods, _facts(engine))
+def _listener(api: Api, streaming: Streaming) -> Listener:
+    certificates = None
+    if api.stream_enable_tls:
+        ciphers = openssl_names(api.tls_cipher_suites)
+        only_newest = api.tls_min_version == "VersionTLS13" or (api.tls_cipher_suites and not ciphers)
+        files = TlsFiles(
+            cert=Path(api.stream_tls_cert),
+            key=Path(api.stream_tls_key),
+            ca=Path(api.stream_tls_ca) if api.stream_tls_ca else None,
+            minimum=ssl.TLSVersion.TLSv1_3 if only_newest else ssl.TLSVersion.TLSv1_2,
+            ciphers=ciphers,
+        )
+        certificates = Certificates(files)
+        certificates.load()
+    http = HttpServer({}, HttpLimits(idle_s=10, body_bytes=64 << 10), upgrades=streaming.upgrades())
+    return Listener(api.stream_address, int(api.stream_port), serve=http.serve, certificates=certificates)
+
+
+def _grpc(engine: Engine, streaming: Streaming) -> Server:
+    runtime = RuntimeService(engine.pods, _facts(engine), streaming.issue)
     image = ImageService(engine.images)
     api = engine.settings.api
     limits = Limits(message_bytes=api.grpc_max_recv_msg_size, in_flight_bytes=2 * api.grpc_max_recv_msg_size)
     return Server({"runtime.v1.RuntimeService": runtime.calls(), "runtime.v1.ImageService": image.calls()}, limits=limits)
 
 
-def _http(engine: Engine) -> HttpServer:
+def _http(engine: Engine, streaming: Streaming) -> HttpServer:
     settings = engine.settings
     node = NodeDescription(
         storage_driver=settings.storage_driver,
@@ -66,7 +111,9 @@ def _http(engine: Engine) -> HttpServer:
         cgroup_driver=str(engine.driver),
         default_id_mappings=HOST_IDS,
     )
-    return HttpServer(routes(node, lambda: render(settings), further=image_routes(engine.images)))
+    further = image_routes(engine.images)
+    upgrades = {**archive_upgrades(engine.containers), **streaming.upgrades()}
+    return HttpServer(routes(node, lambda: render(settings), further=further), upgrades=upgrades)
 
 
 def _facts(engine: Engine) -> NodeFacts:

@@ -31,6 +31,7 @@ STALL_S: float = 60
 
 STDOUT, STDERR = 2, 3
 _PACKET_BYTES: Final = 32 << 10  # conmon reads one byte less of each of ours
+_RESIZE_PAUSE_S: Final = 0.1
 _STDIN_BYTES: Final = 16 << 10
 _PACKETS_A_TURN: Final = 64
 _CONNECT_LIMIT_S: Final = 10.0
@@ -234,10 +235,12 @@ async def _feed(target: Target, connection: socket.socket, source: Reader) -> No
 
 
 async def _resize(target: Target, sizes: AsyncIterator[Size] | None) -> None:
+    """Conmon 2.1 takes the first of two sizes twice when it reads both at once, so each is given time to be read alone."""
     if sizes is not None and target.tty:
         async for size in sizes:
             with contextlib.suppress(CriolloError):  # it ends just now, or conmon is behind: the next one counts
                 console.resize(target.container_id, target.bundle, rows=size.rows, columns=size.columns)
+            await asyncio.sleep(_RESIZE_PAUSE_S)
     await _never()
 
 

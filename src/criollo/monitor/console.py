@@ -20,6 +20,7 @@ from criollo.wire import conmon as protocol
 
 _FIRST_PAUSE_S: Final = 0.0005
 _LONGEST_PAUSE_S: Final = 0.05
+_SAY_AGAIN_S: Final = 1.0
 
 
 async def reopen_log(container_id: str, bundle: Path, *, log_path: Path, limit_s: float = 10.0) -> None:
@@ -36,11 +37,14 @@ async def reopen_log(container_id: str, bundle: Path, *, log_path: Path, limit_s
     if not log_path.parent.is_dir():
         raise HostFailed(f"cannot reopen the log of container {container_id}: {log_path.parent} is no directory; make it first")
     before = _identity(log_path)
-    _say(container_id, bundle, protocol.format_reopen())
-    pause_s = _FIRST_PAUSE_S
+    loop = asyncio.get_running_loop()
+    said_at, pause_s = float("-inf"), _FIRST_PAUSE_S
     try:
         async with asyncio.timeout(limit_s):
             while _identity(log_path) in (None, before):
+                if loop.time() > said_at + _SAY_AGAIN_S:  # a line that conmon 2.1 reads together with another may be lost
+                    _say(container_id, bundle, protocol.format_reopen())
+                    said_at = loop.time()
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
     except TimeoutError:
@@ -50,7 +54,7 @@ async def reopen_log(container_id: str, bundle: Path, *, log_path: Path, limit_s
 
 
 def resize(container_id: str, bundle: Path, *, rows: int, columns: int) -> None:
-    """Set the size of a container's terminal; of several in a row the last one counts.
+    """Set the size of a container's terminal. Not twice within a tenth of a second: conmon 2.1 may take the first one twice.
 
     Raises:
         WrongState: the monitor is gone.

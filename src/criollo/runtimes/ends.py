@@ -160,8 +160,10 @@ class HandedOver(Ends):
         assert self._listener is not None
         try:
             async with asyncio.timeout(_HAND_OVER_LIMIT_S):
-                connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+                await readable(self._listener.fileno())  # sock_accept of asyncio stumbles when cancelled as somebody connects
+                connection, _ = self._listener.accept()
                 with connection:
+                    connection.setblocking(False)
                     await readable(connection.fileno())
                     with explain("take the terminal of an exec from the runtime"):
                         self._master = terminal.receive(connection)

@@ -32,10 +32,10 @@ async def run_forward(pods: Pods, session: ForwardSession, pairs: AsyncIterator[
 
 
 async def _forward(pods: Pods, session: ForwardSession, pair: Pair) -> None:
-    failure = ""
+    failure, is_whole = "", False
     try:
         with await dial(pods, session, pair.port) as sock:
-            await _both_ways(sock, pair)
+            is_whole = await _both_ways(sock, pair)
     except CriolloError as error:
         failure = str(error)
     except OSError as error:  # either end is gone: the connection inside the pod, or the client
@@ -45,11 +45,12 @@ async def _forward(pods: Pods, session: ForwardSession, pair: Pair) -> None:
             log.debug("forward ended", pod=session.pod_id, port=pair.port, cause=failure)
             await pair.error.write(failure.encode())
         await pair.error.close()
-        await (pair.data.reset() if failure else pair.data.close())
+    with contextlib.suppress(ConnectionError):  # whatever became of the error stream: this one must not stay open
+        await (pair.data.close() if is_whole else pair.data.reset())
 
 
-async def _both_ways(sock: socket.socket, pair: Pair) -> None:
-    """Copy until both sides have said their end; the end of one leaves the other open."""
+async def _both_ways(sock: socket.socket, pair: Pair) -> bool:
+    """Copy until both sides have said their end; the end of one leaves the other open. False if the client's never came."""
     ends = _SocketEnds(sock)
 
     async def inwards() -> None:
@@ -65,6 +66,8 @@ async def _both_ways(sock: socket.socket, pair: Pair) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(None) as lingering:
             await together([inwards(), outwards()])
+        return True
+    return False
 
 
 class _SocketEnds:

@@ -176,5 +176,7 @@ def _bind(address: str, port: int) -> socket.socket:
         address = "0.0.0.0"  # noqa: S104  # that is what an empty address means
     family = socket.AF_INET if address and ipaddress.ip_address(address).version == 4 else socket.AF_INET6
     sock = socket.create_server((address or "::", port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
+    # Accepted connections inherit it; asyncio sets it only on sockets made with an explicit protocol, which these are not.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setblocking(False)
     return sock

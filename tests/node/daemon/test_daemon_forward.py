@@ -13,22 +13,10 @@ import pytest
 from support import leaks, streaming
 from support.cri import pb
 from support.daemon import Daemon, wait_for
+from support.echo import echoing
 
 PORT = 7070
 MIB = 1 << 20
-ECHO = """
-import asyncio, sys
-async def serve(reader, writer):
-    while data := await reader.read(1 << 18):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=200)
-    print("listening", flush=True)
-    await server.serve_forever()
-asyncio.run(main())
-"""
 DEAF = """
 import socket, sys, time
 server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -43,11 +31,15 @@ def forward_url(daemon: Daemon, pod_id: str, *ports: int) -> str:
 
 
 @pytest.fixture
-def pod(daemon: Daemon) -> Iterator[str]:
-    """A pod whose port sends back what it gets."""
-    pod = daemon.run_pod()
-    with listening(daemon, pod, ECHO):
-        yield pod
+def pod(daemon: Daemon) -> str:
+    return daemon.run_pod()
+
+
+@pytest.fixture
+def port(daemon: Daemon, pod: str) -> Iterator[int]:
+    """A port of the pod that sends back what it gets."""
+    with echoing(daemon.runroot / "netns" / pod) as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -63,7 +55,7 @@ def listening(daemon: Daemon, pod_id: str, program: str) -> Iterator[None]:
             process.kill()
 
 
-async def echo(connection: Any, data: bytes, request_id: int, port: int = PORT) -> tuple[bytes, bytes]:
+async def echo(connection: Any, port: int, data: bytes, request_id: int) -> tuple[bytes, bytes]:
     """What comes back, and what the error stream says."""
     stream, error = await streaming.forwarded(connection, port, request_id)
 
@@ -77,47 +69,47 @@ async def echo(connection: Any, data: bytes, request_id: int, port: int = PORT) 
     return back.result(), await streaming.drink(error)
 
 
-def test_forwarded_connection_carries_both_ways_and_half_closes(daemon: Daemon, pod: str) -> None:
+def test_forwarded_connection_carries_both_ways_and_half_closes(daemon: Daemon, pod: str, port: int) -> None:
     data = os.urandom(5 * MIB)
 
     async def main() -> tuple[bytes, bytes]:
         async with streaming.spdy(forward_url(daemon, pod), streaming.FORWARD_PROTOCOL) as connection:
-            return await echo(connection, data, 0)
+            return await echo(connection, port, data, 0)
 
     assert asyncio.run(main()) == (data, b"")
 
 
-def test_hundred_connections_at_once(daemon: Daemon, pod: str) -> None:
+def test_hundred_connections_at_once(daemon: Daemon, pod: str, port: int) -> None:
     before = leaks.held_by(daemon.pid)
 
     async def main() -> list[tuple[bytes, bytes]]:
         async with streaming.spdy(forward_url(daemon, pod), streaming.FORWARD_PROTOCOL) as connection:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(echo(connection, b"%d" % number * 1000, number)) for number in range(100)]
+                tasks = [group.create_task(echo(connection, port, b"%d" % number * 1000, number)) for number in range(100)]
             return [task.result() for task in tasks]
 
     assert asyncio.run(main()) == [(b"%d" % number * 1000, b"") for number in range(100)]
     wait_for(lambda: leaks.held_by(daemon.pid)["fds"] <= before["fds"])
 
 
-def test_port_without_a_listener_is_told_and_harms_no_other(daemon: Daemon, pod: str) -> None:
+def test_port_without_a_listener_is_told_and_harms_no_other(daemon: Daemon, pod: str, port: int) -> None:
     async def main() -> tuple[bytes, tuple[bytes, bytes]]:
         async with streaming.spdy(forward_url(daemon, pod), streaming.FORWARD_PROTOCOL) as connection:
             _, error = await streaming.forwarded(connection, 7, 1)
-            return await streaming.drink(error), await echo(connection, b"hello", 2)
+            return await streaming.drink(error), await echo(connection, port, b"hello", 2)
 
     error, other = asyncio.run(main())
     assert b"nothing listens on it" in error
     assert other == (b"hello", b"")
 
 
-def test_stopped_pod_ends_its_connections(daemon: Daemon, pod: str) -> None:
+def test_stopped_pod_ends_its_connections(daemon: Daemon, pod: str, port: int) -> None:
     async def main() -> bytes:
         async with (
             asyncio.timeout(streaming.LIMIT_S),
             streaming.spdy(forward_url(daemon, pod), streaming.FORWARD_PROTOCOL) as connection,
         ):
-            stream, error = await streaming.forwarded(connection, PORT)
+            stream, error = await streaming.forwarded(connection, port)
             await stream.write(b"hello")
             assert await stream.read() == b"hello"
             await asyncio.get_running_loop().run_in_executor(None, daemon.stop_pod, pod)
@@ -127,12 +119,12 @@ def test_stopped_pod_ends_its_connections(daemon: Daemon, pod: str) -> None:
     assert asyncio.run(main()) == b""
 
 
-def test_client_that_goes_closes_its_connections(daemon: Daemon, pod: str) -> None:
+def test_client_that_goes_closes_its_connections(daemon: Daemon, pod: str, port: int) -> None:
     before = leaks.held_by(daemon.pid)
 
     async def main() -> None:
         async with streaming.spdy(forward_url(daemon, pod), streaming.FORWARD_PROTOCOL) as connection:
-            stream, _ = await streaming.forwarded(connection, PORT)
+            stream, _ = await streaming.forwarded(connection, port)
             await stream.write(b"hello")
             assert await stream.read() == b"hello"
             connection.abort()

@@ -28,6 +28,17 @@ def given_(**overrides: object) -> Loaded:
         ("log_dir", "logs", "absolute path"),
         ("api__listen", "unix:///run/x.sock", "absolute path"),
         ("api__listen", "/" + "x" * 107, "at most 107 bytes"),
+        ("api__stream_address", "localhost", "an IP address"),
+        ("api__stream_address", "127.0.0.1 ", "an IP address"),
+        ("api__stream_port", "65536", "from 0 to 65535"),
+        ("api__stream_port", "http", "from 0 to 65535"),
+        ("api__stream_port", "", "from 0 to 65535"),
+        ("api__stream_idle_timeout", "4 hours", "a duration"),
+        ("api__stream_idle_timeout", "-1s", "a duration"),
+        ("api__stream_enable_tls", True, "where stream_enable_tls is true"),
+        ("api__stream_tls_ca", "ca.pem", "absolute path"),
+        ("api__tls_min_version", "VersionTLS11", "'VersionTLS12' or 'VersionTLS13'"),
+        ("api__tls_cipher_suites", ["RC4"], "one of TLS_ECDHE"),
         ("network__plugin_dirs", ["opt/cni"], "absolute path"),
         ("runtime__default_runtime", "kata", "there are: crun"),
         ("runtime__default_sysctls", ["net.ipv4.ip_forward = 1"], "without spaces"),
@@ -111,3 +122,9 @@ def test_runtime_type_that_is_not_driven_is_kept_with_a_warning() -> None:
     found = given_(runtime__runtimes="kata:/bin/kata:/run/kata:vm")
     assert found.settings.runtime.runtimes["kata"].runtime_type == "vm"
     assert "not driven yet" in found.warnings[0]
+
+
+def test_cipher_suites_without_tls12_are_warned_of() -> None:
+    suites = ["TLS_RSA_WITH_AES_128_GCM_SHA256"]
+    loaded = given_(api__tls_min_version="VersionTLS13", api__tls_cipher_suites=suites)
+    assert [line for line in loaded.warnings if "no effect with tls_min_version VersionTLS13" in line]

@@ -87,7 +87,7 @@ def test_client_that_never_ends_is_not_waited_for_for_ever(monkeypatch: pytest.M
         theirs.close()
         async with asyncio.timeout(10):
             await forward.run_forward(PODS, SESSION, one(Pair(80, data, error)), idle=Idle(0))
-        assert (data.events, error.events) == (["close"], ["close"])
+        assert (data.events, error.events) == (["close", "reset"], ["close"])
 
     asyncio.run(main())
 
@@ -100,6 +100,20 @@ def test_failure_to_dial_goes_to_the_error_stream(monkeypatch: pytest.MonkeyPatc
     data, error = Client(), Client()
     asyncio.run(_forwarded(Pair(80, data, error)))
     assert (error.got, error.events, data.events) == (b"nothing listens there", ["close"], ["reset"])
+
+
+def test_client_that_hears_no_error_is_left_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(Client):
+        async def write(self, data: bytes) -> None:
+            raise ConnectionResetError("the client closed its error stream")
+
+    async def dial(*_: object) -> socket.socket:
+        raise Unavailable("nothing listens there")
+
+    monkeypatch.setattr(forward, "dial", dial)
+    data = Client()
+    asyncio.run(_forwarded(Pair(80, data, Deaf())))
+    assert data.events == ["reset"]
 
 
 def test_socket_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

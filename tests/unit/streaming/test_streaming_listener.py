@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -90,6 +91,21 @@ def test_tls_is_spoken_where_there_is_a_certificate(tmp_path: Path) -> None:
             assert (await get(listener, context=ssl.create_default_context(cafile=files.cert))).endswith(b"hello\n")
 
     asyncio.run(main())
+
+
+def test_small_writes_do_not_wait_for_the_peer_to_acknowledge() -> None:
+    delays = []
+
+    async def serve(transport: asyncio.Transport, first: bytes) -> None:
+        delays.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    async def main() -> None:
+        async with listening(serve=serve) as listener:
+            with contextlib.suppress(ConnectionError):
+                await get(listener)
+
+    asyncio.run(main())
+    assert delays == [1]
 
 
 def test_too_many_connections_are_refused() -> None:
