@@ -76,7 +76,7 @@ class Peer:
         for _ in ids:  # Go's clients send nothing before
             first, second = HEAD.unpack(self._take(8) or bytes(8))
             if first & 0xFFFF != Kind.SYN_REPLY:
-                raise ConnectionError("a stream was refused")
+                raise ConnectionError(f"no SYN_REPLY but {first:#010x} {second:#010x}; zeros: the connection has ended")
             self._take(second & 0xFFFFFF)
         return ids
 
