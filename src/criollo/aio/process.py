@@ -42,11 +42,17 @@ def spawn(
     cwd: str = "/",
     pass_fds: Sequence[int] = (),
     stdio: tuple[int, int, int] = (subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL),
+    executable: str | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a program in a session of its own (blocking, about 1 ms: call it through `threads.spawning`)."""
-    with explain(f"start {argv[0]}"):
+    """Start a program in a session of its own (blocking, about 1 ms: call it through `threads.spawning`).
+
+    `executable` is a copy of `argv[0]` to execute instead, if that can be done.
+    """
+
+    def start(path: str | None) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             list(argv),
+            executable=path,
             env=dict(MINIMAL_ENV if env is None else env),
             cwd=cwd,
             pass_fds=pass_fds,
@@ -55,6 +61,12 @@ def spawn(
             stderr=stdio[2],
             start_new_session=True,
         )
+
+    with explain(f"start {argv[0]}"):
+        if executable is not None:
+            with contextlib.suppress(OSError):
+                return start(executable)
+        return start(None)
 
 
 def disown(child: "subprocess.Popen[bytes]") -> int:
@@ -136,6 +148,7 @@ async def run(
     pass_fds: Sequence[int] = (),
     limit_bytes: int = 1 << 20,
     check: bool = True,
+    executable: str | None = None,
 ) -> Finished:
     """Run a program to its end and collect its output.
 
@@ -151,7 +164,7 @@ async def run(
 
     def start() -> None:
         pipes = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
-        born.append(spawn(argv, env=env, cwd=cwd, pass_fds=pass_fds, stdio=pipes))
+        born.append(spawn(argv, env=env, cwd=cwd, pass_fds=pass_fds, stdio=pipes, executable=executable))
 
     try:
         await threads.spawning(start)

@@ -33,6 +33,14 @@ class Reader(Protocol):
         ...
 
 
+class Source(Reader, Protocol):
+    """Where a client's bytes come from."""
+
+    def drop(self) -> None:
+        """Nobody reads this any more: what waits and what comes is passed over, so it holds back nobody. May be repeated."""
+        ...
+
+
 class Writer(Protocol):
     """Where bytes go."""
 
@@ -58,7 +66,7 @@ class Streams(NamedTuple):
     Who serves the client cancels whoever uses these when the client goes away.
     """
 
-    stdin: Reader | None = None
+    stdin: Source | None = None
     stdout: Writer | None = None
     stderr: Writer | None = None
     sizes: AsyncIterator[Size] | None = None
@@ -76,6 +84,7 @@ class FdReader:
         self._fd, self._chunk_bytes = fd, chunk_bytes
         self._pace = _Pace() if is_roomy else None
         self._left: int | None = None  # how much may still be read; None: until the end
+        self._quiet_s = 0.0
         self._waiting: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
@@ -85,9 +94,8 @@ class FdReader:
             try:
                 data = os.read(self._fd, self._chunk_bytes if self._left is None else min(self._left, self._chunk_bytes))
             except BlockingIOError:
-                if self._left is not None:
+                if not await self._wait():
                     return b""
-                await self._wait()
                 continue
             except OSError as error:
                 if error.errno == errno.EIO:  # a terminal whose last process has gone: pty(7)
@@ -100,12 +108,15 @@ class FdReader:
             return data
         return b""
 
-    def finish(self) -> None:
-        """End with what is there now, whoever still holds the other end and goes on writing."""
+    def finish(self, *, more_bytes: int = 0, quiet_s: float = 0) -> None:
+        """End with what is there now, whoever still holds the other end and goes on writing.
+
+        `more_bytes`: somebody in between may still bring so much; it has come when nothing came for `quiet_s`.
+        """
         if self._fd >= 0 and self._left is None:
             there = array.array("i", [0])
             fcntl.ioctl(self._fd, termios.FIONREAD, there)
-            self._left = there[0]
+            self._left, self._quiet_s = there[0] + more_bytes, quiet_s
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.set_result(None)
 
@@ -115,12 +126,19 @@ class FdReader:
             os.close(self._fd)
             self._fd = -1
 
-    async def _wait(self) -> None:
+    async def _wait(self) -> bool:
+        """Until there is something to read; False when nothing will be."""
+        if self._left is not None and not self._quiet_s:
+            return False
         self._waiting = asyncio.get_running_loop().create_future()
         try:
-            await _ready(self._fd, self._waiting, write=False)
+            async with asyncio.timeout(None if self._left is None else self._quiet_s):
+                await _ready(self._fd, self._waiting, write=False)
+        except TimeoutError:
+            return False
         finally:
             self._waiting = None
+        return True
 
 
 class _Pace:

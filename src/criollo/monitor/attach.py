@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from criollo.aio.streams import Reader, Size, Streams, Writer
+from criollo.aio.streams import Size, Source, Streams, Writer
 from criollo.aio.together import first
 from criollo.errors import CriolloError, TimedOut, WrongState, from_os
 from criollo.monitor import console
@@ -216,22 +216,30 @@ async def _inputs(target: Target, connection: socket.socket, streams: Streams) -
     await first(keys, _resize(target, streams.sizes))
 
 
-async def _feed(target: Target, connection: socket.socket, source: Reader) -> None:
-    loop = asyncio.get_running_loop()
-    is_taken = target.stdin
+async def _feed(target: Target, connection: socket.socket, source: Source) -> None:
+    if not target.stdin:
+        source.drop()
+        await _never()
     while data := await source.read():
-        for start in range(0, len(data), _STDIN_BYTES):
-            if is_taken:
-                try:
-                    await loop.sock_sendall(connection, data[start : start + _STDIN_BYTES])
-                except OSError:  # the monitor ends; its last words are still to be read
-                    is_taken = False
-    if target.stdin and target.stdin_once:
+        if not await _sent(connection, data):  # the monitor ends; its last words are still to be read
+            source.drop()
+            await _never()
+    if target.stdin_once:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_WR)
-    elif target.stdin and not target.tty:
+    elif not target.tty:
         return
     await _never()
+
+
+async def _sent(connection: socket.socket, data: bytes) -> bool:
+    loop = asyncio.get_running_loop()
+    try:
+        for start in range(0, len(data), _STDIN_BYTES):
+            await loop.sock_sendall(connection, data[start : start + _STDIN_BYTES])
+    except OSError:
+        return False
+    return True
 
 
 async def _resize(target: Target, sizes: AsyncIterator[Size] | None) -> None:

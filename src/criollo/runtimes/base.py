@@ -112,6 +112,10 @@ class Runtime(Protocol):
         """Run a command between a client's streams; its exit code. When cancelled, the command is ended."""
         ...
 
+    def close(self) -> None:
+        """Let go of what is kept between calls."""
+        ...
+
     async def wait_exit(self, watched: Watched) -> Exit:
         """Return when the container has ended."""
         ...

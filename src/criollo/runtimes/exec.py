@@ -1,11 +1,13 @@
 """Exec: a command in a running container, run by the runtime itself as our child, without a monitor.
 
-    runtime --log /proc/<us>/fd/N exec --process /proc/<us>/fd/M <id>      both are files in memory, not handed on
+    runtime --log /proc/<us>/fd/N exec --process /proc/<us>/fd/M <id>      not handed on: see `journal`; a file in memory
       └ the command, a child of that process until it ends
     its stdin, stdout, stderr, or its terminal: see `ends`
 
 The runtime's own errors go to its log, so they are not taken for the command's. Streams may stay open in processes that
-the command left behind: once the runtime has ended, what is in the pipes is passed on and nothing is waited for.
+the command left behind: once it has ended, what is in the pipes is passed on, however slow the client, and nothing is waited
+for. (CRI-O does so; containerd waits for ever unless drain_exec_sync_io_timeout is set.) A runtime that passes the streams on
+itself, as runc does, waits for such processes: it is ended, when it has brought what was on its way.
 """
 
 import asyncio
@@ -20,20 +22,23 @@ from typing import Final
 
 from criollo.aio import process, threads
 from criollo.aio.cleanup import cleanup
-from criollo.aio.streams import FdWriter, Reader, Size, Streams, copy
+from criollo.aio.streams import FdWriter, Size, Source, Streams, copy
 from criollo.aio.together import first, together
 from criollo.errors import ToolFailed, explain, printable
 from criollo.linux import proctree
 from criollo.runtimes.base import ExecRequest
 from criollo.runtimes.ends import Ends, HandedOver, Pipes, Relayed
-from criollo.wire.runtime import readable
+from criollo.runtimes.journal import Journal
+from criollo.runtimes.sealed import CommandLine
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells say it
 
-_LOG_BYTES: Final = 1 << 16
 _RUNTIME_GRACE_S: Final = 1.0
 _TAKE_OVER_GRACE_S: Final = 0.1
 _TERMINAL_GRACE_S: Final = 1.0
+_RELAY_GRACE_S: Final = 0.05
+_ON_THE_WAY_BYTES: Final = (64 + 32) << 10  # in a runtime between the command and us: its pipe, and Go's io.Copy
+_ON_THE_WAY_S: Final = 0.25
 _KILL_LIMIT_S: Final = 30
 _SHOWN_COMMAND: Final = 200
 _ABOUT_PROGRAM: Final = re.compile(r"executable|\bexec(: | /)")  # not: "exec failed: … chdir …"
@@ -41,18 +46,18 @@ _NO_SUCH: Final = re.compile(r"not found in \$PATH|no such file or directory", r
 _NO_PROGRAM: Final = re.compile(r"permission denied|operation not permitted|exec format error|is a directory", re.IGNORECASE)
 
 
-async def exec_stream(runtime: Sequence[str], request: ExecRequest, streams: Streams, *, hands_over: bool) -> int:
+async def exec_stream(runtime: CommandLine, request: ExecRequest, streams: Streams, *, relays: bool) -> int:
     """Run a command between the client's streams; its exit code, 128 and more for a signal.
 
     A command that is not there or is no program: 127 or 126, after the runtime's words on stderr (of a terminal: on stdout).
     Output that the client did not ask for is dropped. `streams` are left open. When cancelled, the command is killed with
-    all it has started. `hands_over`: the runtime gives its terminal away, see `ends.HandedOver`.
+    all it has started. `relays`: the runtime passes the streams on itself, and gives no terminal away without leaving.
 
     Raises:
         ToolFailed: the runtime could not start it otherwise, or nobody would see its words.
     """
-    ends: Ends = Pipes(streams) if not request.tty else HandedOver(streams, request.bundle) if hands_over else Relayed(streams)
-    command = Command(runtime, request)
+    ends: Ends = Pipes(streams) if not request.tty else Relayed(streams) if relays else HandedOver(streams, request.bundle)
+    command = Command(runtime, request, relays=relays)
     try:
         stdio = ends.open()
         await threads.spawning(command.start, stdio, ends.options)
@@ -71,43 +76,56 @@ async def _long_ended(command: "Command") -> None:
 
 
 class Command:
-    """The runtime's process of one exec, and the two documents between it and us."""
+    """The runtime's process of one exec, and what passes between it and us."""
 
-    def __init__(self, runtime: Sequence[str], request: ExecRequest) -> None:
+    def __init__(self, runtime: CommandLine, request: ExecRequest, *, relays: bool) -> None:
         self._runtime, self._request = runtime, request
+        self._is_followed = relays and not request.tty
         self._argv: list[str] = []
-        self._documents: list[int] = []
-        self._pidfd = -1
+        self._journal: Journal | None = None
+        self._document = self._pidfd = -1
         self._pid = 0
+        self._told: int | None = None
 
     def start(self, stdio: tuple[int, int, int], options: Sequence[str] = ()) -> None:
         """Spawn the runtime (blocking), with further options of its verb. `stdio` stays the caller's."""
         with explain(f"prepare an exec in container {self._request.container_id}"):
-            for name in ("exec-process", "exec-log"):
-                self._documents.append(os.memfd_create(name, os.MFD_CLOEXEC))
-            os.write(self._documents[0], self._request.process)
-        document, log = (f"/proc/{os.getpid()}/fd/{fd}" for fd in self._documents)
-        self._argv = [*self._runtime, f"--log={log}", "--log-format=json", "exec", "--process", document]
-        self._argv += [*options, self._request.container_id]
-        self._pid = process.disown(process.spawn(self._argv, stdio=stdio))
+            self._journal = Journal(is_followed=self._is_followed)
+            self._document = os.memfd_create("exec-process", os.MFD_CLOEXEC)
+            os.write(self._document, self._request.process)
+        document = f"/proc/{os.getpid()}/fd/{self._document}"
+        self._argv = [*self._runtime, *self._journal.options, "exec", "--process", document, *options]
+        self._argv.append(self._request.container_id)
+        self._pid = process.disown(process.spawn(self._argv, stdio=stdio, executable=self._runtime.executable))
         self._pidfd = os.pidfd_open(self._pid)
 
     async def ended(self) -> None:
         """Return when the runtime has ended."""
         await process.wait_pidfd(self._pidfd)
 
-    async def wait(self) -> int:
-        """The runtime's exit status, negative for a signal; it is reaped."""
-        await process.wait_pidfd(self._pidfd)
+    async def wait(self, *, grace_s: float = _RELAY_GRACE_S) -> int:
+        """The exit status, negative for a signal of the runtime itself.
+
+        A runtime that tells of the command's end and goes on has `grace_s`; after that it still `lingers`.
+        """
+        await first(self.ended(), self._after_told(grace_s))
+        if not process.has_ended(self._pidfd):
+            assert self._told is not None
+            return self._told
         status = process.reap(self._pidfd) or 0
         self._pid = 0
         return status
 
+    @property
+    def lingers(self) -> bool:
+        """After `wait`: the command has ended and the runtime has not."""
+        return self._pid != 0
+
     def failure(self, status: int) -> str:
         """The runtime's own words when it failed; empty when the status is the command's."""
-        if status == 0:
+        if status == 0 or self._told is not None:
             return ""
-        return readable(os.pread(self._documents[1], _LOG_BYTES, 0))
+        return self._journal.words() if self._journal is not None else ""
 
     def failed(self, status: int, words: str) -> ToolFailed:
         what = f"cannot run {shown(self._request.command)} in container {self._request.container_id}"
@@ -124,13 +142,22 @@ class Command:
         if self._pid:
             await cleanup(threads.files(self._kill), limit_s=_KILL_LIMIT_S, what="kill an exec")
             self._pid = 0
-        for fd in (*self._documents, *([self._pidfd] if self._pidfd >= 0 else [])):
-            os.close(fd)
-        self._documents, self._pidfd = [], -1
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        for fd in (self._document, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._document = self._pidfd = -1
+
+    async def _after_told(self, grace_s: float) -> None:
+        assert self._journal is not None
+        self._told = await self._journal.exit_told(lambda: not proctree.children(self._pid))
+        await asyncio.sleep(grace_s)
 
     def _kill(self) -> None:
         """The command first, so that the runtime reaps it and ends by itself: orphans of a container delay its end."""
-        deadline = time.monotonic() + _RUNTIME_GRACE_S
+        deadline = time.monotonic() + (_RUNTIME_GRACE_S if self._told is None else 0)
         while not process.has_ended(self._pidfd) and time.monotonic() < deadline:
             for pid in proctree.descendants(self._pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -153,7 +180,10 @@ async def _serve(command: Command, ends: Ends, streams: Streams) -> int:
                 async with asyncio.timeout(_TERMINAL_GRACE_S):
                     await drained.wait()
         for reader in ends.outputs:
-            reader.finish()
+            if command.lingers:
+                reader.finish(more_bytes=_ON_THE_WAY_BYTES, quiet_s=_ON_THE_WAY_S)
+            else:
+                reader.finish()
 
     async def outputs() -> None:
         writers = (streams.stdout, streams.stderr)
@@ -197,18 +227,17 @@ class _Nobody:
         pass
 
 
-async def _feed(source: Reader, stdin: FdWriter, *, keep_open: bool) -> None:
+async def _feed(source: Source, stdin: FdWriter, *, keep_open: bool) -> None:
     """What the client types; its end closes a pipe, and is nothing to a terminal.
 
-    What a command does not take is dropped: a client that waits for room could not be told anything else meanwhile.
+    What a command cannot take any more is dropped: a client that waits for room could not be told anything else meanwhile.
     """
-    is_taken = True
     while data := await source.read():
-        if is_taken:
-            try:
-                await stdin.write(data)
-            except OSError:
-                is_taken = False
+        try:
+            await stdin.write(data)
+        except OSError:
+            source.drop()
+            break
     if not keep_open:
         await stdin.close()
 

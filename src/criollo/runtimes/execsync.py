@@ -9,30 +9,31 @@ and counted, so the command is never blocked by us (CVE-2022-1708).
 
 import asyncio
 import os
-from collections.abc import Sequence
 from typing import Final
 
 from criollo.aio import threads
 from criollo.errors import TimedOut, explain
 from criollo.runtimes.base import EXEC_LIMIT_BYTES, ExecRequest, ExecResult
 from criollo.runtimes.exec import Command, exit_code, shown
+from criollo.runtimes.sealed import CommandLine
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
 _BUDGET_BYTES: Final = 256 << 20
 _CHUNK: Final = 1 << 16
+_RELAY_GRACE_S: Final = 0.25  # for a runtime that passes the output on itself, when the command has left somebody behind
 _DRAIN_ROUNDS: Final = 256  # what a grandchild goes on writing after the command has ended is not waited for
 
 
-async def exec_sync(runtime: Sequence[str], request: ExecRequest) -> ExecResult:
-    """Run the command; `runtime` is the program with its global options.
+async def exec_sync(runtime: CommandLine, request: ExecRequest, *, relays: bool) -> ExecResult:
+    """Run the command; `runtime` is the program with its global options, and `relays` as for `exec.exec_stream`.
 
     Raises:
         TimedOut: still running after `request.timeout_s`; it and its children were killed.
         ToolFailed: the runtime could not start it: no such command, not executable, container not running.
     """
-    command, output = Command(runtime, request), _Output()
+    command, output = Command(runtime, request, relays=relays), _Output()
 
     def start() -> None:
         output.open()
@@ -42,7 +43,7 @@ async def exec_sync(runtime: Sequence[str], request: ExecRequest) -> ExecResult:
         async with asyncio.timeout(request.timeout_s or None):
             await threads.spawning(start)
             output.listen()
-            status = await command.wait()
+            status = await command.wait(grace_s=_RELAY_GRACE_S)
     except TimeoutError:
         raise TimedOut(f"command {shown(request.command)} timed out after {request.timeout_s:g}s") from None
     else:

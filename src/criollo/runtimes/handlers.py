@@ -13,7 +13,7 @@ log = get_logger(__name__)
 
 
 class Handlers:
-    """The handlers that work on this node. Made by `open_handlers`."""
+    """The handlers that work on this node. Made by `open_handlers`; `close` when no runtime is called any more."""
 
     def __init__(self, runtimes: Mapping[str, Runtime], default: str, probes: Mapping[str, Probe]) -> None:
         self._runtimes, self.default, self.probes = dict(runtimes), default, dict(probes)
@@ -31,6 +31,10 @@ class Handlers:
 
     def names(self) -> list[str]:
         return sorted(self._runtimes)
+
+    def close(self) -> None:
+        for runtime in self._runtimes.values():
+            runtime.close()
 
 
 async def open_handlers(candidates: Mapping[str, Runtime], default: str) -> Handlers:

@@ -14,7 +14,8 @@ Source: OCI runtime-spec 1.0; crun(1), runc(8).
 
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from criollo.monitor.exits import Exit, Watched, wait_exit
 from criollo.runtimes import execsync, fifo
 from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
 from criollo.runtimes.exec import exec_stream
+from criollo.runtimes.sealed import CommandLine, SealedProgram
 from criollo.wire.conmon import Garbled
 from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_features, parse_state, parse_version, readable
 
@@ -59,10 +61,10 @@ class OciRuntime:
 
     def __init__(self, handler: Handler, conmon: Conmon, hierarchies: Hierarchies) -> None:
         self._handler, self._conmon, self._hierarchies = handler, conmon, hierarchies
-        self._command = [str(handler.path), f"--root={handler.root}"]
+        self._sealed = SealedProgram(handler.path)
         self._is_native = False
-        self._hands_over = True
-        self._has_fifo = False
+        self._relays = False
+        self._is_crun = False
 
     @property
     def name(self) -> str:
@@ -79,8 +81,8 @@ class OciRuntime:
         said = await process.run(argv, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
         version = parse_version(said.stdout)
         self._is_native = version.name in _NATIVE
-        self._hands_over = version.name != "runc"  # see `ends`
-        self._has_fifo = version.name == "crun" == self._handler.path.resolve().name  # not a program around it
+        self._relays = version.name == "runc"  # see `exec`, `ends`
+        self._is_crun = version.name == "crun" == self._handler.path.resolve().name  # not a program around it
         return Probe(version, await self._features(version), known_bad(version))
 
     async def create(self, request: CreateRequest, ground: Coroutine[Any, Any, None] | None = None) -> Created:
@@ -91,11 +93,17 @@ class OciRuntime:
             TimedOut: no answer within the handler's create limit.
             whatever `ground` raises.
         """
+        with self._sealed.own() if self._is_crun else nullcontext(str(self._handler.path)) as program:
+            return await self._create(request, (program, f"--root={self._handler.root}"), ground)
+
+    async def _create(
+        self, request: CreateRequest, command: Sequence[str], ground: Coroutine[Any, Any, None] | None
+    ) -> Created:
         launch = Launch(
             container_id=request.container_id,
             name=request.name,
             bundle=request.bundle,
-            runtime=self._command,
+            runtime=command,
             log_path=request.log_path,
             tty=request.tty,
             stdin=request.stdin,
@@ -122,7 +130,7 @@ class OciRuntime:
         Raises:
             ToolFailed: its command does not exist or cannot be executed, or a hook failed.
         """
-        if self._has_fifo and not has_poststart:
+        if self._is_crun and not has_poststart:
             with explain(f"start container {container_id}"):
                 if fifo.let_go(self._handler.root / container_id):
                     return
@@ -182,8 +190,7 @@ class OciRuntime:
             ToolFailed: the verb failed otherwise, or its answer is no state.
         """
         what = f"ask for the state of container {container_id}"
-        argv = [*self._command, "state", container_id]
-        said = await process.run(argv, what=what, timeout_s=self._handler.verb_limit_s, check=False)
+        argv, said = await self._run(what, "state", container_id)
         if said.status != 0:
             if is_gone(message := readable(said.stderr)):
                 return None
@@ -203,11 +210,11 @@ class OciRuntime:
 
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end; see `execsync.exec_sync`."""
-        return await execsync.exec_sync(self._command, request)
+        return await execsync.exec_sync(self._command(), request, relays=self._relays)
 
     async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:
         """Run a command between a client's streams; see `exec.exec_stream`."""
-        return await exec_stream(self._command, request, streams, hands_over=self._hands_over)
+        return await exec_stream(self._command(), request, streams, relays=self._relays)
 
     async def wait_exit(self, watched: Watched) -> Exit:
         """Return when the container has ended; see `monitor.exits.wait_exit`."""
@@ -216,6 +223,15 @@ class OciRuntime:
     def cgroup(self, cgroup_parent: str, container_id: str) -> str:
         """The container's cgroup path below the hierarchies."""
         return container_cgroup(self._handler.driver, cgroup_parent, container_id).path
+
+    def close(self) -> None:
+        """Let go of what makes calls fast; further ones take it again."""
+        self._sealed.close()
+
+    def _command(self) -> CommandLine:
+        """The program and its global options."""
+        executable = self._sealed.shared() if self._is_crun else None
+        return CommandLine(str(self._handler.path), f"--root={self._handler.root}", executable=executable)
 
     async def _features(self, version: Version) -> Mapping[str, object]:
         argv = [str(self._handler.path), "features"]
@@ -229,10 +245,15 @@ class OciRuntime:
 
     async def _verb(self, container_id: str, *words: str, stdin: bytes = b"") -> None:
         what = f"cannot {words[0]} container {container_id}"
-        argv = [*self._command, *words]
-        said = await process.run(argv, what=what, timeout_s=self._handler.verb_limit_s, stdin=stdin, check=False)
+        argv, said = await self._run(what, *words, stdin=stdin)
         if said.status != 0:
             raise ToolFailed(what, argv, said.status, readable(said.stderr) or readable(said.stdout))
+
+    async def _run(self, what: str, *words: str, stdin: bytes = b"") -> tuple[list[str], process.Finished]:
+        command = self._command()
+        argv, limit_s = [*command, *words], self._handler.verb_limit_s
+        said = await process.run(argv, what=what, timeout_s=limit_s, stdin=stdin, check=False, executable=command.executable)
+        return argv, said
 
     async def _delete(self, container_id: str, *, force: bool) -> None:
         try:

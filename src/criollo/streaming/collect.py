@@ -108,7 +108,7 @@ def _listed(kinds: set[str]) -> str:
 def _offer(found: dict[str, SpdyStream], version: int) -> Offered:
     for kind in ("error", "stdout", "stderr"):
         if kind in found:
-            found[kind].ignore()
+            found[kind].drop()
     resize = found.get("resize")
     streams = Streams(
         stdin=found.get("stdin"),
@@ -120,7 +120,7 @@ def _offer(found: dict[str, SpdyStream], version: int) -> Offered:
     async def finish(status: Status) -> None:
         for kind, stream in found.items():
             if kind != "error":
-                stream.ignore()
+                stream.drop()
                 await stream.close()
         if text := encode(status, version):
             await found["error"].write(text)
@@ -147,7 +147,7 @@ async def _sizes(stream: SpdyStream) -> AsyncIterator[Size]:
                     break
     except ConnectionError:
         pass
-    stream.ignore()
+    stream.drop()
 
 
 def _half(stream: SpdyStream, deadline: float) -> _Half | None:
@@ -182,7 +182,7 @@ async def _pair(waiting: dict[str, _Half], half: _Half) -> Pair | None:
         return None
     await half.stream.reply()
     data, error = (half, other) if half.kind == "data" else (other, half)
-    error.stream.ignore()
+    error.stream.drop()
     return Pair(half.port, data.stream, error.stream)
 
 

@@ -6,7 +6,7 @@ the person who started it.
 
 import asyncio
 
-from criollo.aio.streams import Reader, Streams, Writer
+from criollo.aio.streams import Source, Streams, Writer
 from criollo.streaming.session import Duplex, Pair
 
 
@@ -37,7 +37,7 @@ class Idle:
     def watch(self, streams: Streams) -> Streams:
         """The same streams; their bytes count."""
         return streams._replace(
-            stdin=None if streams.stdin is None else _CountedReader(streams.stdin, self),
+            stdin=None if streams.stdin is None else _CountedSource(streams.stdin, self),
             stdout=None if streams.stdout is None else _CountedWriter(streams.stdout, self),
             stderr=None if streams.stderr is None else _CountedWriter(streams.stderr, self),
         )
@@ -46,14 +46,17 @@ class Idle:
         return pair._replace(data=_CountedDuplex(pair.data, self))
 
 
-class _CountedReader:
-    def __init__(self, inner: Reader, idle: Idle) -> None:
+class _CountedSource:
+    def __init__(self, inner: Source, idle: Idle) -> None:
         self._inner, self._idle = inner, idle
 
     async def read(self) -> bytes:
         data = await self._inner.read()
         self._idle.touch()
         return data
+
+    def drop(self) -> None:
+        self._inner.drop()
 
 
 class _CountedWriter:

@@ -302,7 +302,7 @@ class SpdyConnection(asyncio.Protocol):
 
     def _receive(self, stream: SpdyStream | None, stream_id: int, octets: bytes, *, is_last: bool) -> None:
         self.payload_bytes += len(octets)
-        if stream is None or stream.is_ignored:
+        if stream is None or stream.is_dropped:
             self.session.used_up(stream_id, len(octets))
             octets = b""
         if stream is None:

@@ -47,7 +47,7 @@ class Connection(Protocol):
 
 
 class SpdyStream:
-    """`headers` are the opener's, names in lower case. `is_ignored`: what comes in is dropped unread."""
+    """`headers` are the opener's, names in lower case. `is_dropped`: what comes in is dropped unread."""
 
     __slots__ = (
         "_chunks",
@@ -60,14 +60,14 @@ class SpdyStream:
         "_taken",
         "_writer",
         "headers",
-        "is_ignored",
+        "is_dropped",
         "stream_id",
         "unread_bytes",
     )
 
     def __init__(self, connection: Connection, stream_id: int, headers: dict[str, str]) -> None:
         self.stream_id, self.headers = stream_id, headers
-        self.unread_bytes, self.is_ignored = 0, False
+        self.unread_bytes, self.is_dropped = 0, False
         self._connection = connection
         self._chunks: deque[bytes | bytearray] = deque()
         self._failure = ""
@@ -123,7 +123,7 @@ class SpdyStream:
 
     async def reset(self) -> None:
         """Give up both directions; what was received and not read is dropped. Due for a stream that is not read to its end."""
-        self.ignore()
+        self.drop()
         self._connection.reset(self, Reset.CANCEL)
 
     async def refuse(self) -> None:
@@ -134,9 +134,9 @@ class SpdyStream:
         """Take a stream that the peer opened; before that it sends nothing, and gets nothing."""
         self._connection.reply(self)
 
-    def ignore(self) -> None:
+    def drop(self) -> None:
         """Whatever the peer sends on it is not wanted."""
-        self.is_ignored = True
+        self.is_dropped = True
         self._drop_unread()
 
     # What the connection tells.

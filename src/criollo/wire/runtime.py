@@ -8,7 +8,7 @@ Source: OCI runtime-spec, State and Features; crun and runc output as of crun 1.
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -78,6 +78,12 @@ class _Line(msgspec.Struct):
     level: str = ""
 
 
+class _Exited(msgspec.Struct):
+    msg: Literal["process exited"]
+    pid: int
+    status: Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
 class _State(msgspec.Struct):
     id: str
     status: Status
@@ -96,6 +102,16 @@ def readable(output: bytes | str) -> str:
         elif level in _BAD_LEVELS and message:
             found = message
     return found or "\n".join(plain)
+
+
+def exit_told(line: bytes) -> int | None:
+    """The status in a line of runc's log that tells of a child's end, 128 and more for a signal; None for any other line."""
+    if b'"process exited"' not in line:
+        return None
+    try:
+        return msgspec.json.decode(line, type=_Exited).status
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 def is_gone(message: str) -> bool:

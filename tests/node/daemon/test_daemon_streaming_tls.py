@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,45 @@ def test_streams_over_tls_and_a_certificate_that_is_replaced(registry: Registry,
             asyncio.run(streaming.run(exec_url(daemon, container, "echo", "kept"), context=trusting(cert))).stdout == b"kept\n"
         )
 
-        (tmp_path / "tls.key").write_bytes(key2.read_bytes())
-        (tmp_path / "tls.crt").write_bytes(cert2.read_bytes())
-        wait_for(lambda: "reloading certificates" in daemon.log())
-        assert (
-            asyncio.run(streaming.run(exec_url(daemon, container, "echo", "new"), context=trusting(cert2))).stdout == b"new\n"
-        )
+        def replace() -> None:
+            (tmp_path / "tls.key").write_bytes(key2.read_bytes())
+            (tmp_path / "tls.crt").write_bytes(cert2.read_bytes())
+            wait_for(lambda: "reloading certificates" in daemon.log())
+
+        request = pb.ExecRequest(container_id=container, cmd=["cat"], stdin=True, stdout=True)
+        old, new = daemon.cri.call("Exec", request).url, exec_url(daemon, container, "echo", "new")
+        assert asyncio.run(over_a_change(old, replace, new, trusting(cert), trusting(cert2))) == (b"new\n", b"lives\n")
+
+
+async def over_a_change(old: str, change: Callable[[], None], new: str, *contexts: ssl.SSLContext) -> tuple[bytes, bytes]:
+    """What a new session gives after a change, and then one that was open before it."""
+    async with streaming.spdy(old, context=contexts[0]) as connection:
+        streams = await streaming.process_streams(connection, "error", "stdin", "stdout")
+        await streams["stdin"].write(b"x")
+        assert await streams["stdout"].read() == b"x"
+        await asyncio.get_running_loop().run_in_executor(None, change)
+        fresh = await streaming.run(new, context=contexts[1])
+        await streams["stdin"].write(b"lives\n")
+        await streams["stdin"].close()
+        return fresh.stdout, await streaming.drink(streams["stdout"])
+
+
+def test_only_the_listed_ciphers_are_spoken(registry: Registry, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "server")
+    settings = {"stream_tls_cert": str(cert), "stream_tls_key": str(key), "tls_min_version": "VersionTLS12"}
+    settings |= {"tls_cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]}
+    with node(registry, tmp_path / "node", stream_enable_tls=True, **settings) as (daemon, container):
+
+        def speaking(cipher: str) -> ssl.SSLContext:
+            context = trusting(cert)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(cipher)
+            return context
+
+        other, listed = (speaking(f"ECDHE-ECDSA-AES{bits}-GCM-SHA{size}") for bits, size in ((128, 256), (256, 384)))
+        with pytest.raises(OSError, match=r"(?i)handshake|reset|^$"):
+            asyncio.run(streaming.run(exec_url(daemon, container, "true"), context=other))
+        assert asyncio.run(streaming.run(exec_url(daemon, container, "echo", "hello"), context=listed)).stdout == b"hello\n"
 
 
 def test_client_without_a_certificate_is_refused_where_authorities_are_set(registry: Registry, tmp_path: Path) -> None:
@@ -95,6 +128,13 @@ def test_session_without_bytes_ends_after_its_time(registry: Registry, tmp_path:
     with node(registry, tmp_path / "node", stream_idle_timeout="1s") as (daemon, container):
         outcome = asyncio.run(streaming.run(exec_url(daemon, container, "sleep", "1000")))
         assert "idle for 1 s" in outcome.status["message"]
+
+
+def test_session_with_a_byte_now_and_then_outlives_its_time(registry: Registry, tmp_path: Path) -> None:
+    with node(registry, tmp_path / "node", stream_idle_timeout="1s") as (daemon, container):
+        script = "for n in 1 2 3 4 5 6; do sleep 0.5; echo $n; done"
+        outcome = asyncio.run(streaming.run(exec_url(daemon, container, "sh", "-c", script)))
+        assert (outcome.stdout, outcome.status["status"]) == (b"1\n2\n3\n4\n5\n6\n", "Success")
 
 
 def test_all_addresses_without_tls_are_warned_of(registry: Registry, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def node() -> Iterator[Node]:
     descriptors = set(os.listdir("/proc/self/fd"))
     made = Node(root)
     yield made
+    made.close()
     threads.close()
     inside = made.hierarchies.processes(PARENT)
     made.hierarchies.kill(PARENT)  # so that one test that leaks does not fail the others

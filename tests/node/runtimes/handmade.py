@@ -24,6 +24,7 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._opened: list[OciRuntime] = []
         self.hierarchies = Hierarchies.detect()
         for name in ("exits", "attach", "logs", "state"):
             (root / name).mkdir()
@@ -42,7 +43,13 @@ class Node:
         path = shutil.which(program)
         assert path is not None, f"{program} is not installed"
         handler = Handler(name=Path(program).name, path=Path(path), root=self.root / "state", **options)
-        return OciRuntime(handler, conmon or self.conmon, self.hierarchies)
+        self._opened.append(OciRuntime(handler, conmon or self.conmon, self.hierarchies))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Let go of what the runtimes keep between calls."""
+        for runtime in self._opened:
+            runtime.close()
 
     def request(self, args: list[str], *, resources: Mapping[str, Any] | None = None, **options: Any) -> CreateRequest:
         container_id = new_id()

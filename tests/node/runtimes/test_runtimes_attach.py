@@ -24,7 +24,7 @@ class Client:
     def __init__(self, *typed: bytes) -> None:
         self.out = self.err = b""
         self.taken = 0
-        self.is_asked = False
+        self.is_asked = self.is_dropped = False
         self.is_open = asyncio.Event()
         self.is_open.set()
         self._keys: asyncio.Queue[bytes] = asyncio.Queue()
@@ -36,6 +36,9 @@ class Client:
 
     async def read(self) -> bytes:
         return await self._keys.get()
+
+    def drop(self) -> None:
+        self.is_dropped = True
 
     def streams(self, *, stdin: bool = False, sizes: AsyncIterator[Size] | None = None) -> Streams:
         return Streams(self if stdin else None, _Stream(self, "out"), _Stream(self, "err"), sizes)
@@ -149,9 +152,9 @@ def test_stdin_stays_open_for_the_next_client_without_stdin_once(node: Node) -> 
 
 def test_what_is_typed_into_a_container_without_stdin_is_dropped(node: Node) -> None:
     async def work(here: Beside) -> None:
-        client = Client(*[b"x" * 100_000] * 50, b"")
+        client = Client(b"x" * 100_000)
         here.attach(client, stdin=True)
-        await eventually(lambda: client._keys.empty() and client.out)
+        await eventually(lambda: client.is_dropped and client.out)
 
     beside(node, TICKS, work)
 

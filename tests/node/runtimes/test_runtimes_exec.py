@@ -90,8 +90,7 @@ def test_cancelled_exec_leaves_nothing(node: Node, runtime: OciRuntime) -> None:
     assert len(asyncio.run(scenario())) == 1
 
 
-def test_background_child_does_not_hold_the_answer(node: Node) -> None:
-    runtime = node.runtime("crun")  # runc itself waits until all that inherited the pipes have closed them
+def test_background_child_does_not_hold_the_answer(node: Node, runtime: OciRuntime) -> None:
     result = asyncio.run(_exec(node, runtime, "sh", "-c", "sleep 1000 & echo done"))
     assert (result.stdout, result.exit_code) == (b"done\n", 0)
 

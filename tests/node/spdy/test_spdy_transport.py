@@ -39,7 +39,7 @@ async def sink(stream: SpdyStream) -> None:
 
 
 async def source(stream: SpdyStream) -> None:
-    stream.ignore()
+    stream.drop()
     left = int(stream.headers["size"])
     while left:
         size = min(200_000, left)

@@ -74,6 +74,38 @@ def test_finishing_wakes_who_waits(pipe: tuple[int, int]) -> None:
     asyncio.run(scenario())
 
 
+def test_a_finished_reader_waits_for_what_is_on_its_way_and_takes_no_more_of_it(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader = FdReader(pipe[0])
+        os.write(pipe[1], b"there ")
+        reader.finish(more_bytes=6, quiet_s=60)
+        assert await reader.read() == b"there "
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(reader.read())
+            await asyncio.sleep(0)
+            os.write(pipe[1], b"later, and a stranger's")
+        assert waiting.result() == b"later,"
+        assert await reader.read() == b""
+        reader.close()
+        os.close(pipe[1])
+
+    asyncio.run(scenario())
+
+
+def test_a_finished_reader_ends_when_nothing_was_on_its_way(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader = FdReader(pipe[0])
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            waiting = group.create_task(reader.read())
+            await asyncio.sleep(0)
+            reader.finish(more_bytes=100, quiet_s=0.01)
+        assert waiting.result() == b""
+        reader.close()
+        os.close(pipe[1])
+
+    asyncio.run(scenario())
+
+
 def test_a_terminal_ends_when_its_last_process_has_gone() -> None:
     async def scenario() -> None:
         master, slave = pty.openpty()

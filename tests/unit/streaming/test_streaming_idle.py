@@ -26,6 +26,9 @@ class Held:
     async def reset(self) -> None:
         self.ends.append("reset")
 
+    def drop(self) -> None:
+        self.ends.append("drop")
+
 
 class Touches(Idle):
     count = 0
@@ -80,7 +83,8 @@ def test_bytes_of_every_stream_count_and_arrive() -> None:
             assert writer is not None
             await writer.write(b"x")
             await writer.close()
-        assert (idle.count, held.taken, held.ends) == (3, [b"x", b"x"], ["close", "close"])
+        streams.stdin.drop()
+        assert (idle.count, held.taken, held.ends) == (3, [b"x", b"x"], ["close", "close", "drop"])
         assert idle.watch(Streams()) == Streams()
 
     asyncio.run(main())

@@ -164,7 +164,7 @@ def test_ignored_stream_takes_anything() -> None:
     async def test() -> None:
         async with both(has_flow=False) as (client, server):
             near, far = await opened(client, server)
-            far.ignore()
+            far.drop()
             await near.write(bytes(8 << 20))
             await near.close()
             assert await far.read() == b""
@@ -316,7 +316,7 @@ def test_cancelled_writer_gives_its_turn_away() -> None:
             assert [len(result.result()) for result in reading] == [6 << 20] * 2
 
     async def drain(stream: SpdyStream) -> None:
-        stream.ignore()
+        stream.drop()
 
     run(test())
 

@@ -100,7 +100,7 @@ def test_ignoring_gives_back_what_came() -> None:
     connection = Connection()
     stream = SpdyStream(connection, 1, {})
     stream.received(b"abc", is_last=False)
-    stream.ignore()
+    stream.drop()
     assert (stream.unread_bytes, connection.used_bytes) == (0, 3)
 
 

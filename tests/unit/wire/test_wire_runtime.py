@@ -28,6 +28,31 @@ def test_message_without_its_wrapping(output: str, message: str) -> None:
     assert runtime.readable(output) == message
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b'{"level":"debug","msg":"process exited","pid":4711,"status":6,"time":"2026-11-21T10:00:00Z"}', 6),
+        (b'{"level":"debug","msg":"process exited","pid":4711,"status":137}', 137),
+        (b'{"level":"debug","msg":"process exited","pid":4711,"status":0}', 0),
+        (b'{"level":"debug","msg":"process exited","pid":4711,"status":256}', None),
+        (b'{"level":"debug","msg":"process exited","pid":4711,"status":-1}', None),
+        (b'{"level":"debug","msg":"process exited","status":0}', None),
+        (b'{"level":"debug","msg":"sent \\"process exited\\"","pid":4711,"status":0}', None),
+        (b'{"level":"debug","msg":"process exited","pid":', None),
+        (b'time="t" level=debug msg="process exited" pid=4711 status=0', None),
+        (b"", None),
+    ],
+)
+def test_exit_that_runc_tells_of(line: bytes, status: int | None) -> None:
+    assert runtime.exit_told(line) == status
+
+
+@given(st.binary(max_size=100), st.binary(max_size=100))
+def test_any_line_tells_of_an_exit_or_does_not(before: bytes, after: bytes) -> None:
+    status = runtime.exit_told(before + b'"process exited"' + after)
+    assert status is None or 0 <= status <= 255
+
+
 @given(st.binary(max_size=300))
 def test_any_error_output_is_readable(output: bytes) -> None:
     runtime.readable(output)
