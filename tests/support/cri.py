@@ -28,12 +28,16 @@ class Cri:
         return self._bound(method).future(self._request(method, request), timeout=timeout_s)
 
     def stream(self, method: str, request: Any = None, *, timeout_s: float = 60) -> list[Any]:
+        return list(self.open(method, request, timeout_s=timeout_s))
+
+    def open(self, method: str, request: Any = None, *, timeout_s: float | None = None) -> Any:
+        """A call that answers many times, as an iterator with `.cancel()`."""
         service, descriptor = _SERVICES[method]
         reply = message_factory.GetMessageClass(descriptor.output_type)
         bound = self.channel.unary_stream(
             f"/{service}/{method}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=reply.FromString
         )
-        return list(bound(self._request(method, request), timeout=timeout_s))
+        return bound(self._request(method, request), timeout=timeout_s)
 
     def close(self) -> None:
         self.channel.close()

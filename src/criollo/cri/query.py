@@ -43,6 +43,12 @@ def pods(found: Iterable[Pod], wanted: pb.PodSandboxFilter) -> list[Pod]:
     ]
 
 
+def pods_by_label(found: Iterable[Pod], wanted: pb.PodSandboxStatsFilter) -> list[Pod]:
+    """The pods that pass a filter of id and labels."""
+    selector = dict(wanted.label_selector)
+    return [pod for pod in found if pod.id.startswith(wanted.id) and selector.items() <= pod.config.labels.items()]
+
+
 def containers(found: Iterable[Container], wanted: pb.ContainerFilter) -> list[Container]:
     """The containers that pass. Raises Invalid for a state the CRI does not have."""
     state = _state(wanted, pb.ContainerState.values()) if wanted.HasField("state") else None

@@ -1,10 +1,50 @@
 """Statistics as CRI messages. What the kernel does not tell is absent, not zero."""
 
+from collections.abc import Sequence
+
 from criollo.cri.pb import api_pb2 as pb
-from criollo.cri.write import container_metadata
+from criollo.cri.write import container_metadata, pod_metadata
 from criollo.model.container import Container
+from criollo.pods.stats import DEFAULT_INTERFACE, PodStats
 from criollo.stats.cgroup import Pressure, Stalls
 from criollo.stats.collect import Sample
+from criollo.stats.network import Interface
+
+
+def pod_stats(value: PodStats, containers: Sequence[pb.ContainerStats], *, at_ns: int) -> pb.PodSandboxStats:
+    """What a pod uses; `containers` are those of its that run."""
+    pod, sample = value.pod, value.sample
+    linux = pb.LinuxPodSandboxStats(containers=containers)
+    if sample is not None:
+        linux.cpu.CopyFrom(_cpu(sample))
+        linux.memory.CopyFrom(_memory(sample))
+        linux.process.CopyFrom(pb.ProcessUsage(timestamp=sample.at_ns, process_count=_number(sample.pids)))
+        if sample.io_stalls is not None:
+            linux.io.CopyFrom(pb.IoUsage(timestamp=sample.at_ns, psi=_psi(sample.io_stalls)))
+    if value.interfaces:
+        linux.network.CopyFrom(_network(value.interfaces, at_ns))
+    config = pod.config
+    attributes = pb.PodSandboxAttributes(
+        id=pod.id, metadata=pod_metadata(pod), labels=config.labels, annotations=config.annotations
+    )
+    return pb.PodSandboxStats(attributes=attributes, linux=linux)
+
+
+def _network(interfaces: Sequence[Interface], at_ns: int) -> pb.NetworkUsage:
+    """The first network apart, as kubelet wants it; its name is that of CNI's first interface, else the first there is."""
+    first = next((each for each in interfaces if each.name == DEFAULT_INTERFACE), interfaces[0])
+    others = [_interface(each) for each in interfaces if each is not first]
+    return pb.NetworkUsage(timestamp=at_ns, default_interface=_interface(first), interfaces=others)
+
+
+def _interface(value: Interface) -> pb.NetworkInterfaceUsage:
+    return pb.NetworkInterfaceUsage(
+        name=value.name,
+        rx_bytes=_number(value.rx_bytes),
+        rx_errors=_number(value.rx_errors),
+        tx_bytes=_number(value.tx_bytes),
+        tx_errors=_number(value.tx_errors),
+    )
 
 
 def container_stats(value: Container, sample: Sample | None, writable: pb.FilesystemUsage) -> pb.ContainerStats:

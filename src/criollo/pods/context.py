@@ -8,6 +8,7 @@ from criollo.containers.context import Containers
 from criollo.linux.cgroup import Hierarchies
 from criollo.model.ids import PodId
 from criollo.network.cni import Cni
+from criollo.pods.events import Events
 from criollo.pods.sockets import Forwards
 
 
@@ -32,6 +33,7 @@ class Pods:
         self.removes: Jobs[None] = Jobs("remove pod sandbox")
         self.forwards = Forwards()
         self.uncollected: set[str] = set()
+        self.events: Events | None = None  # where clients may follow them
 
     async def close(self) -> None:
         """Let what is half made come to its end, then stop it; before the containers' jobs are closed."""

@@ -18,6 +18,7 @@ from criollo.containers.context import Containers
 from criollo.containers.views import mapped_for, pod_view
 from criollo.errors import Unavailable, explain
 from criollo.images import resolve
+from criollo.images.artifacts import require_image
 from criollo.linux.cgroup import container_cgroup
 from criollo.linux.files import remove_tree
 from criollo.model.container import ContainerConfig, ContainerSecurity, ImageSpec, Mount
@@ -168,7 +169,7 @@ async def _program(pods: Pods, pod: Pod) -> _Program:
     containers = pods.containers
     image = resolve.find(containers.images, pods.pause_image) if pods.pause_image else None
     if image is not None:
-        config = decode_config(image.config).config
+        config = decode_config(require_image(image).config).config
         rootfs = await containers.roots.create(pod.id, image.layers, mapped=mapped_for(pod))
         argv = pods.pause_command or (*config.entrypoint, *config.cmd)
         return _Program(str(rootfs), argv, config.env, ())

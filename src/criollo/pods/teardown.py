@@ -52,6 +52,7 @@ async def tear_down(pods: Pods, pod_id: PodId) -> None:
         except CriolloError as error:
             pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), trouble=str(error)))
             raise
+        pods.containers.collector.forget(pod_id)
     log.info("pod sandbox removed", pod=pod_id)
 
 

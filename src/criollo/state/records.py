@@ -38,6 +38,7 @@ class _Table(Generic[R]):
         self._records: dict[str, R] = {}
         self._names: dict[str, str] = {}
         self._unsaved: set[str] = set()
+        self.changed: Callable[[R | None, R | None], None] = lambda before, after: None  # after each change of memory
         self.broken: list[Broken] = []
         owner = "pod_id" if kind is Container else "''"
         for row_id, pod_id, document in database.query(f"SELECT id, {owner}, document FROM {table}"):  # noqa: S608
@@ -97,6 +98,7 @@ class _Table(Generic[R]):
             raise Exists(self._table, record.name, holder.id if holder else str(error)) from error
         self._records[record.id] = record
         self._names[record.name] = record.id
+        self.changed(None, record)
         return record
 
     def put(self, record: R) -> R:
@@ -104,9 +106,8 @@ class _Table(Generic[R]):
         assert record.id in self._records, record.id
         sql = f"UPDATE {self._table} SET state = ?, document = ? WHERE id = ?"  # noqa: S608
         self._database.execute(sql, str(record.state), self._encode(record), record.id)
-        self._records[record.id] = record
         self._unsaved.discard(record.id)
-        return record
+        return self._replace(record)
 
     def keep(self, record: R) -> R:
         """`put` for what has happened already: it counts even if the row cannot be written now; `save` retries that."""
@@ -114,9 +115,13 @@ class _Table(Generic[R]):
             return self.put(record)
         except CriolloError as error:
             log.warning("row not written; trying again later", table=self._table, id=record.id, error=error)
-            self._records[record.id] = record
             self._unsaved.add(record.id)
-            return record
+            return self._replace(record)
+
+    def _replace(self, record: R) -> R:
+        before, self._records[record.id] = self._records[record.id], record
+        self.changed(before, record)
+        return record
 
     def save(self) -> None:
         """Write the rows that `keep` could not.
@@ -133,6 +138,7 @@ class _Table(Generic[R]):
         record = self._records.pop(record_id, None)
         if record is not None:
             del self._names[record.name]
+            self.changed(record, None)
 
     def _encode(self, record: R) -> str:
         return self._encoder.encode(record).decode("utf-8", "surrogateescape")

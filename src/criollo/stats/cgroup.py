@@ -5,8 +5,8 @@ for a cgroup that is vanishing: it answers None.
 Source: kernel, Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, accounting/psi.rst.
 """
 
+import os
 import re
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.linux.cgroup import Hierarchies, Version
@@ -15,6 +15,10 @@ _NO_LIMIT: Final = 1 << 60  # version 1 says "no limit" by a number close to 2^6
 _SHARE: Final = rb"=([0-9]{1,9}\.[0-9]{1,9}) "
 _PSI: Final = re.compile(rb"(some|full) avg10" + _SHARE + rb"avg60" + _SHARE + rb"avg300" + _SHARE + rb"total=([0-9]{1,19})")
 _NUMBER: Final = re.compile(rb"[0-9]{1,19}")
+_WANTED_V2: Final = re.compile(rb"^(inactive_file|anon|pgfault|pgmajfault) ([0-9]{1,19})$", re.MULTILINE)
+_WANTED_V1: Final = re.compile(
+    rb"^(total_inactive_file|total_rss|total_pgfault|total_pgmajfault|total_swap) ([0-9]{1,19})$", re.MULTILINE
+)
 
 
 class Pressure(NamedTuple):
@@ -79,6 +83,11 @@ def parse_keyed(content: bytes | None) -> dict[bytes, int]:
     return found
 
 
+def _some(content: bytes | None, wanted: re.Pattern[bytes]) -> dict[bytes, int]:
+    """Of a long file of `key number` lines those that `wanted` finds."""
+    return {key: int(value) for key, value in wanted.findall(content or b"")}
+
+
 def parse_pressure(content: bytes | None) -> Stalls | None:
     """A pressure file; None when it is not there or holds nothing of the kind (`psi=0`)."""
     found = {
@@ -91,25 +100,32 @@ def parse_pressure(content: bytes | None) -> Stalls | None:
 def read(hierarchies: Hierarchies, path: str) -> CgroupStats | None:
     """The counters of the cgroup `path` now; None when it is gone (blocking, about 0.1 ms)."""
     is_v2 = hierarchies.version is Version.V2
-    unified = None if hierarchies.unified is None else hierarchies.unified / path.lstrip("/")
-    cpu_ns, memory, swap = (_read_v2(unified) if unified else (None, None, None)) if is_v2 else _read_v1(hierarchies, path)
+    below = path.lstrip("/")
+    unified = "" if hierarchies.unified is None else f"{hierarchies.unified}/{below}"
+    cpu_ns, memory, swap = (_read_v2(unified) if unified else (None, None, None)) if is_v2 else _read_v1(hierarchies, below)
     if cpu_ns is None and memory is None:
         return None
     return CgroupStats(
         cpu_ns=cpu_ns,
         memory=memory,
         swap=swap,
-        pids=parse_number(_content(hierarchies.directory("pids", path), "pids.current")),
+        pids=parse_number(_content(_place(hierarchies, "pids", below), "pids.current")),
         cpu_stalls=parse_pressure(_content(unified, "cpu.pressure")),
         memory_stalls=parse_pressure(_content(unified, "memory.pressure")),
         io_stalls=parse_pressure(_content(unified, "io.pressure")),
     )
 
 
-def _read_v2(place: Path) -> tuple[int | None, Memory | None, Swap | None]:
+def _place(hierarchies: Hierarchies, controller: str, below: str) -> str:
+    """Where a controller's files of a cgroup are, empty where none; strings, because a path object costs as much as a read."""
+    root = hierarchies.unified if hierarchies.version is Version.V2 else hierarchies.controllers.get(controller)
+    return "" if root is None else f"{root}/{below}"
+
+
+def _read_v2(place: str) -> tuple[int | None, Memory | None, Swap | None]:
     cpu_us = parse_keyed(_content(place, "cpu.stat")).get(b"usage_usec")
     usage = parse_number(_content(place, "memory.current"))
-    counters = parse_keyed(_content(place, "memory.stat"))
+    counters = _some(_content(place, "memory.stat"), _WANTED_V2)
     memory = None
     if usage is not None:
         memory = Memory(
@@ -125,13 +141,13 @@ def _read_v2(place: Path) -> tuple[int | None, Memory | None, Swap | None]:
     return None if cpu_us is None else cpu_us * 1000, memory, swap
 
 
-def _read_v1(hierarchies: Hierarchies, path: str) -> tuple[int | None, Memory | None, Swap | None]:
-    cpu_ns = parse_number(_content(hierarchies.directory("cpuacct", path), "cpuacct.usage"))
-    place = hierarchies.directory("memory", path)
+def _read_v1(hierarchies: Hierarchies, below: str) -> tuple[int | None, Memory | None, Swap | None]:
+    cpu_ns = parse_number(_content(_place(hierarchies, "cpuacct", below), "cpuacct.usage"))
+    place = _place(hierarchies, "memory", below)
     usage = parse_number(_content(place, "memory.usage_in_bytes"))
     if usage is None:
         return cpu_ns, None, None
-    counters = parse_keyed(_content(place, "memory.stat"))
+    counters = _some(_content(place, "memory.stat"), _WANTED_V1)
     limit = _limit_v1(_content(place, "memory.limit_in_bytes"))
     memory = Memory(
         usage=usage,
@@ -152,11 +168,14 @@ def _limit_v1(content: bytes | None) -> int | None:
     return None if limit is None or limit >= _NO_LIMIT else limit
 
 
-def _content(place: Path | None, name: str) -> bytes | None:
-    if place is None:
+def _content(place: str, name: str) -> bytes | None:
+    if not place:
         return None
     try:
-        with open(place / name, "rb", buffering=0) as file:
-            return file.read(1 << 16)
+        fd = os.open(f"{place}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 1 << 16)
+        finally:
+            os.close(fd)
     except OSError:  # ENOENT: gone or not built in; ENODEV: it went while we read
         return None
