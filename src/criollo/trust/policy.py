@@ -1,60 +1,50 @@
 """policy.json: which images may be used, by where they come from.
 
 The most specific scope that matches decides alone: the reference itself, its repository, each namespace above, the host, then
-`*.` of each domain above the host, then the transport's default, then the global one. Reading is strict: a policy with
-anything unknown or twice in it is refused whole, since a misspelt rule would silently allow. Signatures are not verified yet:
-a scope that demands one denies.
+`*.` of each domain above the host, then the transport's default, then the global one. A reference with tag and digest is
+judged by its digest; a scope of its tag can only demand more. Reading is strict: a policy with anything unknown or twice in it
+is refused whole, since a misspelt rule would silently allow.
 
 Source: containers-policy.json(5).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final
 
-import msgspec
-
-from criollo.errors import Denied, Invalid, explain
+from criollo.errors import Invalid, explain
 from criollo.linux import files
 from criollo.oci import document
+from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
+from criollo.trust.fields import an_object, only
+from criollo.trust.requirements import ACCEPT, Requirement, parse_requirements
 
 SYSTEM_FILE: Final = Path("/etc/containers/policy.json")
-_MAX_FILE_BYTES: Final = 4 << 20
-_TRANSPORT: Final = "docker"
-ACCEPT: Final = "insecureAcceptAnything"
-REJECT: Final = "reject"
-_IDENTITY: Final = frozenset({"signedIdentity"})
-_KEYS: Final[Mapping[str, frozenset[str]]] = {
-    ACCEPT: frozenset(),
-    REJECT: frozenset(),
-    "signedBy": frozenset({"keyType", "keyPath", "keyPaths", "keyData"}) | _IDENTITY,
-    "signedBaseLayer": frozenset({"baseLayerIdentity"}),
-    "sigstoreSigned": frozenset(
-        {"keyPath", "keyPaths", "keyData", "keyDatas", "fulcio", "pki"}
-        | {"rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas"}
-    )
-    | _IDENTITY,
-}
-
-
-class Requirement(msgspec.Struct, frozen=True):
-    """One demand on an image: its type, and the rest as the file has it."""
-
-    type: str
-    details: Mapping[str, Any] = {}
+MAX_FILE_BYTES: Final = 4 << 20
+REGISTRIES: Final = "docker"  # the transport of images from registries
 
 
 class Policy:
     """The demands of one policy.json; an image must meet all of those in its scope."""
 
-    def __init__(self, default: Sequence[Requirement], scopes: Mapping[str, Sequence[Requirement]], *, source: str) -> None:
-        self._default, self._scopes, self._source = tuple(default), dict(scopes), source
+    def __init__(
+        self,
+        default: Sequence[Requirement],
+        transports: Mapping[str, Mapping[str, Sequence[Requirement]]],
+        *,
+        source: str,
+        fingerprint: str = "",
+    ) -> None:
+        """`fingerprint` tells one policy from another; it is the digest of the file."""
+        self.default, self.source, self.fingerprint = tuple(default), source, fingerprint
+        self._transports = {name: dict(scopes) for name, scopes in transports.items()}
+        self._scopes = self._transports.get(REGISTRIES, {})
 
     @classmethod
     def accept_all(cls) -> "Policy":
         """The policy of a node without one."""
-        return cls((Requirement(ACCEPT),), {}, source="no policy")
+        return cls((Requirement(type=ACCEPT),), {}, source="no policy")
 
     @classmethod
     def load(cls, path: Path) -> "Policy":
@@ -66,7 +56,7 @@ class Policy:
         where = str(path)
         with explain(f"read signature policy {where}"):
             try:
-                raw = files.read_limited(path, _MAX_FILE_BYTES)
+                raw = files.read_limited(path, MAX_FILE_BYTES)
             except FileNotFoundError:
                 raise Invalid("signature policy", where, "a file that exists; write a policy.json there") from None
         return cls.parse(raw, where=where)
@@ -78,63 +68,36 @@ class Policy:
         Raises:
             Invalid: as for `load`.
         """
-        value = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES)
-        _refuse_unknown(value, {"default", "transports"}, where)
+        value = document.parse_object(raw, what=where, limit_bytes=MAX_FILE_BYTES)
+        only(value, {"default", "transports"}, where)
         if "default" not in value:
             raise Invalid(f"{where}: default", None, "a list of requirements")
-        transports = _object(value.get("transports", {}), f"{where}: transports")
-        scopes = {}
-        for transport, listed in transports.items():
-            for scope, demands in _object(listed, f"{where}: transports.{transport}").items():
-                requirements = _requirements(demands, f"{where}: transports.{transport}[{scope!r}]")
-                if transport == _TRANSPORT:
-                    scopes[_checked_scope(scope, where)] = requirements
-        return cls(_requirements(value["default"], f"{where}: default"), scopes, source=where)
-
-    def judge(self, reference: Reference) -> None:
-        """Let an image from a registry pass, or refuse it.
-
-        Raises:
-            Denied: a demand is not met; the message names the scope and the reason.
-        """
-        scope, requirements = self.demands(reference)
-        for requirement in requirements:
-            if requirement.type != ACCEPT:
-                self._deny(reference, scope, requirement)
-
-    def judge_unnamed(self, image_id: str) -> None:
-        """Let an image pass that is here without any name, by the global default.
-
-        Raises:
-            Denied: the default demands something.
-        """
-        for requirement in self._default:
-            if requirement.type != ACCEPT:
-                raise Denied(
-                    f"cannot use image {image_id}: signature policy {self._source}, scope 'default', demands "
-                    f"{requirement.type} and the image has no name another scope could match"
-                )
-
-    @property
-    def source(self) -> str:
-        """The file it comes from."""
-        return self._source
+        transports: dict[str, dict[str, Sequence[Requirement]]] = {}
+        for transport, listed in an_object(value.get("transports", {}), f"{where}: transports").items():
+            scopes = transports.setdefault(transport, {})
+            for scope, demands in an_object(listed, f"{where}: transports.{transport}").items():
+                requirements = parse_requirements(demands, f"{where}: transports.{transport}[{scope!r}]")
+                scopes[_checked_scope(scope, where) if transport == REGISTRIES else scope] = requirements
+        default = parse_requirements(value["default"], f"{where}: default")
+        return cls(default, transports, source=where, fingerprint=f"{where} {Digest.of(raw)}")
 
     def demands(self, reference: Reference) -> tuple[str, Sequence[Requirement]]:
-        """The scope that decides about an image, and all that it demands."""
-        exact = [scope for scope in _identities(reference) if scope in self._scopes]
-        if exact:
-            return exact[0], [requirement for scope in exact for requirement in self._scopes[scope]]
-        for scope in _wider(reference):
-            if scope in self._scopes:
-                return scope or f"{_TRANSPORT} default", self._scopes[scope]
-        return "default", self._default
+        """The scope that decides about an image of a registry, and all that is demanded of it."""
+        if reference.digest is None or not reference.tag:
+            return self._demands(reference)
+        scope, requirements = self._demands(reference.with_digest(reference.digest))
+        return scope, (*requirements, *self._scopes.get(f"{reference.name}:{reference.tag}", ()))
 
-    def _deny(self, reference: Reference, scope: str, requirement: Requirement) -> NoReturn:
-        what = f"cannot use image {reference}: signature policy {self._source}, scope {scope!r},"
-        if requirement.type == REJECT:
-            raise Denied(f"{what} rejects it; change the policy to allow it")
-        raise Denied(f"{what} demands {requirement.type}, which this version cannot verify; nothing is accepted unverified")
+    def demands_of_transport(self, transport: str) -> tuple[str, Sequence[Requirement]]:
+        """The same for images that come by something else than a registry, such as `docker-archive`: its default scope."""
+        found = self._transports.get(transport, {}).get("")
+        return ("default", self.default) if found is None else (f"{transport} default", found)
+
+    def _demands(self, reference: Reference) -> tuple[str, Sequence[Requirement]]:
+        for scope in _scopes(reference):
+            if scope in self._scopes:
+                return scope or f"{REGISTRIES} default", self._scopes[scope]
+        return "default", self.default
 
 
 def find_policy(environ: Mapping[str, str]) -> Path | None:
@@ -144,55 +107,31 @@ def find_policy(environ: Mapping[str, str]) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _identities(reference: Reference) -> Iterator[str]:
-    if reference.digest:
-        yield f"{reference.name}@{reference.digest}"
-    if reference.tag:
-        yield f"{reference.name}:{reference.tag}"
+def _scopes(reference: Reference) -> Iterator[str]:
+    """Every scope of an image, most specific first; the empty one is the transport's default."""
+    yield str(reference)
+    yield from wider_scopes(reference)
+    yield ""
 
 
-def _wider(reference: Reference) -> Iterator[str]:
-    """Every scope above the image itself, most specific first; the empty one is the transport's default."""
+def wider_scopes(reference: Reference) -> Iterator[str]:
+    """The scopes above an image itself, most specific first: repository, namespaces, host, wildcards."""
     name = reference.name
     while name:
         yield name
         name = name.rpartition("/")[0]
     host = reference.domain
-    while "." in host and not host.startswith("["):
+    if host.startswith("["):
+        return
+    while "." in host:
         host = host.partition(".")[2]
         yield f"*.{host}"
-    yield ""
+        if ":" in host:
+            yield f"*.{host.partition(':')[0]}"
 
 
 def _checked_scope(scope: str, where: str) -> str:
     host, slash, _ = scope.partition("/")
     if "*" in scope and (slash or not host.startswith("*.") or "*" in host[1:]):
-        raise Invalid(f"{where}: transports.{_TRANSPORT}", scope, "a wildcard only as *.example.com")
+        raise Invalid(f"{where}: transports.{REGISTRIES}", scope, "a wildcard only as *.example.com")
     return host.lower() + scope[len(host) :]
-
-
-def _requirements(value: object, where: str) -> tuple[Requirement, ...]:
-    if not isinstance(value, list) or not value:
-        raise Invalid(where, value, "a list of at least one requirement")
-    return tuple(_requirement(item, f"{where}[{at}]") for at, item in enumerate(value))
-
-
-def _requirement(value: object, where: str) -> Requirement:
-    fields = _object(value, where)
-    kind = fields.get("type")
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise Invalid(f"{where}.type", kind, f"one of {', '.join(_KEYS)}")
-    _refuse_unknown(fields, {"type", *_KEYS[kind]}, where)
-    return Requirement(kind, {key: item for key, item in fields.items() if key != "type"})
-
-
-def _object(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Invalid(where, type(value).__name__, "an object")
-    return value
-
-
-def _refuse_unknown(value: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in value:
-        if key not in known:
-            raise Invalid(where, f"the key {key!r}", f"only {', '.join(sorted(known))}")

@@ -1,0 +1,84 @@
+"""The signatures of an image, looked for at a pull: in lookasides by registries.d, and attached in the registry.
+
+What the pod's policy wants must be found or the pull fails; what another policy of this node wants is taken along if it is
+there, so that the image can be judged by that one too without being pulled again.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from criollo.aio import threads
+from criollo.errors import CriolloError, Denied, Invalid
+from criollo.images.context import Images
+from criollo.oci.digest import Digest
+from criollo.oci.reference import Reference
+from criollo.oci.signature import Kind
+from criollo.registry import attached, lookaside
+from criollo.registry.client import Shown
+from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces
+from criollo.telemetry.log import get_logger
+from criollo.trust.judge import Case, Evidence
+
+log = get_logger(__name__)
+
+
+class Asked(NamedTuple):
+    """A manifest that is about to be used: its bytes, the reference it was asked for by, and the repository that served it."""
+
+    reference: Reference
+    raw: bytes
+    source: str
+    shown: Shown
+
+
+async def prove(images: Images, asked: Asked, *, namespace: str) -> tuple[Digest, Sequence[bytes]]:
+    """Judge a manifest for pods of a namespace; returns its digest and the signatures to keep of it.
+
+    What a mirror served may have its signatures under the mirror's name: they are looked for there too.
+
+    Raises:
+        Denied: the policy refuses it.
+        Unavailable: where the signatures are does not answer.
+    """
+    ref, digest = asked.reference, Digest.of(asked.raw)
+    wanted = images.judge.kinds_wanted(ref, namespace)
+    blobs = await _look(images, asked, wanted) if wanted else []
+    further = images.judge.kinds_useful(ref) - wanted
+    if further:
+        try:
+            blobs = [*blobs, *await _look(images, asked, further)]
+        except CriolloError as error:
+            log.info("signatures that another policy wants cannot be had", image=ref, error=error)
+    evidence = Evidence(digest, tuple(dict.fromkeys(blobs)))
+    await images.judge.judge(Case(ref, (evidence.fingerprint,), lambda: [evidence]), namespace=namespace)
+    return digest, evidence.blobs
+
+
+async def _look(images: Images, asked: Asked, kinds: frozenset[Kind]) -> list[bytes]:
+    ref, digest = asked.reference, Digest.of(asked.raw)
+    try:
+        places = await threads.files(SignaturePlaces.load, images.signatures_conf)
+    except CriolloError as error:
+        raise Denied(f"cannot use image {ref}: where its signatures are cannot be read: {error}") from error
+    names = [ref]
+    with suppress(Invalid):  # what serves a mirror need not be a name of the grammar
+        names.insert(0, _named_by(asked.source, ref))
+    found: list[bytes] = []
+    for base, path in dict.fromkeys(_lookasides(places, names)):
+        found += await lookaside.fetch(images.registry, base, path, digest)
+    if Kind.SIGSTORE in kinds and any(places.uses_attachments(name) for name in names):
+        found += [each.to_blob() for each in await attached.fetch(images.registry, ref, digest, asked.shown)]
+    return found
+
+
+def _lookasides(places: SignaturePlaces, names: Sequence[Reference]) -> list[tuple[str, str]]:
+    """Each lookaside with the repository's path in it; the common directory where no file names one."""
+    told = [(base, name.path) for name in names if (base := places.lookaside(name)) is not None]
+    return told or [(DEFAULT_LOOKASIDE, name.path) for name in names]
+
+
+def _named_by(source: str, ref: Reference) -> Reference:
+    """The reference with the name of the repository that served it."""
+    served = Reference.parse(source)
+    return served.with_digest(ref.digest) if ref.digest is not None else served.with_tag(ref.tag)

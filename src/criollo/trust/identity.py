@@ -1,0 +1,127 @@
+"""Which name a signature must be for: the `signedIdentity` of a requirement.
+
+A reference with tag and digest counts as the digest alone, as podman and CRI-O take it: the digest says what is run.
+
+Source: containers-policy.json(5), section signedIdentity.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from criollo.errors import Invalid
+from criollo.oci.reference import Reference
+from criollo.trust.fields import exactly, text
+
+
+class Kind(StrEnum):
+    """The ways in which the name in a signature may be compared."""
+
+    EXACT = "matchExact"
+    REPO_DIGEST_OR_EXACT = "matchRepoDigestOrExact"
+    REPOSITORY = "matchRepository"
+    EXACT_REFERENCE = "exactReference"
+    EXACT_REPOSITORY = "exactRepository"
+    REMAP = "remapIdentity"
+
+
+_KEYS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    Kind.EXACT: (),
+    Kind.REPO_DIGEST_OR_EXACT: (),
+    Kind.REPOSITORY: (),
+    Kind.EXACT_REFERENCE: ("dockerReference",),
+    Kind.EXACT_REPOSITORY: ("dockerRepository",),
+    Kind.REMAP: ("prefix", "signedPrefix"),
+}
+
+
+class SignedIdentity(msgspec.Struct, frozen=True):
+    """One way of comparing, with its values in the order of the page."""
+
+    kind: Kind = Kind.REPO_DIGEST_OR_EXACT
+    values: tuple[str, ...] = ()
+
+    def fits(self, reference: Reference, signed: str) -> bool:
+        """Whether a signature for the name `signed` may vouch for `reference`."""
+        found = _parsed(signed)
+        if found is None:
+            return False
+        named, is_bare = found
+        intended = reference if reference.digest is None else reference.with_digest(reference.digest)
+        match self.kind:
+            case Kind.EXACT:
+                return not is_bare and named == intended
+            case Kind.REPO_DIGEST_OR_EXACT:
+                return not is_bare and _repo_digest_or_exact(intended, named)
+            case Kind.REPOSITORY:
+                return named.name == intended.name
+            case Kind.EXACT_REFERENCE:
+                return not is_bare and named == Reference.parse(self.values[0])
+            case Kind.EXACT_REPOSITORY:
+                return named.name == Reference.parse(self.values[0]).name
+            case Kind.REMAP:
+                moved = _remapped(intended, *self.values)
+                return moved is not None and not is_bare and _repo_digest_or_exact(moved, named)
+
+
+def parse_identity(value: object, where: str) -> SignedIdentity:
+    """The `signedIdentity` of a requirement.
+
+    Raises:
+        Invalid: it is of no kind that exists, or its values are no names.
+    """
+    if not isinstance(value, dict):
+        raise Invalid(where, type(value).__name__, "an object")
+    try:
+        kind = Kind(str(value.get("type")))
+    except ValueError:
+        raise Invalid(f"{where}.type", value.get("type"), f"one of {', '.join(Kind)}") from None
+    keys = _KEYS[kind]
+    exactly(value, {"type", *keys}, where)
+    values = tuple(text(value[key], f"{where}.{key}") for key in keys)
+    _check(kind, value, where)
+    return SignedIdentity(kind, values)
+
+
+def _check(kind: Kind, value: Mapping[str, Any], where: str) -> None:
+    for key in _KEYS[kind]:
+        given = value[key]
+        if kind is Kind.REMAP:
+            _check_prefix(given, f"{where}.{key}")
+            continue
+        found = _parsed(given)
+        if found is None or (kind is Kind.EXACT_REFERENCE and found[1]):
+            raise Invalid(f"{where}.{key}", given, "an image name" + (" with its tag or digest" * (key == "dockerReference")))
+
+
+def _check_prefix(prefix: str, where: str) -> None:
+    """A host, or a name below one: what may stand at the beginning of an image name."""
+    found = _parsed(prefix if "/" in prefix else f"{prefix}/x")
+    named = prefix if "/" in prefix else f"{prefix}/x"
+    if found is None or not found[1] or found[0].name != named:
+        raise Invalid(where, prefix, "a registry host, or a name below one, without tag and digest")
+
+
+def _parsed(signed: str) -> tuple[Reference, bool] | None:
+    """The reference that a name means, and whether it has neither tag nor digest."""
+    try:
+        reference = Reference.parse(signed)
+    except Invalid:
+        return None
+    is_bare = "@" not in signed and ":" not in signed.rpartition("/")[2]
+    return reference, is_bare
+
+
+def _repo_digest_or_exact(intended: Reference, named: Reference) -> bool:
+    return named.name == intended.name if intended.digest is not None else named == intended
+
+
+def _remapped(reference: Reference, prefix: str, signed_prefix: str) -> Reference | None:
+    """The reference with its beginning exchanged; unchanged if it begins otherwise, None if no name comes of it."""
+    name = reference.name
+    if name != prefix and not name.startswith(prefix + "/"):
+        return reference
+    found = _parsed(signed_prefix + str(reference)[len(prefix) :])
+    return None if found is None else found[0]

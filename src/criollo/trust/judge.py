@@ -1,0 +1,268 @@
+"""Whether an image may be used: the demands of the policy against the signatures that are kept of it.
+
+A verdict is about one manifest digest. It is remembered by all that it depends on (policy, key files, reference, manifest,
+signatures) and for as long as keys stay valid, so judging an accepted image again costs a few stat calls.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from criollo.errors import Denied, HostFailed, Invalid, printable
+from criollo.oci.digest import Digest
+from criollo.oci.reference import Reference
+from criollo.oci.signature import Kind, Signature, parse_blob
+from criollo.telemetry.log import get_logger
+from criollo.trust import gpg, sigstore
+from criollo.trust.payload import parse_payload
+from criollo.trust.policies import Policies, Stamp, stamp_of
+from criollo.trust.policy import Policy
+from criollo.trust.requirements import ACCEPT, REJECT, SIGNED_BY, SIGSTORE_SIGNED, Requirement
+
+log = get_logger(__name__)
+
+MAX_SIGNATURES: Final = 128  # of one manifest
+_MAX_VERDICTS: Final = 4096
+_MAX_REASONS: Final = 5
+_REFUSED_S: Final = 30.0  # a refusal is found anew after this: what it rests on may be a clock
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """A manifest by its digest, and the blobs of the signatures that are kept of it."""
+
+    digest: Digest
+    blobs: tuple[bytes, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this evidence from other."""
+        return f"{self.digest} {' '.join(Digest.of(blob) for blob in self.blobs)}"
+
+
+class Case(NamedTuple):
+    """What is judged: an image by the name it is wanted under, or without one, and what proves where it comes from.
+
+    `evidence` is asked for only when there is no verdict yet; `fingerprints` change when it does.
+    """
+
+    reference: Reference | None
+    fingerprints: tuple[str, ...]
+    evidence: Callable[[], Sequence[Evidence]]
+    image_id: str = ""
+
+    @property
+    def what(self) -> str:
+        return f"image {self.reference or self.image_id}"
+
+
+class _Verdict(NamedTuple):
+    """Until when (seconds since the epoch) it holds; a refusal has its text."""
+
+    until: float
+    refusal: str = ""
+
+
+class _Scope(NamedTuple):
+    policy: Policy
+    name: str
+    requirements: Sequence[Requirement]
+
+
+class Judge:
+    """Judges by the policies of this node; `scratch` is a directory for what gpg needs, made when needed."""
+
+    def __init__(self, policies: Policies, *, scratch: Path) -> None:
+        self.policies, self._scratch = policies, scratch
+        self._verdicts: OrderedDict[tuple[object, ...], _Verdict] = OrderedDict()
+
+    def kinds_wanted(self, reference: Reference, namespace: str) -> frozenset[Kind]:
+        """The kinds of signatures that a pod's policy wants of an image.
+
+        Raises:
+            Denied: no signature could make it pass, or the policy cannot be used.
+        """
+        case = Case(reference, (), list)
+        scope = self._scope(case, namespace)
+        self._refuse_outright(case, scope)
+        return _kinds(scope.requirements)
+
+    def kinds_useful(self, reference: Reference) -> frozenset[Kind]:
+        """The kinds that any policy of this node, of whatever namespace, wants of an image."""
+        return frozenset().union(*(_kinds(policy.demands(reference)[1]) for policy in self.policies.all()))
+
+    async def judge(self, case: Case, *, namespace: str = "") -> None:
+        """Let an image pass, or refuse it.
+
+        Raises:
+            Denied: a demand is not met; the message names image, policy, scope and reason.
+            TimedOut, ToolFailed: what checks signatures did not do its work.
+        """
+        scope = self._scope(case, namespace)
+        if all(each.type == ACCEPT for each in scope.requirements):
+            return
+        self._refuse_outright(case, scope)
+        key = _key(case, scope)
+        verdict = self._verdicts.get(key)
+        if verdict is None or verdict.until <= time.time():
+            verdict = await self._found(case, scope)
+            self._verdicts[key] = verdict
+            if len(self._verdicts) > _MAX_VERDICTS:
+                self._verdicts.popitem(last=False)
+        self._verdicts.move_to_end(key)
+        if verdict.refusal:
+            raise Denied(verdict.refusal)
+
+    def _scope(self, case: Case, namespace: str) -> _Scope:
+        policy = self.policies.find(namespace)
+        found = ("default", policy.default) if case.reference is None else policy.demands(case.reference)
+        return _Scope(policy, *found)
+
+    def _refuse_outright(self, case: Case, scope: _Scope) -> None:
+        """What no signature can mend."""
+        for requirement in scope.requirements:
+            if requirement.type == REJECT:
+                raise Denied(f"{_prefix(case, scope)} rejects it; change the policy to allow it")
+            if requirement.type != ACCEPT and not requirement.is_verifiable:
+                demand = (
+                    requirement.type if requirement.signed_with is None else f"{requirement.type} with {requirement.key_type}"
+                )
+                raise Denied(f"{_prefix(case, scope)} demands {demand}, which nobody can verify")
+            if requirement.type != ACCEPT and case.reference is None:
+                raise Denied(f"{_prefix(case, scope)} demands {requirement.type} and the image has no name to compare")
+
+    async def _found(self, case: Case, scope: _Scope) -> _Verdict:
+        """One manifest must meet all demands; the image is the same by whichever it came."""
+        reasons: list[str] = []
+        for evidence in case.evidence() or (None,):
+            try:
+                return _Verdict(await self._meet_all(case, scope, evidence))
+            except (Denied, Invalid, HostFailed) as error:
+                reasons.append(str(error))
+        shown = "; ".join(dict.fromkeys(reasons))
+        return _Verdict(time.time() + _REFUSED_S, f"{_prefix(case, scope)} {shown}")
+
+    async def _meet_all(self, case: Case, scope: _Scope, evidence: Evidence | None) -> float:
+        """When the first of the demands will have to be looked at again."""
+        until = gpg.FOREVER
+        for requirement in scope.requirements:
+            if requirement.type == ACCEPT:
+                continue
+            signatures = _of_kind(evidence, requirement) if evidence is not None else []
+            if evidence is None or not signatures:
+                raise Denied(
+                    f"demands {requirement.type}, and there is no {requirement.signed_with} signature of it; sign the image, "
+                    "see that registries.d says where its signatures are, and pull it again"
+                )
+            assert case.reference is not None
+            until = min(until, await self._meet(requirement, signatures, case.reference, evidence.digest))
+        return until
+
+    async def _meet(
+        self, requirement: Requirement, signatures: Sequence[Signature], reference: Reference, digest: Digest
+    ) -> float:
+        """One good signature is enough; returns until when it is good."""
+        checking = _CHECKS[requirement.type](requirement, signatures, self._scratch)
+        reasons: list[str] = []
+        for signature, found in zip(signatures, await checking, strict=True):
+            if isinstance(found, str):
+                reasons.append(found)
+                continue
+            payload, until = found
+            try:
+                _compare(payload, signature.kind, requirement, reference=reference, digest=digest)
+            except (Denied, Invalid) as error:
+                reasons.append(str(error))
+            else:
+                return until
+        shown = list(dict.fromkeys(printable(reason) for reason in reasons))
+        more = f" (and {len(shown) - _MAX_REASONS} more reasons)" if len(shown) > _MAX_REASONS else ""
+        raise Denied(
+            f"demands {requirement.type}, and none of {len(signatures)} signatures is accepted: "
+            f"{'; '.join(shown[:_MAX_REASONS])}{more}"
+        )
+
+
+_Checked = Sequence[tuple[bytes, float] | str]  # per signature: its text and until when it is good, or why it is not
+
+
+async def _check_simple(requirement: Requirement, signatures: Sequence[Signature], scratch: Path) -> _Checked:
+    keys = await _keys(requirement)
+    found: list[tuple[bytes, float] | str] = []
+    async with gpg.keyring(keys, scratch=scratch) as ring:
+        for signature in signatures:
+            try:
+                verified = await ring.verify(signature.payload)
+            except (Denied, Invalid) as error:
+                found.append(str(error))
+            else:
+                found.append((verified.payload, verified.until))
+    return found
+
+
+async def _check_sigstore(requirement: Requirement, signatures: Sequence[Signature], scratch: Path) -> _Checked:
+    outcomes = await sigstore.verify(requirement, signatures)
+    return [
+        outcome.reason or (signature.payload, outcome.until or gpg.FOREVER)
+        for signature, outcome in zip(signatures, outcomes, strict=True)
+    ]
+
+
+_CHECKS: Final[dict[str, Callable[[Requirement, Sequence[Signature], Path], Awaitable[_Checked]]]] = {
+    SIGNED_BY: _check_simple,
+    SIGSTORE_SIGNED: _check_sigstore,
+}
+
+
+async def _keys(requirement: Requirement) -> list[bytes]:
+    return list(await sigstore.read_sources(requirement.keys))
+
+
+def _compare(payload: bytes, kind: Kind, requirement: Requirement, *, reference: Reference, digest: Digest) -> None:
+    """That a verified text is about this manifest under this name."""
+    claim = parse_payload(payload, kind)
+    if claim.digest != digest:
+        raise Denied(f"a signature is for manifest {claim.digest}, this is {digest}")
+    if not requirement.identity.fits(reference, claim.name):
+        raise Denied(
+            f"a signature is for the name {printable(claim.name)[:300]!r}, which {requirement.identity.kind} does not take"
+        )
+
+
+def _of_kind(evidence: Evidence, requirement: Requirement) -> list[Signature]:
+    """The signatures that a requirement may be met by."""
+    found = []
+    for blob in evidence.blobs[:MAX_SIGNATURES]:
+        try:
+            signature = parse_blob(blob)
+        except Invalid as error:
+            log.info("a signature is malformed", manifest=evidence.digest, error=error)
+            continue
+        if requirement.signed_with is Kind.SIMPLE and signature.kind is Kind.SIMPLE:
+            found.append(signature)
+        if requirement.signed_with is Kind.SIGSTORE and sigstore.is_signature(signature):
+            found.append(signature)
+    return found
+
+
+def _kinds(requirements: Sequence[Requirement]) -> frozenset[Kind]:
+    return frozenset(each.signed_with for each in requirements if each.signed_with is not None)
+
+
+def _key(case: Case, scope: _Scope) -> tuple[object, ...]:
+    """All that a verdict depends on."""
+    paths = sorted({path for each in scope.requirements for path in each.paths})
+    stamps: list[Stamp | None] = []
+    for path in paths:
+        try:
+            stamps.append(stamp_of(path))
+        except OSError:
+            stamps.append(None)
+    return (scope.policy.fingerprint, scope.name, case.reference, tuple(stamps), case.fingerprints)
+
+
+def _prefix(case: Case, scope: _Scope) -> str:
+    return f"cannot use {case.what}: signature policy {scope.policy.source}, scope {scope.name!r},"

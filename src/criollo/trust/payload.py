@@ -1,0 +1,58 @@
+"""What a signature says once it is verified: which manifest, under which name.
+
+Read strictly, as the tools that write it do: exactly the fields of the format in `critical`, anything in `optional`.
+
+Source: containers-signature(5), section JSON data format; cosign's SIGNATURE_SPEC, section Simple Signing.
+"""
+
+from typing import Final, NamedTuple
+
+from criollo.errors import Invalid
+from criollo.oci import document
+from criollo.oci.digest import Digest
+from criollo.oci.signature import MAX_BYTES, Kind
+from criollo.trust.fields import an_object, exactly, text
+
+_TYPES: Final = {Kind.SIMPLE: "atomic container signature", Kind.SIGSTORE: "cosign container image signature"}
+
+
+class Claim(NamedTuple):
+    """That the manifest of `digest` is `name`."""
+
+    digest: Digest
+    name: str
+
+
+def parse_payload(raw: bytes, kind: Kind) -> Claim:
+    """The claim of a payload.
+
+    Raises:
+        Invalid: it is no payload of this kind.
+    """
+    where = "payload"
+    whole = document.parse_object(raw, what=where, limit_bytes=MAX_BYTES)
+    exactly(whole, {"critical", "optional"}, where)
+    critical = an_object(whole["critical"], f"{where}.critical")
+    exactly(critical, {"type", "image", "identity"}, f"{where}.critical")
+    if critical["type"] != _TYPES[kind]:
+        raise Invalid(f"{where}.critical.type", critical["type"], repr(_TYPES[kind]))
+    _check_optional(whole["optional"], kind)
+    image = an_object(critical["image"], f"{where}.critical.image")
+    identity = an_object(critical["identity"], f"{where}.critical.identity")
+    exactly(image, {"docker-manifest-digest"}, f"{where}.critical.image")
+    exactly(identity, {"docker-reference"}, f"{where}.critical.identity")
+    digest = Digest.parse(text(image["docker-manifest-digest"], f"{where}.docker-manifest-digest"), f"{where} digest")
+    return Claim(digest, text(identity["docker-reference"], f"{where}.docker-reference"))
+
+
+def _check_optional(value: object, kind: Kind) -> None:
+    if value is None and kind is Kind.SIGSTORE:  # what cosign writes when there is nothing
+        return
+    optional = an_object(value, "payload.optional")
+    creator, timestamp = optional.get("creator", ""), optional.get("timestamp", 0)
+    if not isinstance(creator, str):
+        raise Invalid("payload.optional.creator", type(creator).__name__, "a string")
+    if isinstance(timestamp, bool) or not (
+        isinstance(timestamp, int) or (isinstance(timestamp, float) and timestamp.is_integer())
+    ):
+        raise Invalid("payload.optional.timestamp", timestamp, "a whole number of seconds")

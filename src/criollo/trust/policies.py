@@ -1,0 +1,125 @@
+"""Which policy.json is in force: of the pod's namespace, else the configured one, else the one of the container tools.
+
+Files are looked at with each question and read again when they changed, so a policy that was tightened counts at once. A
+question costs a few stat calls. A file that cannot be used denies, and so does one that went away: no older or wider policy
+steps in for it. Only the policy of a namespace may be taken away: then the node's holds for it again.
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from criollo.errors import CriolloError, Denied
+from criollo.trust.policy import Policy, find_policy
+
+Stamp = tuple[int, int, int, int, int]
+
+_NAMESPACE: Final = re.compile(r"[^/\0]{1,250}")  # what may be the beginning of a file's name
+# A file that changed less than this before it was read may change again without another time stamp.
+_SETTLED_NS: Final = 50_000_000
+_MAX_KEPT: Final = 1024
+
+
+class _Read(NamedTuple):
+    policy: Policy
+    stamp: Stamp
+    is_settled: bool
+
+
+class Policies:
+    """The policies of this node."""
+
+    def __init__(
+        self, path: Path | None = None, *, directory: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`path` is the configured policy, `directory` that of `<namespace>.json`; `environ` leads to a user's own policy."""
+        self._path, self._directory, self._environ = path, directory, environ
+        self._read: dict[Path, _Read] = {}
+        self._fixed: Policy | None = None
+        self._had_one = False
+
+    @classmethod
+    def of(cls, policy: Policy) -> "Policies":
+        """One policy for everything."""
+        policies = cls()
+        policies._fixed = policy
+        return policies
+
+    def find(self, namespace: str = "") -> Policy:
+        """The policy for images of pods in a namespace; without a namespace, the node's.
+
+        Raises:
+            Denied: its file cannot be used.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        try:
+            own = self._of_namespace(namespace)
+            return own if own is not None else self._of_node()
+        except (CriolloError, OSError) as error:
+            raise Denied(f"no image may be used: the signature policy cannot be read: {error}") from error
+
+    def all(self) -> list[Policy]:
+        """Every policy that may be asked for; those that cannot be used are left out."""
+        found = []
+        for namespace in ("", *self._namespaces()):
+            try:
+                policy = self.find(namespace)
+            except Denied:
+                continue
+            if policy not in found:
+                found.append(policy)
+        return found
+
+    def _namespaces(self) -> list[str]:
+        try:
+            names = sorted(os.listdir(self._directory)) if self._directory is not None else []
+        except OSError:
+            return []
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")][:_MAX_KEPT]
+
+    def _of_namespace(self, namespace: str) -> Policy | None:
+        if not namespace or self._directory is None:
+            return None
+        if not _NAMESPACE.fullmatch(namespace):
+            raise Denied(f"no image may be used in namespace {namespace!r}: it is no name of a Kubernetes namespace")
+        return self._load(self._directory / f"{namespace}.json")
+
+    def _of_node(self) -> Policy:
+        path = self._path
+        if path is None:
+            path = find_policy(self._environ) if self._environ is not None else None
+        found = self._load(path) if path is not None else None
+        if found is None and (self._path is not None or self._had_one):
+            raise Denied(f"{self._path or path or 'policy.json'} is not there any more; put it back")
+        self._had_one = found is not None
+        return found or Policy.accept_all()
+
+    def _load(self, path: Path) -> Policy | None:
+        """The policy of a file, read anew if that changed; None if there is no file."""
+        stamp = stamp_of(path)
+        if stamp is None:
+            self._read.pop(path, None)
+            return None
+        known = self._read.get(path)
+        if known is not None and known.stamp == stamp and known.is_settled:
+            return known.policy
+        policy = Policy.load(path)
+        if known is not None and known.policy.fingerprint == policy.fingerprint:
+            policy = known.policy
+        if len(self._read) >= _MAX_KEPT:
+            self._read.clear()
+        self._read[path] = _Read(policy, stamp, time.time_ns() - max(stamp[3], stamp[4]) > _SETTLED_NS)
+        return policy
+
+
+def stamp_of(path: str | Path) -> Stamp | None:
+    """What changes when a file does; None if it is not there."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

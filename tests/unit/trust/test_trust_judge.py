@@ -1,0 +1,179 @@
+"""trust.judge: verdicts with sigstore keys, which need no program; what they depend on, what is remembered."""
+
+import asyncio
+import base64
+import json
+
+import pytest
+from support.signing import SIGSTORE, SIGSTORE_LAYER, SigstoreKey, digest_of, payload
+
+from criollo.aio import threads
+from criollo.errors import Denied
+from criollo.oci.digest import Digest
+from criollo.oci.reference import Reference
+from criollo.oci.signature import Kind, sigstore, simple
+from criollo.trust import sigstore as child
+from criollo.trust.judge import Case, Evidence, Judge
+from criollo.trust.policies import Policies
+
+KEY = SigstoreKey.ecdsa()
+NAME = "a.b/c:v1"
+MANIFEST = Digest(digest_of(b"manifest"))
+ACCEPT, REJECT = {"type": "insecureAcceptAnything"}, {"type": "reject"}
+
+
+def by(key=KEY, **more):
+    return {"type": "sigstoreSigned", "keyData": base64.b64encode(key.pem).decode(), **more}
+
+
+def blob(key=KEY, digest=MANIFEST, name=NAME):
+    text = payload(digest, name, SIGSTORE)
+    return sigstore(text, media_type=SIGSTORE_LAYER, annotations=dict(key.sign(text).annotations)).to_blob()
+
+
+class Court:
+    """A judge with a policy on the disk; counts how often signatures are checked."""
+
+    def __init__(self, root, monkeypatch):
+        self.root, self.checked = root, 0
+        self.path = root / "policy.json"
+        self.judge = Judge(Policies(self.path, directory=root / "spaces"), scratch=root / "scratch")
+        verify = child.verify
+
+        async def counted(requirement, signatures):
+            self.checked += 1
+            return await verify(requirement, signatures)
+
+        monkeypatch.setattr(child, "verify", counted)
+
+    def rule(self, *requirements, **scopes):
+        self.path.write_text(json.dumps({"default": requirements, "transports": {"docker": scopes}}))
+
+    def ask(self, *evidence, name=NAME, namespace=""):
+        """Empty if the image may run, else why not."""
+        reference = Reference.parse(name) if name else None
+        case = Case(reference, tuple(each.fingerprint for each in evidence), lambda: evidence, "f" * 64)
+        try:
+            asyncio.run(self.judge.judge(case, namespace=namespace))
+        except Denied as error:
+            return str(error)
+        finally:
+            threads.close()
+        return ""
+
+
+@pytest.fixture
+def court(tmp_path, monkeypatch):
+    return Court(tmp_path, monkeypatch)
+
+
+GOOD = Evidence(MANIFEST, (blob(),))
+
+
+def test_a_good_signature_is_checked_once(court):
+    court.rule(by())
+    assert [court.ask(GOOD) for _ in range(5)] == [""] * 5
+    assert court.checked == 1
+
+
+def test_a_bad_one_too(court):
+    court.rule(by(SigstoreKey.ecdsa()))
+    assert "by no key" in court.ask(GOOD)
+    assert "by no key" in court.ask(GOOD)
+    assert court.checked == 1
+
+
+def test_an_accepted_image_is_checked_anew_under_another_policy_name_or_proof(court):
+    court.rule(by())
+    assert court.ask(GOOD) == ""
+    assert "does not take" in court.ask(GOOD, name="a.b/c:v2")
+    assert "a signature is for manifest" in court.ask(Evidence(Digest(digest_of(b"x")), GOOD.blobs))
+    court.rule(by(SigstoreKey.ecdsa()))
+    assert court.ask(GOOD)
+    court.rule(by())
+    assert court.ask(GOOD) == ""
+
+
+def test_a_changed_key_file_counts(court):
+    path = court.root / "key.pem"
+    path.write_bytes(KEY.pem)
+    court.rule({"type": "sigstoreSigned", "keyPath": str(path)})
+    assert court.ask(GOOD) == ""
+    path.write_bytes(SigstoreKey.ecdsa().pem)
+    assert "by no key" in court.ask(GOOD)
+    path.unlink()
+    assert "key.pem" in court.ask(GOOD)
+    path.write_bytes(KEY.pem)
+    assert court.ask(GOOD) == ""
+
+
+def test_all_requirements_must_hold_for_one_manifest(court):
+    other = SigstoreKey.ecdsa()
+    court.rule(by(), by(other))
+    assert court.ask(GOOD)
+    second = Evidence(Digest(digest_of(b"second")), (blob(other, digest_of(b"second")),))
+    assert court.ask(GOOD, second)
+    assert court.ask(Evidence(MANIFEST, (blob(), blob(other)))) == ""
+
+
+def test_any_manifest_of_an_image_may_prove_it(court):
+    court.rule(by())
+    assert court.ask(Evidence(Digest(digest_of(b"x"))), GOOD) == ""
+
+
+def test_without_signatures(court):
+    court.rule(by())
+    for evidence in ((), (Evidence(MANIFEST),), (Evidence(MANIFEST, (b"garbage", simple(b"\x90x").to_blob())),)):
+        assert "there is no sigstore signature of it" in court.ask(*evidence)
+    assert court.checked == 0
+
+
+def test_what_no_signature_mends_is_not_checked(court):
+    for rules in ([REJECT], [by(), REJECT]):
+        court.rule(*rules)
+        assert "rejects it" in court.ask(GOOD)
+    court.rule({"type": "signedBy", "keyType": "X509Certificates", "keyData": "YQ=="})
+    assert "signedBy with X509Certificates, which nobody can verify" in court.ask(GOOD)
+    court.rule({"type": "signedBaseLayer", "baseLayerIdentity": {"type": "matchExact"}})
+    assert "signedBaseLayer, which nobody can verify" in court.ask(GOOD)
+    assert court.checked == 0
+
+
+def test_an_image_without_a_name_has_only_the_default(court):
+    court.rule(ACCEPT, **{"a.b": [REJECT]})
+    assert court.ask(name="") == ""
+    court.rule(by())
+    assert "has no name to compare" in court.ask(GOOD, name="")
+
+
+def test_a_refusal_names_image_policy_scope_and_reason(court):
+    court.rule(ACCEPT, **{"a.b/c": [by(SigstoreKey.ecdsa())]})
+    assert court.ask(GOOD) == (
+        f"cannot use image {NAME}: signature policy {court.path}, scope 'a.b/c', demands sigstoreSigned, and none of "
+        "1 signatures is accepted: it is by no key that the policy has"
+    )
+
+
+def test_many_reasons_are_cut_short(court):
+    court.rule(by())
+    blobs = tuple(blob(name=f"a.b/other{at}:v1") for at in range(9))
+    assert "(and 4 more reasons)" in court.ask(Evidence(MANIFEST, blobs))
+
+
+def test_kinds_that_a_pull_looks_for(court):
+    simple_rule = {"type": "signedBy", "keyType": "GPGKeys", "keyData": "YQ=="}
+    reference = Reference.parse(NAME)
+    court.rule(by(), ACCEPT)
+    assert court.judge.kinds_wanted(reference, "") == {Kind.SIGSTORE}
+    (court.root / "spaces").mkdir()
+    (court.root / "spaces/strict.json").write_text(json.dumps({"default": [simple_rule]}))
+    assert court.judge.kinds_wanted(reference, "strict") == {Kind.SIMPLE}
+    assert court.judge.kinds_useful(reference) == {Kind.SIMPLE, Kind.SIGSTORE}
+    court.rule(REJECT)
+    with pytest.raises(Denied, match="rejects"):
+        court.judge.kinds_wanted(reference, "")
+
+
+def test_evidence_is_told_apart_by_every_byte():
+    marks = {Evidence(MANIFEST, blobs).fingerprint for blobs in ((), (b"a",), (b"b",), (b"a", b"b"))}
+    assert len(marks) == 4
