@@ -28,6 +28,10 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
+RENAME_EXCHANGE: Final = 2
+
+_IOPRIO_WHO_PROCESS: Final = 1  # linux/ioprio.h
+_IOPRIO_IDLE: Final = 3 << 13
 
 _SYS_OPENAT2: Final = 437  # asm-generic/unistd.h; the same on every architecture
 _AT_FDCWD: Final = -100
@@ -95,6 +99,23 @@ def rename_noreplace(
         _libc.renameat2(source_dir, os.fsencode(source), target_dir, os.fsencode(target), RENAME_NOREPLACE),
         os.fsdecode(target),
     )
+
+
+def rename_exchange(first: str | bytes, second: str | bytes) -> None:
+    """renameat2(RENAME_EXCHANGE): both must be there; nobody sees a moment without one of them."""
+    _check(
+        _libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE),
+        os.fsdecode(second),
+    )
+
+
+def set_idle_io() -> None:
+    """ioprio_set(2): this process gets the disk only when nobody else wants it, where the scheduler knows classes."""
+    number = {"x86_64": 251, "aarch64": 30}.get(os.uname().machine)  # asm/unistd.h
+    if number is not None:
+        _check(
+            _libc.syscall(ctypes.c_long(number), ctypes.c_int(_IOPRIO_WHO_PROCESS), ctypes.c_int(0), ctypes.c_int(_IOPRIO_IDLE))
+        )
 
 
 def malloc_trim() -> None:

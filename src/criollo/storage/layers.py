@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,9 @@ class Layers:
         self.root = root
         self.directory = root / "layers"
         self.trash = Trash(root / "trash")
+        self._trashes = {root: self.trash}
+        self.foreign: dict[str, Path] = {}  # trees in other tools' stores, by name: only read (storage.foreign)
+        self.before_removal: Callable[[str], None] = lambda _: None  # of a driver that has made something of layers; may block
         self._staging = root / "staging"
 
     async def open(self) -> None:
@@ -79,7 +82,11 @@ class Layers:
         """
         if name != EMPTY and not _NAME.fullmatch(name):
             raise Invalid("layer", name, "32 lower-case hex digits")
-        return self.directory / name
+        return self.foreign.get(name) or self.directory / name
+
+    def lower(self, name: str) -> str:
+        """A layer as a mount finds it whose thread is in `directory`: short for ours."""
+        return str(self.foreign.get(name, name))
 
     def names(self) -> set[str]:
         """All layers on the disk."""
@@ -128,6 +135,12 @@ class Layers:
             with explain(f"finish layer {name}"):
                 await threads.files(_inherit, self.path(name), tuple(implied), [self.path(each) for each in below])
 
+    async def inherit_staged(self, staging: Staging, implied: Sequence[str], below: Sequence[str]) -> None:
+        """`inherit`, for a tree that is to take the place of a layer."""
+        if implied and below:
+            with explain(f"finish {staging.path}"):
+                await threads.files(_inherit, staging.path, tuple(implied), [self.path(each) for each in below])
+
     async def discard(self, staging: Staging) -> None:
         """Let go of a staging directory; safe to repeat, and after `commit`."""
         await threads.files(self._discard, staging)
@@ -143,9 +156,17 @@ class Layers:
     async def remove(self, name: str) -> None:
         """Take a layer out of the store; its files are deleted in the background. Absence is success."""
         path = self.path(name)
+        if name in self.foreign:
+            return
         with explain(f"remove layer {name}"):
+            await threads.files(self.before_removal, name)
             await threads.files(self.trash.put, path)
-        self.trash.wake()
+        for trash in self._trashes.values():
+            trash.wake()
+
+    def trash_of(self, root: Path) -> Trash:
+        """The trash of a root, which may be another than ours: rename(2) wants the same file system."""
+        return self._trashes.setdefault(root, Trash(root / "trash"))
 
     async def sync(self) -> None:
         """Flush the file system of the store: once per pull, before the rows that rely on it."""

@@ -78,7 +78,7 @@ def open_way(*directories: Path) -> None:
 @contextlib.contextmanager
 def _shown(layers: Sequence[Path], place: Path, mapped: Mapped) -> Iterator[None]:
     """For the block, the thread's directory is a private tmpfs at `place` with the mapped layers on it."""
-    user_ns = _open(mapped.user_ns)
+    user_ns = opened(mapped.user_ns)
     try:
         mount.mount("layers", place, "tmpfs", _FLAGS, "mode=700")
         try:
@@ -101,18 +101,24 @@ def _attach(layer: Path, user_ns: int, name: str) -> None:
         idmap.shift(tree, user_ns)
         fsmount.attach(tree, name)
     except idmap.Refused as error:
-        raise _refused(layer, error) from error
+        raise refused(layer, error) from error
     finally:
         os.close(tree)
 
 
-def _open(path: Path) -> int:
+def opened(path: Path) -> int:
+    """A descriptor of the user namespace pinned at `path`.
+
+    Raises:
+        HostFailed: none is.
+    """
     if not is_pinned(path):
         raise HostFailed(f"cannot map a root filesystem: no user namespace is pinned at {path}; remove the pod")
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _refused(layer: Path, error: OSError) -> Unsupported:
+def refused(layer: Path, error: OSError) -> Unsupported:
+    """Why a tree cannot be mapped, for `idmap.Refused`."""
     release = os.uname().release
     if error.errno == errno.ENOSYS:
         return _unsupported(f"id-mapped mounts need Linux 5.12, this is {release}")

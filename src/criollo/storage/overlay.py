@@ -23,9 +23,10 @@ from typing import Final
 from criollo.aio import threads
 from criollo.errors import CriolloError, HostFailed, Unsupported, explain, from_os
 from criollo.linux import files, fsmount, mount
-from criollo.storage.base import Mapped, Writable
+from criollo.storage.base import Mapped, Quotas, Usage, Writable
 from criollo.storage.layers import EMPTY, Layers
 from criollo.storage.mapped import mount_over
+from criollo.storage.projects import Projects
 
 MAX_OPTION_BYTES: Final = 4095  # one page with its NUL
 MAX_LAYERS: Final = 500  # fs/overlayfs/params.h, OVL_MAX_STACK
@@ -34,11 +35,17 @@ _PARAMETERS: Final = "/sys/module/overlay/parameters"
 
 
 class Overlay:
-    """Mounts layers of a store; `options` are added to every writable mount."""
+    """Mounts layers of a store; `options` are added to every writable mount, `flags` (MS_NODEV and their like) to all.
 
-    def __init__(self, layers: Layers, *, options: Sequence[str] = ()) -> None:
-        self._layers = layers
-        self._options = tuple(options)
+    `root` is where writable layers are, if not beside the layers.
+    """
+
+    name = "overlay"
+
+    def __init__(self, layers: Layers, *, root: Path | None = None, options: Sequence[str] = (), flags: int = 0) -> None:
+        self.quotas: Quotas = Projects()
+        self._layers, self._root = layers, root or layers.root
+        self._options, self._flags = tuple(options), flags
         self._takes_volatile = True
 
     async def check(self) -> None:
@@ -48,6 +55,13 @@ class Overlay:
             Unsupported: overlay does not work here; the message says why and what to do.
         """
         await threads.mounts(self._check)
+
+    async def fill(self, layers: Sequence[str], writable: Writable, *, mapped: Mapped | None = None) -> Usage:
+        """Make the two directories. The root directory of a container looks like that of its topmost layer."""
+        top = self._layers.path(layers[-1] if layers else EMPTY)
+        with explain(f"make {writable.upper}"):
+            await threads.files(_make_upper, writable, top, mapped)
+        return Usage(0, 0)
 
     async def mount(
         self, layers: Sequence[str], target: Path, writable: Writable | None, *, mapped: Mapped | None = None
@@ -70,9 +84,13 @@ class Overlay:
                 mount.bind(self._layers.path(layers[0]), target, readonly=True)
             else:
                 self._mount_plain(layers, target, writable)
+            if self._flags:
+                again = mount.MS_REMOUNT | mount.MS_BIND
+                mount.mount("none", target, None, again | self._flags | _flags(writable))
 
     def _mount_plain(self, layers: list[str], target: Path, writable: Writable | None) -> None:
         options = self._prepare(writable)
+        layers = [self._layers.lower(name) for name in layers]
         text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options])
         os.chdir(self._layers.directory)
         try:
@@ -111,29 +129,31 @@ class Overlay:
                     "overlay", target, [*(f"lowerdir+={name}" for name in reversed(layers)), *options], readonly=readonly
                 )
             except fsmount.Refused:
-                limit = (MAX_OPTION_BYTES - len(",".join(options)) - len("lowerdir=,")) // (len(layers[0]) + 1)
+                limit = (MAX_OPTION_BYTES - len(",".join(options)) - len("lowerdir=,")) // (len(max(layers, key=len)) + 1)
             else:
                 return
         raise _too_many(layers, limit)
 
     def _check(self) -> None:
         """Works with layers of its own making; leaves nothing."""
-        place = self._layers.root / "staging" / f"check-{secrets.token_hex(8)}"
+        name = f"check-{secrets.token_hex(8)}"
+        lower, place = self._layers.root / "staging" / name, self._root / "trash" / name
         merged = place / "merged"
         try:
-            with explain(f"check overlay on {self._layers.root}"):
-                for name in ("lower/directory", "upper", "work", "merged"):
-                    (place / name).mkdir(parents=True)
-                (place / "lower/file").touch()
-            self._try(place)
+            with explain(f"check overlay on {self._root}"):
+                for path in (lower / "directory", place / "upper", place / "work", merged):
+                    path.mkdir(parents=True)
+                (lower / "file").touch()
+            self._try(lower, place)
             self._judge(place)
         finally:
             with contextlib.suppress(OSError):
                 mount.unmount(merged, detach=True)
             shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(lower, ignore_errors=True)
 
-    def _try(self, place: Path) -> None:
-        options = f"lowerdir={place / 'lower'},upperdir={place / 'upper'},workdir={place / 'work'}"
+    def _try(self, lower: Path, place: Path) -> None:
+        options = f"lowerdir={lower},upperdir={place / 'upper'},workdir={place / 'work'}"
         try:
             mount.mount("overlay", place / "merged", "overlay", 0, f"{options},volatile")
         except OSError:
@@ -159,9 +179,22 @@ class Overlay:
 
     def _unusable(self, why: str) -> CriolloError:
         return Unsupported(
-            f"cannot keep layers in {self._layers.root}: {why}; the overlay driver needs the overlay module and, below its "
+            f"cannot keep layers in {self._root}: {why}; the overlay driver needs the overlay module and, below its "
             "root, ext4, xfs with ftype=1, btrfs or tmpfs (inside a container: a volume, not the container's own overlay)"
         )
+
+
+def _make_upper(writable: Writable, top: Path, mapped: Mapped | None) -> None:
+    status = os.stat(top)
+    owner = (status.st_uid, status.st_gid)
+    for path in (writable.upper, writable.work):
+        path.mkdir(mode=0o700)
+    if mapped is not None:
+        owner = mapped.owner(*owner)
+        os.chown(writable.work, *mapped.owner())
+    os.chown(writable.upper, *owner)
+    os.chmod(writable.upper, stat.S_IMODE(status.st_mode))
+    os.utime(writable.upper, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _flags(writable: Writable | None) -> int:

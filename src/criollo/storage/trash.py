@@ -17,6 +17,7 @@ from criollo.aio import threads
 from criollo.errors import explain
 from criollo.linux import tree
 from criollo.linux.files import make_directory
+from criollo.storage import subvolumes
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -74,12 +75,16 @@ class Trash:
         """Make a deletion in progress stop at the next directory."""
         self._stop = True
 
+    def _is_stopped(self) -> bool:
+        return self._stop
+
     def _empty_all(self) -> None:
         with explain(f"empty {self.path}"):
             scratch = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             while not self._stop and (names := [name for name in os.listdir(scratch) if name not in self._stuck]):
-                kept = tree.remove(scratch, names[0], scratch, should_stop=lambda: self._stop)
+                kept = subvolumes.destroy_below(scratch, names[0], self._is_stopped)
+                kept += tree.remove(scratch, names[0], scratch, should_stop=self._is_stopped)
                 if kept and not self._stop:
                     self._stuck.add(names[0])
                     log.warning(
