@@ -1,4 +1,4 @@
-"""The image routes of the HTTP face, for what CRI has no call: load, save, and how far pulls are."""
+"""The image routes of the HTTP face, for what CRI has no call: load, save."""
 
 from pathlib import Path
 
@@ -14,10 +14,7 @@ from criollo.images.save import save_images
 
 
 def image_routes(images: Images) -> dict[tuple[str, str], Route]:
-    """`GET /pulls`, `POST /images/load?path=&name=`, `POST /images/save?path=&format=&image=…`."""
-
-    async def pulls(request: Request) -> Reply:
-        return Reply(body=msgspec.json.encode([each.as_document() for each in images.progress.values()]), content_type=JSON)
+    """`POST /images/load?path=&name=`, `POST /images/save?path=&format=&image=…[&name=]`."""
 
     async def load(request: Request) -> Reply:
         return _listed(await load_images(images, _path(request), name=_last(request, "name")))
@@ -26,9 +23,10 @@ def image_routes(images: Images) -> dict[tuple[str, str], Route]:
         names = request.query.get("image", [])
         if not names:
             raise Invalid("image", "", "at least one image")
-        return _listed(await save_images(images, names, _path(request), form=_last(request, "format") or "oci-archive"))
+        form, label = _last(request, "format") or "oci-archive", _last(request, "name")
+        return _listed(await save_images(images, names, _path(request), form=form, label=label))
 
-    return {("GET", "/pulls"): pulls, ("POST", "/images/load"): load, ("POST", "/images/save"): save}
+    return {("POST", "/images/load"): load, ("POST", "/images/save"): save}
 
 
 def _path(request: Request) -> Path:

@@ -1,23 +1,22 @@
 """The verbs for images on the node: images, rmi, load, save."""
 
-import contextlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import click
 import msgspec
 
 from criollo.cri.pb import api_pb2 as pb
-from criollo.errors import NotFound, Unavailable, explain
-from criollo.kpod import http, places
+from criollo.errors import NotFound, printable
+from criollo.kpod import adopt, places
+from criollo.kpod.answers import posted
 from criollo.kpod.outcome import each_of
 from criollo.kpod.pull import status
 from criollo.kpod.session import Options, Session, work
+from criollo.kpod.spool import spooled
 from criollo.kpod.text import document, short, size, table
 
 FORMATS = ("oci-archive", "docker-archive", "oci-dir")
@@ -57,39 +56,78 @@ def images(options: Options, as_json: bool, digests: bool) -> int:
 
 
 @click.command("rmi")
-@click.argument("images", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Remove containers that use them, too.")
+@click.option("-a", "--all", "everything_here", is_flag=True, help="All images that are not pinned.")
+@click.option("-i", "--ignore", is_flag=True, help="What is not there is no error.")
+@click.argument("images", nargs=-1)
 @click.pass_obj
-def rmi(options: Options, images: tuple[str, ...]) -> int:
+def rmi(options: Options, images: tuple[str, ...], force: bool, everything_here: bool, ignore: bool) -> int:
     """Remove images: a name loses its image, an id all names of it."""
+    if bool(images) == everything_here:
+        raise click.UsageError("Name images, or say --all.")
 
     async def verb(session: Session) -> int:
         async def remove(name: str) -> None:
-            if await status(session, name) is None:
+            found = await status(session, name)
+            if found is None:
+                if ignore:
+                    return
                 raise NotFound("image", name, "kpod images lists them")
+            if force:
+                await _remove_users(session, found.id)
             await session.client.image("RemoveImage", pb.RemoveImageRequest(image=pb.ImageSpec(image=name)))
-            click.echo(name)
+            click.echo(printable(name))
 
-        return await each_of(images, remove)
+        return await each_of(await _unpinned(session) if everything_here else images, remove)
 
     return work(options, verb)
+
+
+async def _unpinned(session: Session) -> list[str]:
+    reply = await session.client.image("ListImages", pb.ListImagesRequest())
+    return [image.id for image in reply.images if not image.pinned]
+
+
+async def _remove_users(session: Session, image_id: str) -> None:
+    reply = await session.client.runtime("ListContainers", pb.ListContainersRequest())
+    for each in reply.containers:
+        if image_id in (each.image_id, each.image_ref):
+            await session.client.runtime("RemoveContainer", pb.RemoveContainerRequest(container_id=each.id))
 
 
 @click.command("load")
 @click.option("-i", "--input", "source", metavar="FILE|DIR", help="An archive (OCI or docker) or an OCI layout; none: stdin.")
 @click.option("--name", metavar="REFERENCE", default="", help="The name of an image that brings none.")
+@click.option(
+    "--from-containerd",
+    "containerd",
+    metavar="[ROOT]",
+    is_flag=False,
+    flag_value="",
+    help="Take IMAGES over from containerd on this node; ROOT is its root where that is not /var/lib/containerd.",
+)
+@click.option("--namespace", "namespaces", metavar="NAME", multiple=True, help="Of containerd; none: k8s.io and default.")
+@click.option("--all", "everything", is_flag=True, help="All images that containerd has.")
+@click.option("--list", "listing", is_flag=True, help="Only list what containerd has.")
+@click.option("--json", "as_json", is_flag=True, help="List as JSON.")
+@click.argument("images", nargs=-1)
 @click.pass_obj
-def load(options: Options, source: str | None, name: str) -> int:
-    """Load images from an archive or an OCI layout."""
+def load(options: Options, /, *, source: str | None, name: str, containerd: str | None, **adoption: Any) -> int:
+    """Load images from an archive or an OCI layout, or from containerd on this node."""
+    if containerd is not None:
+        return adopt.run(options, containerd, has_archive=bool(source or name), **adoption)
+    if any(adoption.values()):
+        raise click.UsageError("IMAGES, --namespace, --all, --list and --json go with --from-containerd.")
 
     async def verb(session: Session) -> int:
         if source is None or source == "-":
-            with _spooled(sys.stdin.buffer, places.own_directory(session.settings)) as path:
-                loaded = await _post(session, "/images/load", [("path", str(path)), ("name", name)])
+            with spooled(sys.stdin.buffer, places.own_directory(session.settings)) as path:
+                loaded = await posted(session, "/images/load", _load_query(path, name), kind=Answer)
         else:
             path = Path(source).absolute()
             if not path.exists():
                 raise NotFound("archive", source)
-            loaded = await _post(session, "/images/load", [("path", str(path)), ("name", name)])
+            loaded = await posted(session, "/images/load", _load_query(path, name), kind=Answer)
         for image in loaded.images:
             for label in image.names or [image.id]:
                 click.echo(label)
@@ -108,29 +146,14 @@ def save(options: Options, output: str, form: str, images: tuple[str, ...]) -> i
 
     async def verb(session: Session) -> int:
         query = [("path", os.path.abspath(output)), ("format", form), *(("image", name) for name in images)]
-        await _post(session, "/images/save", query)
+        await posted(session, "/images/save", query, kind=Answer)
         return 0
 
     return work(options, verb)
 
 
-async def _post(session: Session, path: str, query: list[tuple[str, str]]) -> Answer:
-    raw = await http.post(session.socket, path, [(key, value) for key, value in query if value])
-    try:
-        return msgspec.json.decode(raw, type=Answer)
-    except msgspec.MsgspecError as error:
-        raise Unavailable(f"the runtime's answer to {path} cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def _spooled(stream: IO[bytes], directory: Path) -> Iterator[Path]:
-    """A stream in a file that the daemon can read, gone with the block."""
-    if stream.isatty():
-        raise click.UsageError("Nothing to load: name a file with -i, or pipe an archive in.")
-    with explain(f"write standard input below {directory}"), tempfile.NamedTemporaryFile(dir=directory, prefix="load-") as file:
-        shutil.copyfileobj(stream, file, 1 << 20)
-        file.flush()
-        yield Path(file.name)
+def _load_query(path: Path, name: str) -> dict[str, str]:
+    return {"path": str(path), **({"name": name} if name else {})}
 
 
 def _rows(image: pb.Image, *, digests: bool) -> Iterator[tuple[str, ...]]:

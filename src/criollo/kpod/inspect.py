@@ -9,7 +9,11 @@ import msgspec
 from criollo.cri.document import as_document
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import NotFound
+from criollo.kpod import http
+from criollo.kpod.answers import decoded
+from criollo.kpod.credentials import creds_option, login
 from criollo.kpod.lookup import everything, find_container, find_pod
+from criollo.kpod.remoteimage import PREFIX, Look, show, write_raw
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.text import document
 
@@ -18,12 +22,32 @@ KINDS = ("pod", "container", "image")
 
 @click.command("inspect")
 @click.option("-t", "--type", "kind", type=click.Choice(KINDS), help="What is meant; none: the first of these that exists.")
+@click.option("--remote", is_flag=True, help="An image at its registry, without pulling it; docker://NAME means the same.")
+@click.option("--config", is_flag=True, help="Of an image, its config alone.")
+@click.option("--raw", is_flag=True, help="Of an image, the exact bytes of its manifest, or with --config of its config.")
+@click.option("--no-tags", is_flag=True, help="With --remote: do not ask for the repository's tags.")
+@click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="With --remote: which of an index; none: ours.")
+@creds_option
 @click.argument("name", metavar="ID|NAME")
 @click.pass_obj
-def inspect(options: Options, name: str, kind: str | None) -> int:
+def inspect(options: Options, /, name: str, kind: str | None, config: bool, raw: bool, **far: Any) -> int:
     """Show all that is known of a pod, a container or an image, as JSON."""
+    if far["remote"] or name.startswith(PREFIX):
+        if kind not in (None, "image"):
+            raise click.UsageError(f"A {kind} is not at a registry.")
+        return show(options, name, Look(raw, config, not far["no_tags"], far["platform"], login(far["creds"])))
+    if far["no_tags"] or far["platform"] or far["creds"]:
+        raise click.UsageError("--no-tags, --platform and --creds are for --remote.")
 
     async def verb(session: Session) -> int:
+        if config or raw:
+            what = "/images/config" if config else "/images/manifest"
+            found = await http.get(session.socket, what, {"image": name})
+            if raw:
+                write_raw(found)
+            else:
+                click.echo(document(decoded(found, dict, what)))
+            return 0
         click.echo(document(await describe(session, name, kinds=(kind,) if kind else KINDS)))
         return 0
 

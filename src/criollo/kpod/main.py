@@ -30,9 +30,17 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "pull": Verb("criollo.kpod.pull", "pull", "Fetch an image from its registry."),
+    "push": Verb("criollo.kpod.push", "push", "Push an image to a registry."),
     "registry": Verb("criollo.kpod.registry", "registry", "Show where images are looked for, and why."),
     "images": Verb("criollo.kpod.images", "images", "List images."),
+    "tag": Verb("criollo.kpod.names", "tag", "Give an image further names."),
+    "untag": Verb("criollo.kpod.names", "untag", "Take names from an image."),
+    "history": Verb("criollo.kpod.layers", "history", "Show how an image was made."),
+    "tree": Verb("criollo.kpod.layers", "tree", "Show an image's layers and who shares them."),
     "rmi": Verb("criollo.kpod.images", "rmi", "Remove images."),
+    "prune": Verb("criollo.kpod.space", "prune", "Remove images and layers that nobody needs."),
+    "du": Verb("criollo.kpod.space", "du", "Show what images and containers take on the disk."),
+    "import": Verb("criollo.kpod.importing", "import_", "Make an image of a root filesystem."),
     "load": Verb("criollo.kpod.images", "load", "Load images from an archive or an OCI layout."),
     "save": Verb("criollo.kpod.images", "save", "Write images to an archive."),
     "run": Verb("criollo.kpod.run", "run", "Run a command in a new pod."),

@@ -14,6 +14,7 @@ from criollo.aio.together import first
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import CriolloError, Invalid, NotFound
 from criollo.kpod import http
+from criollo.kpod.credentials import creds_option, login
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.terminal import Layer, Pull, progress_on
 from criollo.oci.reference import Reference
@@ -28,13 +29,14 @@ class Progress(Protocol):
 
 
 @click.command("pull")
-@click.option("--creds", metavar="USER[:PASSWORD]", help="Log in with these; the password is asked for when it is not given.")
+@creds_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.argument("image")
 @click.pass_obj
 def pull(options: Options, image: str, creds: str | None, quiet: bool) -> int:
     """Fetch IMAGE from its registry and print its id."""
-    auth = _credentials(creds)
+    account = login(creds)
+    auth = None if account is None else pb.AuthConfig(username=account.username, password=account.password)
 
     async def verb(session: Session) -> int:
         click.echo(await fetch(session, image, auth=auth, progress=None if quiet else progress_on(sys.stderr)))
@@ -111,12 +113,3 @@ def choose(pulls: list[Pull], image: str) -> Pull | None:
     ending = "/" + str(wanted).partition("/")[2].removeprefix("library/")
     near = exact or [each for each in pulls if each.reference.endswith(ending)]
     return near[0] if len(near) == 1 or exact else None
-
-
-def _credentials(text: str | None) -> pb.AuthConfig | None:
-    if text is None:
-        return None
-    user, colon, password = text.partition(":")
-    if not user:
-        raise click.UsageError("--creds wants USER or USER:PASSWORD.")
-    return pb.AuthConfig(username=user, password=password if colon else click.prompt("Password", hide_input=True, err=True))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from criollo.registry.client import Registry
     from criollo.registry.endpoints import Endpoint
     from criollo.registry.explain import Explanation
+    from criollo.trust.policies import Policies
 
 _WORDS = {
     NotFound: "not there",
@@ -56,9 +57,10 @@ def registry() -> None:
 @registry.command("explain")
 @click.option("--probe", is_flag=True, help="Ask each server for the manifest, and tell what it answers.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@click.option("--namespace", default="", help="Show the trust policy for pods of this Kubernetes namespace.")
 @click.argument("image")
 @click.pass_obj
-def explain(options: Options, image: str, *, probe: bool, as_json: bool) -> int:
+def explain(options: Options, image: str, *, probe: bool, as_json: bool, namespace: str) -> int:
     """Show where IMAGE is looked for, in order: mirrors, rewritten names, credentials' sources, policy.
 
     No secret is shown, and no credential program is run unless --probe asks a registry that wants one.
@@ -66,7 +68,7 @@ def explain(options: Options, image: str, *, probe: bool, as_json: bool) -> int:
     """
     log.set_up(options.log_level)
     settings = load_settings(options).settings
-    found, verdicts, answers = asyncio.run(_gather(settings, image, probe=probe))
+    found, verdicts, answers = asyncio.run(_gather(settings, image, probe=probe, namespace=namespace))
     if as_json:
         click.echo(document(_as_document(found, verdicts, answers)))
     else:
@@ -76,25 +78,19 @@ def explain(options: Options, image: str, *, probe: bool, as_json: bool) -> int:
 
 
 async def _gather(
-    settings: Settings, image: str, *, probe: bool
+    settings: Settings, image: str, *, probe: bool, namespace: str
 ) -> tuple["Explanation", list[Verdict | None], list[list[Answer]]]:
     # The engine brings all drivers: 0.3 s that other verbs do not need.
     from criollo.aio import threads
-    from criollo.engine import load_policy, open_registry
+    from criollo.engine import open_policies, open_registry
     from criollo.registry.explain import explain as explain_name
 
     client = open_registry(settings, os.environ)
     try:
         found = explain_name(client, image)
-        policy = load_policy(settings, os.environ)
         refs = [Reference.parse(meaning.reference) for meaning in found.meanings]
-        verdicts: list[Verdict | None] = []
-        for ref in refs:
-            if policy is None:
-                verdicts.append(None)
-                continue
-            scope, demands = policy.demands(ref)
-            verdicts.append(Verdict(policy.source, scope, tuple(each.type for each in demands)))
+        policies = open_policies(settings, os.environ)
+        verdicts = [_verdict(policies, ref, namespace) for ref in refs]
         answers = [
             await _ask_all(client, ref) if probe and not each.refusal else []
             for ref, each in zip(refs, found.meanings, strict=True)
@@ -103,6 +99,14 @@ async def _gather(
     finally:
         await client.close()
         threads.close()
+
+
+def _verdict(policies: "Policies", ref: Reference, namespace: str) -> "Verdict | None":
+    policy = policies.find(namespace)
+    scope, demands = policy.demands(ref)
+    if not policy.fingerprint:
+        return None
+    return Verdict(policy.source, scope, tuple(each.summary for each in demands))
 
 
 async def _ask_all(client: "Registry", ref: Reference) -> list[Answer]:

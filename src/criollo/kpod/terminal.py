@@ -15,7 +15,8 @@ from criollo.kpod.text import short, size
 
 WIDEST: Final = 100
 _NARROWEST_BAR: Final = 8
-_STAGES: Final = {"waiting": "waiting", "pulling": "pulling", "here": "done"}
+_STAGES: Final = {"here": "done", "there": "done"}
+_DONE: Final = tuple(_STAGES)
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -25,6 +26,8 @@ class Layer(msgspec.Struct, frozen=True):
     size: int = 0
     done: int = 0
     stage: str = ""
+    retries: int = 0
+    source: str = ""
 
 
 class Pull(msgspec.Struct, frozen=True):
@@ -41,8 +44,8 @@ def draw(layers: Sequence[Layer], *, columns: int, rows: int) -> list[str]:
     hidden = len(shown) - rows
     if hidden > 0:
         hidden += 1  # the line that tells of them
-        finished = [layer for layer in shown if layer.stage == "here"]
-        dropped = {id(layer) for layer in (finished + [each for each in reversed(shown) if each.stage != "here"])[:hidden]}
+        finished = [layer for layer in shown if layer.stage in _DONE]
+        dropped = {id(layer) for layer in (finished + [each for each in reversed(shown) if each.stage not in _DONE])[:hidden]}
         shown = [layer for layer in shown if id(layer) not in dropped]
     lines = [_line(layer, min(columns, WIDEST)) for layer in shown]
     if hidden > 0:
@@ -52,11 +55,12 @@ def draw(layers: Sequence[Layer], *, columns: int, rows: int) -> list[str]:
 
 def _line(layer: Layer, columns: int) -> str:
     amount = f"{size(layer.done)} of {size(layer.size)}"
-    head, tail = printable(short(layer.digest)), f"{amount:<22} {_STAGES.get(layer.stage, printable(layer.stage)[:10])}"
+    stage = _STAGES.get(layer.stage, printable(layer.stage)[:10]) + (f", retry {layer.retries}" if layer.retries else "")
+    head, tail = printable(short(layer.digest)), f"{amount:<22} {stage}"
     room = columns - len(head) - len(tail) - 6
     if room < _NARROWEST_BAR:
         return f"{head} {tail}"[:columns]
-    part = 1.0 if layer.stage == "here" else min(1.0, max(0.0, layer.done / layer.size)) if layer.size > 0 else 0.0
+    part = 1.0 if layer.stage in _DONE else min(1.0, max(0.0, layer.done / layer.size)) if layer.size > 0 else 0.0
     full = int(part * room)
     return f"{head}  [{'#' * full}{'.' * (room - full)}]  {tail}".rstrip()
 
@@ -96,7 +100,7 @@ class Lines:
 
     def show(self, layers: Sequence[Layer]) -> None:
         for layer in layers:
-            if layer.stage == "here" and layer.digest not in self._told:
+            if layer.stage in _DONE and layer.digest not in self._told:
                 self._told.add(layer.digest)
                 self._stream.write(f"layer {printable(short(layer.digest))} {size(layer.size)}\n")
         self._stream.flush()

@@ -28,6 +28,8 @@ class Mount(Record, frozen=True, kw_only=True):
     gid_mappings: tuple[IdMapping, ...] = ()
     image: str = ""  # an image volume: the reference or id of the image to mount
     image_sub_path: str = ""
+    user_specified_image: str = ""  # what the pod's author called it
+    image_ref: str = ""  # of the image that is mounted: its first digest reference, else its id
     options: tuple[str, ...] = ()
 
 
@@ -140,6 +142,7 @@ class Container(Record, frozen=True, kw_only=True):
     monitor_started: int = 0
     image_id: ImageId = ImageId("")
     image_ref: str = ""
+    volume_images: tuple[ImageId, ...] = ()  # images and artifacts among its mounts
     log_path: str = ""  # absolute; empty: no log
     stop_signal: int = 15  # a signal number of the kernel
     user: ContainerUser = ContainerUser()

@@ -12,9 +12,9 @@ from typing import Final, NoReturn
 import msgspec
 from urllib3.response import BaseHTTPResponse
 
-from criollo.errors import Denied, NotFound, Unauthenticated, Unavailable, printable
+from criollo.errors import Forbidden, NotFound, Unauthenticated, Unavailable, printable
 from criollo.registry.auth import Credentials
-from criollo.registry.connections import Retryable
+from criollo.registry.connections import Body, Retryable
 from criollo.registry.endpoints import Endpoint
 from criollo.registry.logins import Logins
 from criollo.registry.turnstile import Limited
@@ -24,7 +24,11 @@ _PASSING: Final = frozenset({408, 425})
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of an endpoint: `path` below its repository (`manifests/latest`), with the credentials it may get."""
+    """What is asked of an endpoint: `path` below its repository (`manifests/latest`), with the credentials it may get.
+
+    `url` wins over `path`: where the endpoint said to send something. `actions` is what a token must be good for, in the
+    repository and, to read, in `sources`.
+    """
 
     endpoint: Endpoint
     path: str
@@ -32,12 +36,27 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Credentials | None = None
     logins: Logins | None = None  # where to look for credentials when there are none; the client's own if None
     method: str = "GET"
+    url: str = ""
+    actions: str = "pull"
+    sources: tuple[str, ...] = ()
+    expects: tuple[int, ...] = (200, 206)
+    body: Body | None = None
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What a token server is asked for."""
+        return (
+            f"repository:{self.endpoint.repository}:{self.actions}",
+            *(f"repository:{source}:pull" for source in self.sources),
+        )
 
     @property
     def thing(self) -> tuple[str, str]:
         """What is asked for, as kind and name."""
         kind, _, identifier = self.path.partition("/")
         name = self.endpoint.name
+        if identifier.startswith("uploads/"):
+            return "repository", name
         return (
             ("blob", f"{identifier} of {name}")
             if kind == "blobs"
@@ -52,14 +71,15 @@ def refuse(answer: BaseHTTPResponse, question: Question, said: str) -> NoReturn:
         tried = "the credentials" if question.credentials else "anonymous access"
         raise Unauthenticated(f"registry {host} refuses {tried} for {name}{said}; {GIVE}")
     if status == 403:
-        raise Denied(f"registry {host} forbids {name}{said}; ask its owner for access")
+        raise Forbidden(f"registry {host} forbids {name}{said}; ask its owner for access")
     if status == 404:
         raise NotFound(*question.thing, f"so says registry {host}{said}")
     if status == 429:
         raise Limited(f"registry {host} wants fewer requests for {name}{said}; try again later", wait_s=wait_s(answer))
     if status in _PASSING or status >= 500:
         raise Retryable(f"registry {host} answers {status} for {name}{said}; try again later", wait_s=wait_s(answer))
-    raise Unavailable(f"cannot fetch {name} from registry {host}: it answers {status}{said}")
+    doing = f"push {name} to" if "push" in question.actions else f"fetch {name} from"
+    raise Unavailable(f"cannot {doing} registry {host}: it answers {status}{said}")
 
 
 def refuse_token(answer: BaseHTTPResponse, question: Question, server: str, said: str) -> NoReturn:

@@ -42,13 +42,16 @@ class Route:
     the mirror is left out. The registry itself is never left out: its answer settles the matter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noted: Callable[[Blob, Endpoint], None] = lambda blob, endpoint: None) -> None:
+        """`noted` is called in the transfer's thread for each answer that brings bytes of a blob."""
+        self._noted = noted
         self._served: dict[str, list[Endpoint]] = {}
         self.avoided: frozenset[Endpoint] = frozenset()
 
     def came_from(self, blob: Blob, endpoint: Endpoint) -> None:
         """Bytes of the blob came from there."""
         self._served.setdefault(str(blob.digest), []).append(endpoint)
+        self._noted(blob, endpoint)
 
     def leave_out_mirrors_of(self, blob: Blob) -> bool:
         """The blob was wrong: leave out the mirrors that it came from. False when there were none to leave out."""

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from criollo.errors import Damaged, Invalid
 from criollo.oci import image_spec
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
+from criollo.registry import documents
 from criollo.registry.answers import Question
 from criollo.registry.attempts import persist
 from criollo.registry.auth import Credentials
@@ -35,6 +36,7 @@ from criollo.registry.hosts import Hosts
 from criollo.registry.lifeline import Lifeline
 from criollo.registry.logins import Logins
 from criollo.registry.proxies import without_userinfo
+from criollo.registry.redirects import origin
 
 T = TypeVar("T")
 
@@ -101,7 +103,7 @@ class Registry:
         `shown` are credentials for the registry that `ref` names, or the logins that alone count for this call.
 
         Raises:
-            NotFound, Unauthenticated, Denied: the registry says so, or registries.conf blocks the name.
+            NotFound, Unauthenticated, Forbidden: the registry says so, or registries.conf blocks the name.
             Unavailable: no endpoint answers properly.
             Damaged: the bytes do not have the digest they were asked by, or that the registry names.
             Invalid: over 4 MiB.
@@ -109,7 +111,7 @@ class Registry:
         headers = {"Accept": ", ".join(accept)}
 
         def ask(endpoint: Endpoint) -> FetchedManifest:
-            question = _question(ref, endpoint, shown, path=f"manifests/{ref.identifier}", headers=headers)
+            question = question_for(ref, endpoint, shown, path=f"manifests/{ref.identifier}", headers=headers)
             return self._manifest(ref, question)
 
         def fetch(lifeline: Lifeline) -> FetchedManifest:
@@ -138,7 +140,7 @@ class Registry:
         Raises:
             Damaged: size or digest is not the descriptor's.
             ReaderGone: the reader of the pipe ended.
-            NotFound, Unauthenticated, Denied, Unavailable: as for `manifest`.
+            NotFound, Unauthenticated, Forbidden, Unavailable: as for `manifest`.
         """
         if descriptor.size < 0:
             raise Invalid("descriptor.size", descriptor.size, "0 or more")
@@ -149,7 +151,7 @@ class Registry:
             download = Download(descriptor, sink_fd, lifeline=lifeline, limits=self._limits, progress=progress)
 
             def take(endpoint: Endpoint) -> None:
-                answer = self._exchange.ask(_question(ref, endpoint, shown, path=path, headers=download.headers()))
+                answer = self._exchange.ask(question_for(ref, endpoint, shown, path=path, headers=download.headers()))
                 route.came_from(descriptor, endpoint)
                 download.take(answer, endpoint.api_host)
 
@@ -158,6 +160,22 @@ class Registry:
 
         async with self._slots.hold(ref.domain):
             await self._in_thread(fetch)
+
+    async def converse(self, ref: Reference, talk: Callable[[Exchange, Endpoint], T]) -> T:
+        """What `talk` gives, which puts several questions to the registry of `ref` itself, no mirror.
+
+        It runs in a transfer thread, and again from its beginning when it failed for a reason that may pass.
+
+        Raises:
+            whatever `talk` raises; Forbidden when registries.conf blocks the name.
+        """
+
+        def work(lifeline: Lifeline) -> T:
+            home = self.hosts.endpoints(ref)[-1]
+            return persist([home], lambda endpoint: talk(self._exchange, endpoint), limits=self._limits, lifeline=lifeline)
+
+        async with self._slots.hold(ref.domain):
+            return await self._in_thread(work)
 
     async def close(self) -> None:
         """Close idle connections; calls in progress go on to their end."""
@@ -172,7 +190,7 @@ class Registry:
             CriolloError: it does not answer, or answers with an error; see `manifest`.
         """
         headers = {"Accept": ", ".join(image_spec.ACCEPT)}
-        question = _question(ref, endpoint, shown, path=f"manifests/{ref.identifier}", headers=headers, method="HEAD")
+        question = question_for(ref, endpoint, shown, path=f"manifests/{ref.identifier}", headers=headers, method="HEAD")
 
         def ask(lifeline: Lifeline) -> Probe:
             started = time.monotonic()
@@ -181,6 +199,28 @@ class Registry:
             return Probe(time.monotonic() - started, answer.headers.get("Docker-Content-Digest", "").strip()[:200])
 
         return await self._in_thread(ask)
+
+    async def document(self, url: str, limit_bytes: int, *, what: str) -> bytes | None:
+        """A small document of any server, such as a signature, asked for without credentials; None if it has none.
+
+        Raises:
+            Unavailable: the server does not answer properly.
+            Invalid: over the limit, or no URL.
+        """
+        try:
+            there = origin(url)
+        except ValueError:
+            raise Invalid(what, url[:200], "an http or https URL of a host") from None
+        server = Endpoint(host=there.netloc, repository=what)
+
+        def fetch(lifeline: Lifeline) -> bytes | None:
+            def ask(_: Endpoint) -> bytes | None:
+                return documents.fetch(url, limit_bytes, what=what, connections=self._connections, exchange=self._exchange)
+
+            return persist([server], ask, limits=self._limits, lifeline=lifeline)
+
+        async with self._slots.hold(there.netloc):
+            return await self._in_thread(fetch)
 
     def proxy(self, endpoint: Endpoint) -> str:
         """The proxy on the way to an endpoint, without its password; empty if none."""
@@ -254,13 +294,11 @@ class Registry:
                 self._closing = asyncio.get_running_loop().call_later(self._limits.keep_s, self._connections.close_idle)
 
 
-def _question(
-    ref: Reference, endpoint: Endpoint, shown: Shown, *, path: str, headers: Mapping[str, str], method: str = "GET"
-) -> Question:
+def question_for(ref: Reference, endpoint: Endpoint, shown: Shown, *, path: str, **asked: Any) -> Question:
     """The caller's credentials are for the registry it named, and go to no other host."""
     credentials = shown if isinstance(shown, Credentials) and not shown.is_empty and endpoint.host == ref.domain else None
     logins = shown if isinstance(shown, Logins) else None
-    return Question(endpoint=endpoint, path=path, headers=headers, credentials=credentials, logins=logins, method=method)
+    return Question(endpoint=endpoint, path=path, credentials=credentials, logins=logins, **asked)
 
 
 def _checked(raw: bytes, ref: Reference, said: str, *, where: str) -> Digest:

@@ -13,7 +13,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import urllib3
@@ -32,6 +32,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 
 from criollo.errors import Invalid, Unavailable
+from criollo.registry.bounded import BoundedResponse, Endless
 from criollo.registry.endpoints import NO_TLS, Tls
 from criollo.registry.lifeline import Lifeline
 from criollo.registry.proxies import Proxies, userinfo, without_userinfo
@@ -40,6 +41,7 @@ from criollo.registry.redirects import Origin, origin
 CHUNK_BYTES: Final = 128 << 10  # measured best with http.client's read1
 _MAX_ADDRESSES: Final = 4
 _MAX_POOLS: Final = 32
+_NO_END: Final = "its answer has headers or framing without end; check what answers there"
 _thread = threading.local()
 
 
@@ -76,6 +78,15 @@ class NoTls(Unavailable):
     """TLS could not be agreed on, or the certificate is not trusted: waiting does not mend that."""
 
 
+class Body(Protocol):
+    """What goes along with a request; it is sent from its beginning each time."""
+
+    @property
+    def size(self) -> int: ...
+    def rewind(self) -> None: ...
+    def read(self, count: int = -1, /) -> bytes: ...
+
+
 class Connections:
     """All pools of one registry client."""
 
@@ -92,7 +103,7 @@ class Connections:
         *,
         headers: Mapping[str, str],
         insecure: bool,
-        body: bytes | None = None,
+        body: bytes | Body | None = None,
         tls: Tls = NO_TLS,
     ) -> BaseHTTPResponse:
         """Send one request and return the answer with its body unread; the caller closes or releases it.
@@ -156,6 +167,8 @@ def broken(error: Exception, host: str, limits: Limits) -> Retryable:
     """The error of ours for a body that broke off."""
     if isinstance(error, ReadTimeoutError):
         return Retryable(f"cannot fetch from registry {host}: no byte for {limits.idle_s:g} s; try again later")
+    if _is_endless(error):
+        return Retryable(f"cannot fetch from registry {host}: {_NO_END}")
     return Retryable(f"cannot fetch from registry {host}: the connection broke off; try again later")
 
 
@@ -166,7 +179,9 @@ def current() -> Lifeline:
 
 
 class _PlainConnection(HTTPConnection):
-    """urllib3's, but its socket belongs to the transfer at hand."""
+    """urllib3's, but its socket belongs to the transfer at hand, and its answers are bounded."""
+
+    response_class = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
         return _connect(self)
@@ -178,6 +193,8 @@ class _PlainConnection(HTTPConnection):
 
 class _TlsConnection(HTTPSConnection):
     """The same over TLS."""
+
+    response_class = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
         return _connect(self)
@@ -312,7 +329,13 @@ def _why(error: Exception, there: Origin, proxy: str, limits: Limits) -> str:
         return f"{what}: no answer for {limits.idle_s:g} s; try again later"
     if isinstance(error, SSLError):
         return f"{what}: {_tls_cause(error)}"
+    if _is_endless(error):
+        return f"{what}: {_NO_END}"
     return f"{what}: it broke off the connection; try again later"
+
+
+def _is_endless(error: Exception) -> bool:
+    return any(isinstance(each, Endless) for each in (error, *error.args))
 
 
 def _tls_cause(error: SSLError) -> str:

@@ -19,7 +19,7 @@ from criollo.errors import Invalid, Unauthenticated, Unavailable
 from criollo.registry import auth, redirects
 from criollo.registry.answers import GIVE, Question, error_text, refuse, refuse_token, wait_s
 from criollo.registry.auth import Challenge, Credentials
-from criollo.registry.connections import CHUNK_BYTES, Connections, Limits, NoTls, Retryable, Unreachable, broken, current
+from criollo.registry.connections import CHUNK_BYTES, Body, Connections, Limits, NoTls, Retryable, Unreachable, broken, current
 from criollo.registry.endpoints import NO_TLS, Endpoint
 from criollo.registry.hosts import Hosts
 from criollo.registry.logins import Logins
@@ -33,6 +33,8 @@ _MAX_ERROR_BYTES: Final = 64 << 10
 _CLIENT_ID: Final = "criollo"
 _MAX_REMEMBERED: Final = 256
 _TOKEN_MARGIN_S: Final = 5
+
+_Key = tuple[str, tuple[str, ...], Credentials | None]  # of what a token is good for: origin, scopes, whose
 
 
 class _Permit(msgspec.Struct, frozen=True):
@@ -56,13 +58,13 @@ class Exchange:
         self._turnstiles = Turnstiles(limits)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._schemes: dict[str, str] = {}
-        self._permits: dict[tuple[str, str, Credentials | None], _Permit] = {}
+        self._permits: dict[_Key, _Permit] = {}
 
     def ask(self, question: Question) -> BaseHTTPResponse:
-        """The answer, of status 200 or 206, with its body unread.
+        """The answer, of a status that the question expects, with its body unread.
 
         Raises:
-            NotFound, Unauthenticated, Denied: the registry says so.
+            NotFound, Unauthenticated, Forbidden: the registry says so.
             Retryable: it is out of reach, overloaded or failing.
             Unavailable: anything else that is no answer.
         """
@@ -71,9 +73,14 @@ class Exchange:
             found = (question.logins or self.logins).find(endpoint, current())
             question = msgspec.structs.replace(question, credentials=found)
         answer = self._by_scheme(question)
-        if answer.status not in (200, 206):
+        if answer.status not in question.expects:
             refuse(answer, question, self._error_text(answer))
         return answer
+
+    def home(self, endpoint: Endpoint) -> str:
+        """The URL of an endpoint's repository, by the scheme that it was found to speak."""
+        scheme = self._schemes.get(endpoint.api_host, endpoint.schemes[0])
+        return f"{scheme}://{endpoint.api_host}{endpoint.base}/{endpoint.repository}"
 
     def read(self, answer: BaseHTTPResponse, limit_bytes: int, *, what: str, host: str) -> bytes:
         """The whole of a small body.
@@ -104,6 +111,8 @@ class Exchange:
         endpoint = question.endpoint
         known = self._schemes.get(endpoint.api_host)
         schemes = (known,) if known in endpoint.schemes else endpoint.schemes
+        if question.url:
+            schemes = (origin(question.url).scheme,)
         for scheme in schemes:
             try:
                 answer = self._authorized(question, scheme)
@@ -120,11 +129,12 @@ class Exchange:
     def _authorized(self, question: Question, scheme: str) -> BaseHTTPResponse:
         endpoint = question.endpoint
         home = f"{scheme}://{endpoint.api_host}"
-        url = f"{home}{endpoint.base}/{endpoint.repository}/{question.path}"
-        if endpoint.namespace:
+        url = question.url or f"{home}{endpoint.base}/{endpoint.repository}/{question.path}"
+        if endpoint.namespace and not question.url:
             url += "?" + urlencode({"ns": endpoint.namespace})
-        key = (home, endpoint.repository, question.credentials)
-        shown = self._known(key)
+        key = (home, question.scopes, question.credentials)
+        is_home = origin(url) == origin(f"{home}/")
+        shown = self._known(key) if is_home else ""
         answer, last = self._follow(url, question, shown)
         if answer.status == 401 and self._known(key) not in ("", shown):  # another transfer has a newer one by now
             self._finish(answer)
@@ -132,7 +142,7 @@ class Exchange:
         if answer.status != 401:
             return answer
         self._finish(answer)
-        if origin(last) != origin(url):
+        if not is_home or origin(last) != origin(url):
             raise Unavailable(
                 f"cannot fetch from registry {endpoint.api_host}: {origin(last).netloc}, to which it redirects, wants "
                 "credentials; none are given to another host"
@@ -142,14 +152,14 @@ class Exchange:
         self._remember(key, permit)
         return self._follow(url, question, permit.header)[0]
 
-    def _known(self, key: tuple[str, str, Credentials | None]) -> str:
+    def _known(self, key: _Key) -> str:
         credentials = key[2]
         if credentials is not None and credentials.registry_token:
             return f"Bearer {credentials.registry_token}"
         permit = self._permits.get(key)
         return permit.header if permit is not None and permit.until > time.monotonic() else ""
 
-    def _remember(self, key: tuple[str, str, Credentials | None], permit: _Permit) -> None:
+    def _remember(self, key: _Key, permit: _Permit) -> None:
         if len(self._permits) >= _MAX_REMEMBERED:
             self._permits.clear()
         self._permits[key] = permit
@@ -173,14 +183,19 @@ class Exchange:
         here, endpoint = origin(url), question.endpoint
         is_home = here == origin(f"{here.scheme}://{endpoint.api_host}/")
         own = dict(endpoint.headers) if is_home else {}
+        sent: bytes | Body | None = body if body is not None else question.body
+        length = {}
+        if body is None and question.body is not None:
+            question.body.rewind()
+            length = {"Content-Length": str(question.body.size)}
         turnstile = self._turnstiles.of(here.netloc, question.credentials if is_home else None)
         with turnstile.passing(current(), may_wait=not endpoint.is_mirror) as passage:
             answer = self._connections.request(
                 question.method if body is None else "POST",
                 url,
-                headers={**self._headers, **own, **question.headers, **headers},
+                headers={**self._headers, **own, **question.headers, **headers, **length},
                 insecure=self._is_insecure(here, endpoint),
-                body=body,
+                body=sent,
                 tls=(
                     endpoint.tls
                     if is_home and endpoint.tls != NO_TLS
@@ -220,22 +235,20 @@ class Exchange:
         """
         realm, server = self._realm(challenge, question.endpoint, home)
         credentials = question.credentials
-        asked = {"service": challenge.parameters.get("service", ""), "scope": f"repository:{question.endpoint.repository}:pull"}
-        asked = {key: value for key, value in asked.items() if value}
+        service = challenge.parameters.get("service", "")
+        asked: list[tuple[str, str]] = [("service", service)] if service else []
         plain = Question(endpoint=question.endpoint, path="", credentials=credentials)
         if credentials is not None and credentials.identity_token:
-            form = {
-                **asked,
-                "grant_type": "refresh_token",
-                "client_id": _CLIENT_ID,
-                "refresh_token": credentials.identity_token,
-            }
+            form = dict(asked)
+            form |= {"scope": " ".join(question.scopes), "grant_type": "refresh_token"}
+            form |= {"client_id": _CLIENT_ID, "refresh_token": credentials.identity_token}
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._send(realm, plain, headers, urlencode(form).encode())
         else:
             named = credentials is not None and bool(credentials.username)
+            asked += [("scope", scope) for scope in question.scopes]
             if credentials is not None and named:
-                asked["account"] = credentials.username
+                asked.append(("account", credentials.username))
             url = realm + ("&" if "?" in realm else "?") + urlencode(asked)
             answer, _ = self._follow(url, plain, credentials.basic_header() if credentials is not None and named else "")
         if answer.status != 200:

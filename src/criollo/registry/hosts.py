@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from criollo.errors import Denied, Invalid
+from criollo.errors import Forbidden, Invalid
 from criollo.oci.reference import DEFAULT_DOMAIN, Reference, is_short
 from criollo.registry import certs, hosts_toml, registries_conf
 from criollo.registry.endpoints import NO_TLS, Endpoint, Tls
@@ -121,14 +121,14 @@ class Hosts:
         `for_content`: for what is known by its digest already, such as the blobs of a manifest.
 
         Raises:
-            Denied: the name is blocked.
+            Forbidden: the name is blocked.
             Invalid: its hosts.toml is malformed, or a table leads nowhere.
         """
         rule = self.rule(ref)
         if rule is None:
             return self._by_hosts_toml(ref, for_content=for_content)
         if rule.blocked:
-            raise Denied(f"cannot pull {ref}: registries.conf blocks {rule.prefix}; remove `blocked` there to allow it")
+            raise Forbidden(f"cannot pull {ref}: registries.conf blocks {rule.prefix}; remove `blocked` there to allow it")
         mirrors = [mirror for mirror in rule.mirror if _serves(mirror, rule, ref)]
         moved = [_moved(ref, rule, mirror.location, insecure=mirror.insecure, mirror=True) for mirror in mirrors]
         return [*moved, _moved(ref, rule, rule.location, insecure=rule.insecure)]

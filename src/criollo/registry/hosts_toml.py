@@ -71,7 +71,7 @@ def parse(raw: bytes, *, path: Path, domain: str) -> HostsToml:
     try:
         table = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as error:
-        raise Invalid(where, str(error) or "deep nesting", "a TOML document") from None
+        raise Invalid(where, _cause(error), "a TOML document") from None
     hosts = _typed(table, "host", dict, where, {})
     for key in table.keys() - _FIELDS - {"server", "host"}:
         log.warning("unknown key in hosts.toml", key=key, file=where)
@@ -133,6 +133,13 @@ def _address(url: str, where: str) -> tuple[Origin, str]:
     if "?" in url or "#" in url or ".." in path.split("/"):
         raise Invalid(where, "another form", "https://host[:port][/path], without user and query")
     return there, f"/{path}" if path else ""
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong with the text; the words of the file are left out where one may be a URL with a password."""
+    text = str(error) or "deep nesting"
+    place = text.rpartition("(at ")[2].rstrip(")")
+    return f"*** at {place}" if "@" in text else text
 
 
 def _shown(url: str) -> str:

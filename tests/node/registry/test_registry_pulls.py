@@ -13,13 +13,15 @@ from support.image_store import image_store
 from support.images import file, make_image, push
 from support.registry import PASSWORD, USERNAME, free_port, run_registry
 
-from criollo.errors import Denied, Invalid, NotFound, Unauthenticated
+from criollo.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from criollo.images.pull import pull_image
 from criollo.kpod.main import run
 from criollo.model.container import ImageSpec
 from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
+from criollo.trust.judge import Judge
+from criollo.trust.policies import Policies
 from criollo.trust.policy import Policy
 from criollo.workers.pool import Workers
 
@@ -82,7 +84,8 @@ def pull(root: Path, hosts, text, *, namespace="", auth_paths=(), environ=None, 
             images.hosts = hosts
             images.registry = Registry(hosts, user_agent="t", limits=QUICK, auth_paths=auth_paths, environ=environ or {})
             images.namespaced_auth_dir = auth_dir
-            images.policy = policy or images.policy
+            if policy is not None:
+                images.judge = Judge(Policies.of(policy), scratch=root / "trust")
             try:
                 async with asyncio.timeout(120):
                     return await pull_image(images, ImageSpec(image=text, user_specified_image=text), namespace=namespace)
@@ -203,7 +206,7 @@ def test_a_policy_may_refuse_one_meaning_and_let_the_next(tmp_path, upstream, mi
     policy = Policy.parse(json.dumps({"default": [{"type": "reject"}], "transports": scopes}).encode(), where="p")
     assert pull(tmp_path / "a", hosts(conf), "team/app:v1", policy=policy) == IMAGE.id
     assert mirror.requests == []
-    with pytest.raises(Denied):
+    with pytest.raises(Forbidden):
         pull(tmp_path / "b", hosts(conf), f"{mirror.host}/team/app:v1", policy=policy)
 
 

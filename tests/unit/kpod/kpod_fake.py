@@ -58,6 +58,7 @@ class FakeNode:
         self.pulls: list[Any] = []
         self.pull_steps: list[Any] = []
         self.http_requests: list[Request] = []
+        self.http_answers: dict[str, bytes] = {}  # by path: what the routes of images answer
         self.usage_ns = 0
         self.program: Callable[[FakeNode, str], None] = lambda node, id_: node.end(id_, b"", 0)
 
@@ -279,7 +280,20 @@ class FakeNode:
                 raise self.failures[request.path]
             return Reply(body=msgspec.json.encode({"images": [{"id": IMAGE_ID, "names": ["x.y/z:1"]}]}))
 
-        return {("GET", "/pulls"): pulls, ("POST", "/images/load"): listed, ("POST", "/images/save"): listed}
+        async def answered(request: Request) -> Reply:
+            self.http_requests.append(request)
+            if request.path in self.failures:
+                raise self.failures[request.path]
+            return Reply(body=self.http_answers.get(request.path, b"{}"))
+
+        posts = ("tag", "untag", "prune", "import", "push", "containerd")
+        gets = ("history", "tree", "usage", "manifest", "config", "containerd")
+        return {
+            ("GET", "/pulls"): pulls,
+            **{("POST", f"/images/{name}"): listed for name in ("load", "save")},
+            **{("POST", f"/images/{name}"): answered for name in posts},
+            **{("GET", f"/images/{name}"): answered for name in gets},
+        }
 
 
 @contextlib.contextmanager

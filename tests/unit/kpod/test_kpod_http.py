@@ -67,3 +67,42 @@ def test_an_answer_that_is_none_is_told(tmp_path: Path, answer: bytes) -> None:
 
     with pytest.raises(Unavailable):
         asyncio.run(main())
+
+
+def lines_of(path: Path, raw: bytes) -> list[bytes]:
+    """The lines that a client gets of this answer, as it lies on the wire."""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        step = 7 if len(raw) < 1000 else 1 << 16
+        for at in range(0, len(raw), step):
+            writer.write(raw[at : at + step])
+            await writer.drain()
+        writer.close()
+
+    async def main() -> list[bytes]:
+        server = await asyncio.start_unix_server(reply, path)
+        async with server:
+            return [line async for line in http.lines(path, "GET", "/x")]
+
+    return asyncio.run(main())
+
+
+def test_lines_come_one_by_one_whatever_the_pieces(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (b"on", b"e\ntwo\n", b"last"))
+    assert lines_of(tmp_path / "s", head + body + b"0\r\n\r\n") == [b"one", b"two", b"last"]
+
+
+def test_lines_of_a_refusal_are_its_words(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\n\r\n"
+    with pytest.raises(CriolloError, match=r"^no\\nsuch$"):
+        lines_of(tmp_path / "s", head + b"no\nsuch\n\n")
+
+
+def test_a_line_without_end_and_an_answer_that_breaks_off_are_told(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n"
+    with pytest.raises(Unavailable, match="a line of the answer is over"):
+        lines_of(tmp_path / "s", head + b"x" * (1 << 21))
+    with pytest.raises(Unavailable, match="is the daemon running"):
+        lines_of(tmp_path / "t", head + b"x\n")

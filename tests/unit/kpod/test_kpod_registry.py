@@ -48,6 +48,15 @@ def test_json_has_every_step_and_the_scope_of_the_policy(home: Path, kpod: Kpod)
     assert (meaning["policy"]["scope"], meaning["policy"]["demands"]) == ("r.example", ["insecureAcceptAnything"])
 
 
+def test_the_policy_of_a_namespace_is_shown_with_what_it_demands(home: Path, kpod: Kpod) -> None:
+    (home / "policies").mkdir()
+    (home / "policies/shop.json").write_text('{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}]}')
+    (home / "crio.conf").write_text(f'[crio.image]\nsignature_policy_dir = "{home}/policies"\n')
+    said = kpod("-c", str(home / "crio.conf"), "registry", "explain", "--namespace", "shop", "r.example/app")
+    assert f"policy: {home}/policies/shop.json, scope 'default' demands signedBy (keys, matchRepoDigestOrExact)" in said.out
+    assert "policy.json, scope 'r.example' demands insecureAcceptAnything" in kpod("registry", "explain", "r.example/app").out
+
+
 def test_a_name_that_means_too_much_is_explained_and_refused(home: Path, kpod: Kpod) -> None:
     (home / "registries.conf").write_text('unqualified-search-registries = ["a.example", "b.example"]')
     said = kpod("registry", "explain", "app")

@@ -28,7 +28,7 @@ from support.images import make_image
 from support.registry import free_port
 
 from criollo.aio import threads
-from criollo.errors import Damaged, Denied, Exhausted, Invalid, NotFound, Unauthenticated, Unavailable, Unsupported
+from criollo.errors import Damaged, Exhausted, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, Unsupported
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_LAYER, Descriptor, decode_manifest
 from criollo.oci.reference import Reference
@@ -127,7 +127,14 @@ def test_the_client_names_itself_and_refuses_encodings(bad):
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        *[(401, Unauthenticated), (403, Denied), (404, NotFound), (400, Unavailable), (405, Unavailable), (416, Unavailable)],
+        *[
+            (401, Unauthenticated),
+            (403, Forbidden),
+            (404, NotFound),
+            (400, Unavailable),
+            (405, Unavailable),
+            (416, Unavailable),
+        ],
         *[
             (429, Unavailable),
             (500, Unavailable),
@@ -147,7 +154,7 @@ def test_each_status_has_its_error(bad, code, error):
 
 def test_what_the_registry_says_is_shown_without_control_characters(bad):
     bad.break_at("/manifests/", status(403, b'{"errors":[{"code":"DENIED","message":"no\\u001b[31m way"}]}'))
-    with pytest.raises(Denied, match=r"DENIED: no\\x1b\[31m way"):
+    with pytest.raises(Forbidden, match=r"DENIED: no\\x1b\[31m way"):
         manifest(bad)
 
 
@@ -463,7 +470,7 @@ def test_the_registrys_own_answer_settles_it(bad, mirror):
 
 
 def test_blocked_names_are_not_asked_for(bad):
-    with pytest.raises(Denied):
+    with pytest.raises(Forbidden):
         using([Rule(prefix=bad.host, blocked=True)], lambda client: client.manifest(Reference.parse(f"{bad.host}/x")))
     assert bad.requests == []
 

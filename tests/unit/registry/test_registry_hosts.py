@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.errors import Denied, Invalid
+from criollo.errors import Forbidden, Invalid
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.registry.hosts import Hosts
@@ -120,7 +120,7 @@ def test_docker_hub_is_mirrored_under_its_full_names(load):
 
 def test_blocked_names_are_denied(load):
     hosts = load('[[registry]]\nprefix = "a.b/bad"\nblocked = true')
-    with pytest.raises(Denied, match=r"a\.b/bad"):
+    with pytest.raises(Forbidden, match=r"a\.b/bad"):
         hosts.endpoints(Reference.parse("a.b/bad/app"))
     assert names(hosts, "a.b/good") == ["a.b/good"]
 

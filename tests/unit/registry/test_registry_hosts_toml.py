@@ -114,6 +114,7 @@ def test_a_client_may_be_one_file_or_several():
         '[host."https://a".header]\nX = "hunter2\\r\\nY: z"',
         '[host."https://a".header]\nX = 7',
         '[host."a b"]',
+        '[host."https://u:hunter2@a"]\n[host."https://u:hunter2@a"]',
     ],
 )
 def test_a_malformed_file_is_refused_without_its_secrets(text):

@@ -1,0 +1,49 @@
+"""`kpod import`: a root filesystem as a tar becomes an image."""
+
+import contextlib
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from criollo.errors import Invalid, NotFound
+from criollo.kpod import places
+from criollo.kpod.answers import posted
+from criollo.kpod.images import Answer
+from criollo.kpod.session import Options, Session, work
+from criollo.kpod.spool import spooled
+
+
+@click.command("import")
+@click.option("-c", "--change", "changes", multiple=True, metavar="WORD VALUE", help="Set the config, as a Dockerfile would.")
+@click.option("-m", "--message", default="", metavar="TEXT", help="A comment for the history.")
+@click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="What it runs on; none: this node.")
+@click.argument("source", metavar="FILE|-")
+@click.argument("name", required=False, default="", metavar="[NAME]")
+@click.pass_obj
+def import_(options: Options, /, source: str, name: str, changes: tuple[str, ...], **further: str) -> int:
+    """Make an image of a tar of a root filesystem, plain or compressed, and print its id.
+
+    --change takes CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR, again and again.
+    """
+    try:
+        body = msgspec.json.encode({"changes": changes, **further})
+    except UnicodeEncodeError:
+        raise Invalid("--change or --message", [*changes, further["message"]], "text that is UTF-8") from None
+
+    async def verb(session: Session) -> int:
+        with contextlib.ExitStack() as opened:
+            if source == "-":
+                path = opened.enter_context(spooled(sys.stdin.buffer, places.own_directory(session.settings), wanted="a tar"))
+            else:
+                path = Path(source).absolute()
+                if not path.exists():
+                    raise NotFound("file", source)
+            query = {"path": str(path), **({"name": name} if name else {})}
+            made = await posted(session, "/images/import", query, kind=Answer, body=body)
+        for image in made.images:
+            click.echo(image.id)
+        return 0
+
+    return work(options, verb)
