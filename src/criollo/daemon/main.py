@@ -13,6 +13,7 @@ from pathlib import Path
 from criollo import __version__
 from criollo.aio import threads
 from criollo.config.load import Loaded
+from criollo.daemon.care import cared_for, marked, recalled
 from criollo.daemon.notify import notify, watchdog_s
 from criollo.daemon.serving import serve_on
 from criollo.engine import open_engine
@@ -48,8 +49,11 @@ async def _serve(loaded: Loaded) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     async with (
+        marked(settings) as last,
         open_engine(settings, environ=os.environ) as engine,
+        recalled(engine) as preload,
         serve_on(engine, Path(settings.api.listen), by_tcp=True),
+        cared_for(engine, last, preload),
     ):
         log.info("serving", socket=settings.api.listen, version=__version__, python=sys.version.split()[0])
         gc.collect()

@@ -9,9 +9,15 @@ from typing import Final
 import msgspec
 
 from criollo import __version__
+from criollo.admin.adoption import adoption_routes
 from criollo.admin.archives import archive_upgrades
+from criollo.admin.care import care_routes
+from criollo.admin.containers import container_routes
 from criollo.admin.images import image_routes
+from criollo.admin.pulls import pull_routes
+from criollo.admin.push import push_routes
 from criollo.admin.server import routes
+from criollo.admin.upkeep import upkeep_routes
 from criollo.admin.views import HOST_IDS, NodeDescription
 from criollo.aio.background import Background
 from criollo.aio.http_server import HttpLimits, HttpServer
@@ -28,7 +34,9 @@ from criollo.daemon.front_door import FrontDoor
 from criollo.daemon.recovery import recover
 from criollo.daemon.sweep import sweep_forever
 from criollo.engine import Engine
+from criollo.images.check import Scope
 from criollo.linux.cgroup import Driver
+from criollo.model.container import ContainerState
 from criollo.storage.mapped import OVERLAY_SINCE
 from criollo.streaming.listener import Listener
 from criollo.streaming.server import Streaming
@@ -71,6 +79,8 @@ async def serve_on(engine: Engine, path: Path, *, by_tcp: bool = False) -> Async
             yield
         finally:
             door.stop_accepting()
+            if engine.pods.events is not None:
+                engine.pods.events.close()
             if listener is not None:
                 listener.stop_accepting()
             await together([server.drain(DRAIN_S), streaming.drain(STREAMS_DRAIN_S)])
@@ -111,9 +121,23 @@ def _http(engine: Engine, streaming: Streaming) -> HttpServer:
         cgroup_driver=str(engine.driver),
         default_id_mappings=HOST_IDS,
     )
-    further = image_routes(engine.images)
+    images = engine.images
+    further = {**image_routes(images), **pull_routes(images), **push_routes(images), **upkeep_routes(images)}
+    further |= container_routes(engine.containers)
+    further |= adoption_routes(engine.images)
+    further |= care_routes(images, lambda: _care_scope(engine), engine.scrub.report)
     upgrades = {**archive_upgrades(engine.containers), **streaming.upgrades()}
     return HttpServer(routes(node, lambda: render(settings), further=further), upgrades=upgrades)
+
+
+def _care_scope(engine: Engine) -> Scope:
+    """What a check looks at beside images."""
+    state = engine.pods.state
+    settled = (ContainerState.CREATED, ContainerState.RUNNING, ContainerState.EXITED)
+    return Scope(
+        databases=(engine.images.rows.path, state.path),
+        containers=[each.id for each in state.containers if each.state in settled],
+    )
 
 
 def _facts(engine: Engine) -> NodeFacts:

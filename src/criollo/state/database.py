@@ -171,7 +171,7 @@ def _is_full(error: sqlite3.DatabaseError) -> bool:
 
 def _damage(path: Path, what: str) -> str:
     return (
-        f"database {path} is damaged ({what}); stop the daemon, move the file away and start again: "
+        f"database {path} is damaged ({what}); crio check looks at it; stop the daemon, move the file away and start again: "
         "images are pulled again, pods are made again by the kubelet"
     )
 

@@ -9,6 +9,7 @@ import msgspec
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
 from criollo.state.database import Database
+from criollo.state.signatures import Signatures
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -29,6 +30,7 @@ class ImageRows:
     def __init__(self, path: Path, *, make_room: Callable[[], bool] = lambda: False) -> None:
         self._database = Database(path, "images.sql", make_room=make_room)
         self.path = path
+        self.signatures = Signatures(self._database)
         self._images: dict[str, Image] = {}
         self._references: dict[str, ImageId] = {}
         self._layers = {row[0]: LayerRow(*row) for row in self._database.query("SELECT * FROM layer")}
@@ -98,6 +100,7 @@ class ImageRows:
         with self._database.transaction(durable=True):
             for table, column in (("reference", "image_id"), ("image_layer", "image_id"), ("image", "id")):
                 self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", image_id)  # noqa: S608
+            self.signatures.forget(image_id)
         self._reload(image_id)
 
     def by_manifest(self, digest: str) -> Image | None:

@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from criollo.linux import sandbox
+from criollo.linux import libc, sandbox
 
 MEMORY_BYTES: Final = 1 << 30
 OPEN_FILES: Final = 64
 CPU_S: Final = 3600
+_NICEST: Final = 19
 FILE_BYTES: Final = 1 << 44  # of one file in a container
 
 _KEPT: Final = (
@@ -35,7 +36,7 @@ _WRITING: Final = (
 )
 
 
-def confine(directory: int, fds: Sequence[int], *, file_bytes: int) -> None:
+def confine(directory: int, fds: Sequence[int], *, file_bytes: int, files: int = OPEN_FILES) -> None:
     """Make `directory` the root, keep only `fds` open, lower the limits, drop what is not needed to write a layer.
 
     Raises:
@@ -44,8 +45,18 @@ def confine(directory: int, fds: Sequence[int], *, file_bytes: int) -> None:
     sandbox.enter(directory)
     sandbox.keep_only(fds)
     os.umask(0)
-    sandbox.limit(memory_bytes=MEMORY_BYTES, files=OPEN_FILES, file_bytes=file_bytes, cpu_s=CPU_S)
+    sandbox.limit(memory_bytes=MEMORY_BYTES, files=files, file_bytes=file_bytes, cpu_s=CPU_S)
     sandbox.drop_privileges(_KEPT)
+
+
+def be_idle() -> None:
+    """Use the disk and the processor only when nobody else wants them.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    libc.set_idle_io()
+    os.nice(_NICEST)
 
 
 def confine_to_container(root: int, fds: Sequence[int], *, writing: bool, owner: tuple[int, int]) -> None:

@@ -7,7 +7,8 @@ there is, so they lead nowhere else. What each shape of entry becomes:
     root entry (`.`)    a directory: mode, owner, times, attributes of the root; anything else: refused
     missing parents     made, 0755 root, and reported as `implied`
     below a file        refused; below a dangling link: refused
-    same name again     the last one wins; only a directory over a directory keeps what is inside
+    same name again     the last one wins; only a directory over a directory keeps what is inside; over anything else it is
+                        opaque, since what was there hid the layers below
     hard link           to something unpacked before; never takes metadata; to itself: nothing happens
     `.wh.NAME`          whiteout: character device 0:0 named NAME; if NAME is in this layer it stays, a directory is opaque
     `.wh..wh..opq`      its directory is opaque (`trusted.overlay.opaque=y`); other `.wh..wh.*` are ignored
@@ -25,7 +26,7 @@ from typing import Any, Final
 
 from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed
 from criollo.linux import tree
-from criollo.workers.tar import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry, show_name
+from criollo.workers.tar import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, MAX_ENTRIES, SYMLINK, Entry, show_name
 
 MAX_SPARSE_BYTES: Final = 1 << 44
 MAX_IMPLIED: Final = 100_000
@@ -36,6 +37,7 @@ _WHITEOUT: Final = b".wh."
 _META: Final = b".wh..wh."
 _OPAQUE_MARK: Final = b".wh..wh..opq"
 _OPAQUE: Final = "trusted.overlay.opaque"
+_CAPABILITY: Final = b"security.capability"
 _DROPPED: Final = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # linux/kdev_t.h
 _MAX_TIME_NS: Final = 1 << 62  # the year 2116; file systems cut further
@@ -50,12 +52,12 @@ _NO_SUPPORT: Final = (errno.EOPNOTSUPP, errno.ENODATA)
 class Extractor:
     """Makes the entries of one layer; see the module. `finish` when all have come."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_inodes: int = MAX_ENTRIES) -> None:
+        self._max_inodes = max_inodes
         self.size_bytes = 0  # content of regular files
         self.inodes = 0
         self.implied: dict[bytes, None] = {b"": None}  # directories that no entry described (an ordered set); b"" is the root
         self._directories: dict[bytes, Entry] = {}
-        self._whiteouts: set[bytes] = set()
         self._file: int = -1  # a regular file whose content still comes
         self._entry: Entry | None = None
         self._left = 0
@@ -203,12 +205,10 @@ class Extractor:
             os.chown(name, entry.uid, entry.gid)
             self.inodes -= 1
             return
-        replaces = name in self._whiteouts
         self._clear(name)
         os.mkdir(name, entry.mode & 0o1777)
         self._directories[name] = entry
-        if replaces:
-            os.setxattr(name, _OPAQUE, b"y", follow_symlinks=False)
+        os.setxattr(name, _OPAQUE, b"y", follow_symlinks=False)
 
     def _make_symlink(self, name: bytes, entry: Entry) -> None:
         try:
@@ -260,6 +260,8 @@ class Extractor:
         for key, value in entry.xattrs:
             if key.startswith(_DROPPED) or (entry.kind == SYMLINK and key.startswith(b"user.")):
                 continue
+            if key == _CAPABILITY and not value:  # the kernel stores it, and nobody can read it
+                raise Damaged("its attribute security.capability is empty")
             try:
                 if isinstance(target, int):
                     os.setxattr(target, key, value)
@@ -301,7 +303,6 @@ class Extractor:
             return
         except OSError as error:
             self._place(error, name, os.mknod, name, stat.S_IFCHR, 0)
-        self._whiteouts.add(name)
         self.inodes += 1
 
     def _make_opaque(self, directory: bytes) -> None:
@@ -337,7 +338,6 @@ class Extractor:
     def _clear(self, name: bytes) -> None:
         """Make room for another entry of the same name."""
         self._directories.pop(name, None)
-        self._whiteouts.discard(name)
         root = os.open(b"/", _DIRECTORY)
         try:
             kept = tree.remove(root, os.fsdecode(name), root)
@@ -354,13 +354,14 @@ class Extractor:
             try:
                 os.mkdir(parent, 0o755)
             except FileExistsError:
-                if parent not in self._whiteouts:
+                if not _is_whiteout(parent):
                     continue
                 os.unlink(parent)  # the layer replaces a directory: below it nothing of lower layers is seen
                 os.mkdir(parent, 0o755)
                 os.setxattr(parent, _OPAQUE, b"y", follow_symlinks=False)
-                self._whiteouts.discard(parent)
             self.inodes += 1
+            if self.inodes > self._max_inodes:
+                raise Damaged(f"a layer may have {self._max_inodes} entries, with the directories that they imply")
             if len(self.implied) < MAX_IMPLIED:
                 self.implied[parent] = None
 
@@ -386,6 +387,11 @@ def clean_name(name: bytes) -> bytes:
         elif part and part != b".":
             parts.append(part)
     return b"/".join(parts)
+
+
+def _is_whiteout(name: bytes) -> bool:
+    status = os.lstat(name)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _times(entry: Entry) -> tuple[int, int]:

@@ -18,6 +18,8 @@ from isal import igzip_lib
 
 from criollo.errors import Damaged, Unsupported
 
+Opener = Callable[[Iterator[bytes]], Iterator[bytes]]
+
 READ_BYTES: Final = 1 << 16
 PIECE_BYTES: Final = 1 << 20
 MAX_WINDOW_BYTES: Final = 128 << 20
@@ -41,14 +43,16 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-def read_plain(fd: int, compression: str) -> Iterator[bytes]:
+def read_plain(fd: int, compression: str, opened: Opener | None = None) -> Iterator[bytes]:
     """The plain bytes behind `fd`, read to its end; `compression` is none, gzip, zstd, xz, bzip2 or auto.
+
+    `opened` comes before all that: it decrypts (`workers.decrypt`).
 
     Raises:
         Damaged: broken, incomplete, or junk after the end.
         Unsupported: an unknown format name.
     """
-    pieces = _read_all(fd)
+    pieces = _read_all(fd) if opened is None else opened(_read_all(fd))
     if compression == "auto":
         first = next(pieces, b"")
         while len(first) < 6 and (more := next(pieces, b"")):
@@ -94,13 +98,16 @@ _ERRORS: Final = (_IsalError, lzma.LZMAError, OSError, ValueError, EOFError)
 def _members(pieces: Iterator[bytes], name: str, maker: Callable[[], _Decompressor]) -> Iterator[bytes]:
     """Formats whose stream is a sequence of members, each decompressed by an object of its own."""
     member: _Decompressor | None = None
-    seen = False
+    seen = padded = False
     for piece in pieces:
         rest = piece
         while rest or (member is not None and not member.needs_input):
             if member is None:
                 if seen and not rest.strip(b"\0"):
-                    break  # padding
+                    padded = True
+                    break
+                if padded:
+                    raise Damaged(f"layer is no valid {name} stream: other bytes follow the zeros after its end")
                 member, seen = maker(), True
             try:
                 plain = member.decompress(rest, PIECE_BYTES)
@@ -117,15 +124,20 @@ def _members(pieces: Iterator[bytes], name: str, maker: Callable[[], _Decompress
 
 def _zstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
     engine = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj(read_across_frames=True)
-    frames = Frames()
+    frames, came = Frames(), 0
     for piece in pieces:
         for part in frames.split(piece):
             try:
                 plain = engine.decompress(part)
             except zstandard.ZstdError as error:
                 raise Damaged(f"layer is no valid zstd stream: {error}") from None
+            came += len(plain)
             if plain:
                 yield plain
+            if frames.is_at_end:
+                if frames.content_bytes not in (None, came):
+                    raise Damaged(f"layer is no valid zstd stream: a frame of {came} bytes says {frames.content_bytes}")
+                came = 0
     frames.close()
 
 
@@ -137,7 +149,9 @@ _FRAME, _FRAME_HEADER, _SKIP_HEADER, _BLOCK, _REST = range(5)
 class Frames:
     """Follows the frames and blocks of a zstd stream, so that a step has few blocks and the end is known to be one.
 
-    The decompressor itself neither bounds its output nor says that a stream was cut. Source: RFC 8878, section 3.1.
+    The decompressor itself neither bounds its output nor says that a stream was cut. Whether it looks at the size that a frame
+    says depends on how much of the frame it is given at once, so a header is a part of its own, and the size is checked by
+    whoever counts: `content_bytes` when `is_at_end`. Source: RFC 8878, section 3.1.
     """
 
     def __init__(self) -> None:
@@ -146,6 +160,13 @@ class Frames:
         self._left = 0
         self._checksum = 0
         self._frames = 0
+        self._is_part = False  # what comes next begins a part
+        self.content_bytes: int | None = None  # of the frame at hand, if it says so
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the part given last is the end of a frame."""
+        return self._state == _FRAME and not self._held
 
     def split(self, piece: bytes) -> Iterator[memoryview]:
         """The same bytes in parts of few blocks each.
@@ -169,7 +190,9 @@ class Frames:
                     self._advance()
             if not self._left and self._state == _REST:
                 self._state = self._after
-            if blocks == _MAX_BLOCKS_PER_STEP:
+                self._is_part = self._is_part or self._state == _FRAME
+            if blocks == _MAX_BLOCKS_PER_STEP or self._is_part:
+                self._is_part = False
                 yield view[start:at]
                 start, blocks = at, 0
         if at > start:
@@ -204,8 +227,12 @@ class Frames:
             self._state = _FRAME_HEADER if number == _FRAME_MAGIC else _SKIP_HEADER
         elif self._state == _FRAME_HEADER:
             self._checksum = 4 * (held[0] >> 2 & 1)
-            self._state = _BLOCK
+            size = (held[0] >> 5 & 1, 2, 4, 8)[held[0] >> 6]
+            said = int.from_bytes(held[len(held) - size :], "little") + (256 if size == 2 else 0)
+            self.content_bytes = said if size else None
+            self._state, self._is_part = _BLOCK, True
         elif self._state == _SKIP_HEADER:
+            self.content_bytes = None
             self._left, self._after, self._state = number, _FRAME, _REST
         else:
             last, kind, size = number & 1, number >> 1 & 3, number >> 3

@@ -19,8 +19,9 @@ import msgspec
 
 from criollo import errors
 from criollo.linux import sandbox
-from criollo.workers import confine, copying, live, messages, pack, probe, unpack, userns
+from criollo.workers import assemble, confine, copying, decrypt, live, messages, pack, probe, seal_check, unpack, userns
 from criollo.workers.messages import (
+    AssembleJob,
     CollectJob,
     Ended,
     Failed,
@@ -31,7 +32,9 @@ from criollo.workers.messages import (
     Progress,
     Result,
     UnpackJob,
+    UnwrapJob,
     UsernsJob,
+    VerifyJob,
 )
 
 _PROGRESS_EVERY_S: Final = 1.0
@@ -134,6 +137,8 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
                 answer, made = userns.make(job)
             elif isinstance(job, ProbeJob):
                 _probe_until_last(job, answers)
+            elif isinstance(job, UnwrapJob):
+                answer = decrypt.unwrap(job, answers.fileno())
             else:
                 answer = _do(job, answers, fds)
             status = 0
@@ -148,17 +153,34 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
         os._exit(status)
 
 
-def _do(job: UnpackJob | PackJob | CollectJob | PlaceJob, answers: socket.socket, fds: list[int]) -> Result:
+def _do(
+    job: AssembleJob | UnpackJob | VerifyJob | PackJob | CollectJob | PlaceJob, answers: socket.socket, fds: list[int]
+) -> Result:
     progress = _Reporter(answers).report
     if isinstance(job, CollectJob | PlaceJob):
         return _copy(job, answers, fds)
+    if isinstance(job, AssembleJob):
+        return _assemble(job, answers, fds)
     if isinstance(job, UnpackJob):
-        directory, pipe = fds
-        confine.confine(directory, (answers.fileno(), pipe), file_bytes=job.limit_bytes * _TREE_OVERHEAD)
-        return unpack.unpack(job, pipe, progress)
+        directory, pipe, *seal = fds
+        opened = None if job.cipher is None else decrypt.opener(job.cipher)
+        confine.confine(directory, (answers.fileno(), pipe, *seal), file_bytes=job.limit_bytes * _TREE_OVERHEAD)
+        return unpack.unpack(job, pipe, progress, seal_fd=seal[0] if job.sealed else -1, opened=opened)
     directory, pipe = fds
+    if isinstance(job, VerifyJob) and job.idle:
+        confine.be_idle()
     confine.confine(directory, (answers.fileno(), pipe), file_bytes=0)
-    return pack.pack(pipe, progress)
+    if isinstance(job, VerifyJob):
+        return seal_check.verify(job, pipe, progress)
+    return pack.pack(job, pipe, progress)
+
+
+def _assemble(job: AssembleJob, answers: socket.socket, fds: list[int]) -> Result:
+    directory, target = fds
+    layers = assemble.open_layers(directory, job)
+    kept = (answers.fileno(), target, *(layer.fd for layer in layers))
+    confine.confine(target, kept, file_bytes=confine.FILE_BYTES, files=max(kept) + confine.OPEN_FILES)
+    return assemble.assemble(layers, target, _Reporter(answers).report, sync=job.sync)
 
 
 def _copy(job: CollectJob | PlaceJob, answers: socket.socket, fds: list[int]) -> Result:

@@ -15,16 +15,66 @@ MAX_PACKET_BYTES: Final = 64 << 10
 MAX_FDS: Final = 8
 
 
+class Cipher(msgspec.Struct, frozen=True, kw_only=True):
+    """What opens an encrypted layer: AES-256 in counter mode, and the HMAC of the encrypted bytes. A secret."""
+
+    key: bytes
+    nonce: bytes
+    hmac: bytes
+
+    def __repr__(self) -> str:
+        return "Cipher(***)"
+
+
 class UnpackJob(msgspec.Struct, frozen=True, kw_only=True, tag="unpack"):
-    """Unpack a layer. Descriptors: the empty directory, the pipe with the compressed bytes."""
+    """Unpack a layer. Descriptors: the empty directory, the pipe with the compressed bytes, and with `sealed` its seal's."""
 
     compression: str
     limit_bytes: int
     limit_entries: int
+    cipher: Cipher | None = None
+    sealed: bool = False
+
+
+class VerifyJob(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
+    """Hold a layer against its seal. Descriptors: its directory, the seal.
+
+    At most `bytes_per_s` of content are read, 0 for as fast as it goes; `idle`: only when nobody else wants the disk.
+    """
+
+    diff_id: str
+    file: str = ""  # hold this file alone against the digest; the second descriptor then counts for nothing
+    bytes_per_s: int = 0
+    idle: bool = False
 
 
 class PackJob(msgspec.Struct, frozen=True, kw_only=True, tag="pack"):
     """Write a layer as a tar. Descriptors: its directory, the pipe to write to."""
+
+    compression: str = "none"
+
+
+class AssembleJob(msgspec.Struct, frozen=True, kw_only=True, tag="assemble"):
+    """Make one tree of layers. Descriptors: the directory with the layers, the empty directory of the tree.
+
+    `names` are the layers, bottom first, a whole path where one stands elsewhere; `link`: files may be the layers' own inodes;
+    `sync`: flush the file system at the end.
+    """
+
+    names: tuple[str, ...]
+    link: bool = False
+    sync: bool = False
+
+
+class UnwrapJob(msgspec.Struct, frozen=True, kw_only=True, tag="unwrap"):
+    """Find the key of an encrypted layer: the first of `jwes` that a private key in the directory `keys` opens.
+
+    No descriptors. `what` names the layer in messages.
+    """
+
+    jwes: tuple[str, ...]
+    keys: str
+    what: str
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
@@ -71,7 +121,7 @@ class PlaceJob(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     ids: Ids = Ids()
 
 
-Job = UnpackJob | PackJob | ProbeJob | UsernsJob | CollectJob | PlaceJob
+Job = UnpackJob | VerifyJob | UnwrapJob | PackJob | AssembleJob | ProbeJob | UsernsJob | CollectJob | PlaceJob
 
 
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True, tag="unpacked"):
@@ -83,11 +133,34 @@ class Unpacked(msgspec.Struct, frozen=True, kw_only=True, tag="unpacked"):
     implied: tuple[str, ...] = ()
 
 
+class Verified(msgspec.Struct, frozen=True, kw_only=True, tag="verified"):
+    """A layer that was held against its seal. `damage` are the first of `damaged` findings, in words.
+
+    `proven`: every byte of the archive was there, and they add up to the diff id; not so where an entry was replaced by a
+    later one of the same layer, whose content is then known by its CRCs only.
+    """
+
+    damage: tuple[str, ...]
+    damaged: int
+    files: int
+    size_bytes: int
+    proven: bool
+
+
 class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
-    """A written layer tar."""
+    """A written layer tar, and the bytes that went into the pipe, which may be compressed."""
 
     diff_id: str
     size_bytes: int
+    digest: str
+    blob_bytes: int
+
+
+class Assembled(msgspec.Struct, frozen=True, kw_only=True, tag="assembled"):
+    """A tree that was put together, and what it takes on the disk by itself."""
+
+    used_bytes: int
+    inodes: int
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
@@ -109,6 +182,15 @@ class Namespaces(msgspec.Struct, frozen=True, kw_only=True, tag="namespaces"):
     kinds: tuple[str, ...]
     refused: str = ""
     errno: int = 0
+
+
+class Unwrapped(msgspec.Struct, frozen=True, tag="unwrapped"):
+    """What was inside a JWE. A secret."""
+
+    content: bytes
+
+    def __repr__(self) -> str:
+        return "Unwrapped(***)"
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True, tag="copied"):
@@ -136,5 +218,5 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     status: int
 
 
-Result = Unpacked | Packed | Probe | Namespaces | Copied
+Result = Unpacked | Verified | Unwrapped | Packed | Assembled | Probe | Namespaces | Copied
 Answer = Result | Progress | Failed | Ended

@@ -1,4 +1,4 @@
-"""The job `pack`: a layer directory → a tar stream, and the digest of its bytes (diff id).
+"""The job `pack`: a layer directory → a tar stream, compressed if wanted, with the digests of its bytes before and after.
 
 The reverse of `workers.extract`: whiteout devices become `.wh.NAME`, opaque directories get `.wh..wh..opq`, attributes
 and times beyond ustar go to pax headers. The same tree always gives the same bytes: names are sorted, owners are
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from criollo.errors import HostFailed, explain
-from criollo.workers.messages import Packed
+from criollo.workers.deflate import compressor
+from criollo.workers.messages import Packed, PackJob
 from criollo.workers.tar import BLOCK, BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, SYMLINK
 
 KINDS: Final = {
@@ -30,23 +31,44 @@ _OPAQUE: Final = b"trusted.overlay.opaque"
 _PRIVATE: Final = (b"trusted.overlay.", b"user.overlay.")
 
 
-def pack(pipe_fd: int, progress: Callable[[int], None]) -> Packed:
+def pack(job: PackJob, pipe_fd: int, progress: Callable[[int], None]) -> Packed:
     """Write the current directory, which is a layer, as a tar into the pipe.
 
     Raises:
         HostFailed: a file cannot be read, or nobody reads the pipe.
     """
-    digest = hashlib.sha256()
-    total = 0
+    plain, packed = _Counted(), _Counted()
+    squeeze = compressor(job.compression)
+
+    def write(piece: bytes) -> None:
+        packed.add(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(pipe_fd, view) :]
+
     with explain("write the layer as a tar"):
         for piece in layer_tar():
-            digest.update(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(pipe_fd, view) :]
-            total += len(piece)
-            progress(total)
-    return Packed(diff_id=f"sha256:{digest.hexdigest()}", size_bytes=total)
+            plain.add(piece)
+            write(squeeze.compress(piece))
+            progress(plain.total)
+        write(squeeze.flush())
+    return Packed(diff_id=plain.digest, size_bytes=plain.total, digest=packed.digest, blob_bytes=packed.total)
+
+
+class _Counted:
+    """The length and digest of a stream."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+        self.total = 0
+
+    def add(self, piece: bytes) -> None:
+        self._hasher.update(piece)
+        self.total += len(piece)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hasher.hexdigest()}"
 
 
 class Member(NamedTuple):

@@ -25,6 +25,9 @@ from criollo.errors import HostFailed
 from criollo.linux.namespaces import Kind
 from criollo.workers.fork_server import ForkServer
 from criollo.workers.messages import (
+    Assembled,
+    AssembleJob,
+    Cipher,
     CollectJob,
     Copied,
     Namespaces,
@@ -35,7 +38,11 @@ from criollo.workers.messages import (
     ProbeJob,
     Unpacked,
     UnpackJob,
+    UnwrapJob,
+    Unwrapped,
     UsernsJob,
+    Verified,
+    VerifyJob,
 )
 from criollo.workers.prober import Prober
 from criollo.workers.running import Running
@@ -45,6 +52,7 @@ LIMIT_BYTES: Final = 256 << 30  # of one layer, unpacked
 STALL_S: Final = 120.0
 IDLE_S: Final = 60.0
 _USERNS_LIMIT_S: Final = 10.0
+_UNWRAP_LIMIT_S: Final = 60.0
 _PIPE_BYTES: Final = 1 << 20
 
 COPY_STALL_S: Final = 3600.0  # a person may be at the other end, reading page by page
@@ -70,9 +78,13 @@ class Workers:
         *,
         limit_bytes: int = LIMIT_BYTES,
         limit_entries: int = MAX_ENTRIES,
+        cipher: Cipher | None = None,
+        seal_fd: int | None = None,
         stall_s: float = STALL_S,
     ) -> AsyncIterator["Transfer[Unpacked]"]:
         """Unpack a layer into an empty directory: write its bytes to `job.pipe_fd`, then ask for `job.result()`.
+
+        With `cipher` they are decrypted first. `seal_fd` is an empty file, for the layer's seal (`workers.seal`).
 
         Raises (from the block's end, or from `result`):
             Damaged: the stream or an entry is malformed.
@@ -80,19 +92,29 @@ class Workers:
             TimedOut: no progress for `stall_s` seconds.
             Unavailable: the worker was killed.
         """
-        job = UnpackJob(compression=compression, limit_bytes=limit_bytes, limit_entries=limit_entries)
-        async with self._unpacks, self._piped(job, directory_fd, Unpacked, what="unpack layer", stall_s=stall_s) as transfer:
+        job = UnpackJob(
+            compression=compression,
+            limit_bytes=limit_bytes,
+            limit_entries=limit_entries,
+            cipher=cipher,
+            sealed=seal_fd is not None,
+        )
+        fds = (directory_fd,) if seal_fd is None else (directory_fd, seal_fd)
+        async with self._unpacks, self._piped(job, fds, Unpacked, what="unpack layer", stall_s=stall_s) as transfer:
             yield transfer
 
     @contextlib.asynccontextmanager
-    async def pack(self, directory_fd: int, *, stall_s: float = STALL_S) -> AsyncIterator["Transfer[Packed]"]:
-        """Write a layer directory as a tar: read `job.pipe_fd` to its end, then ask for `job.result()`.
+    async def pack(
+        self, directory_fd: int, compression: str = "none", *, stall_s: float = STALL_S
+    ) -> AsyncIterator["Transfer[Packed]"]:
+        """Write a layer directory as a tar, by gzip, zstd or plain: read `job.pipe_fd` to its end, then ask for `job.result()`.
 
         Raises (from the block's end, or from `result`):
             HostFailed: the directory cannot be read.
             TimedOut: no progress for `stall_s` seconds, also when nobody reads the pipe.
         """
-        async with self._others, self._piped(PackJob(), directory_fd, Packed, what="pack layer", stall_s=stall_s) as transfer:
+        job = PackJob(compression=compression)
+        async with self._others, self._piped(job, (directory_fd,), Packed, what="pack layer", stall_s=stall_s) as transfer:
             yield transfer
 
     @contextlib.asynccontextmanager
@@ -105,8 +127,56 @@ class Workers:
             CriolloError: the path is not there, or what is there does not let it be done; the text says why.
             TimedOut: no progress for `stall_s` seconds.
         """
-        async with self._copies, self._piped(job, root_fd, Copied, what=f"copy {job.path!r}", stall_s=stall_s) as transfer:
+        async with self._copies, self._piped(job, (root_fd,), Copied, what=f"copy {job.path!r}", stall_s=stall_s) as transfer:
             yield transfer
+
+    async def verify(self, directory_fd: int, seal_fd: int, job: VerifyJob, *, stall_s: float = STALL_S) -> Verified:
+        """Hold a layer's directory against its seal.
+
+        Raises:
+            Damaged: the seal is broken.
+            TimedOut: no progress for `stall_s` seconds.
+            HostFailed: something cannot be read.
+        """
+        async with self._others:
+            running = await self._server.start(job, (directory_fd, seal_fd), "check layer", stall_s)
+            async with running.held():
+                answer = await running.outcome()
+        if not isinstance(answer, Verified):
+            raise HostFailed(f"cannot check a layer: the worker answered {type(answer).__name__}")
+        return answer
+
+    async def assemble(self, layers_fd: int, target_fd: int, job: AssembleJob, *, stall_s: float = STALL_S) -> Assembled:
+        """Make one tree, in the empty directory `target_fd`, of layers that stand in the directory `layers_fd`.
+
+        Cancelled, it leaves a half-made tree; so do the errors.
+
+        Raises:
+            Exhausted: the disk is full.
+            HostFailed: the kernel refused.
+            TimedOut: no progress for `stall_s` seconds.
+        """
+        async with self._others:
+            running = await self._server.start(job, (layers_fd, target_fd), "put together layers", stall_s)
+            async with running.held():
+                answer = await running.outcome()
+        if not isinstance(answer, Assembled):
+            raise HostFailed(f"cannot put together layers: the worker answered {type(answer).__name__}")
+        return answer
+
+    async def unwrap(self, job: UnwrapJob) -> bytes:
+        """What is inside a JWE, by the private keys of this node.
+
+        Raises:
+            Unsupported: no key opens it, or it is of a kind that is not read.
+        """
+        async with self._others:
+            running = await self._server.start(job, (), f"unwrap the key of {job.what}", _UNWRAP_LIMIT_S)
+            async with running.held():
+                answer = await running.outcome()
+        if not isinstance(answer, Unwrapped):
+            raise HostFailed(f"cannot unwrap a key: the worker answered {type(answer).__name__}")
+        return answer.content
 
     async def probe(self, path: str, timeout_s: float, *, create: bool = False) -> Probe:
         """What a volume source is; `create` makes a missing one a directory (mode 0755).
@@ -160,11 +230,12 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def _piped(
-        self, job: UnpackJob | PackJob | CollectJob | PlaceJob, directory_fd: int, kind: type[R], *, what: str, stall_s: float
+        self, job: UnpackJob | PackJob | CollectJob | PlaceJob, fds: Sequence[int], kind: type[R], *, what: str, stall_s: float
     ) -> AsyncIterator["Transfer[R]"]:
+        """A job whose descriptors are `fds` with its end of a pipe in the second place."""
         ours, theirs = _pipe(writing=isinstance(job, UnpackJob | PlaceJob))
         try:
-            running = await self._server.start(job, (directory_fd, theirs), what, stall_s)
+            running = await self._server.start(job, (fds[0], theirs, *fds[1:]), what, stall_s)
         except BaseException:
             os.close(ours)
             raise

@@ -10,7 +10,7 @@ Reads ustar, pax, GNU (long names, base-256 numbers, all sparse formats) and v7.
 fed chunk carries it in `body`, which is the common case and saves an event per file; otherwise `body` is None and
 memoryviews follow until `stored` bytes have come. Owner names are ignored, numbers count. Global pax headers are
 skipped, as the Go archive reader of other runtimes does. Sizes are never negative, every step consumes a block or
-ends, and nothing larger than `pax.MAX_HEADER_BYTES` is held.
+ends, nothing larger than `pax.MAX_HEADER_BYTES` is held, and headers that make no file are counted (`MAX_RECORDS`).
 
 Source: POSIX.1-2017, pax, ustar Interchange Format; GNU tar manual, Basic Tar Format; OCI image-spec, layer.md.
 """
@@ -37,6 +37,7 @@ from criollo.workers.pax import (
 BLOCK: Final = 512
 MAX_PATH_BYTES: Final = 4096
 MAX_ENTRIES: Final = 10_000_000
+MAX_RECORDS: Final = 4 * MAX_ENTRIES
 
 FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 
@@ -72,8 +73,10 @@ class Entry(msgspec.Struct, gc=False):
 class Parser:
     """One layer's bytes, in any split; see the module."""
 
-    def __init__(self, *, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, *, max_entries: int = MAX_ENTRIES, max_records: int = MAX_RECORDS) -> None:
         self.entries = 0
+        self._records_left = self._max_records = max_records
+        self.spans: list[tuple[int, int]] = []  # where content lies in the chunk that was fed last: start and end
         self._max_entries = max_entries
         self._left = 0  # content bytes of the last entry still to come
         self._skip = 0  # padding, and content that nobody wants
@@ -89,9 +92,11 @@ class Parser:
     def feed(self, chunk: bytes) -> Iterator[Entry | memoryview]:
         """The events of the next bytes. Exhaust it before the next call. Raises Damaged for a shape that is refused."""
         view, at, end = memoryview(chunk), 0, len(chunk)
+        self.spans.clear()
         while at < end:
             if self._left:
                 piece = view[at : at + self._left]
+                self.spans.append((at, at + len(piece)))
                 at += len(piece)
                 self._left -= len(piece)
                 yield piece
@@ -124,6 +129,12 @@ class Parser:
                     at = self._attach(found, view, at)
                     yield found
 
+    def pass_over(self, count: int) -> None:
+        """Content of the last entry that is not fed, because the caller knows it. Raises Damaged when it has not as much."""
+        if count > self._left:
+            raise self._damaged(f"it has {self._left} bytes of content, not {count}")
+        self._left -= count
+
     def close(self) -> None:
         """Say that no more bytes come.
 
@@ -147,6 +158,7 @@ class Parser:
             self._skip += -stored % BLOCK
             return at
         entry.body = view[at:after]
+        self.spans.append((at, after))
         self._skip += -stored % BLOCK
         return after
 
@@ -228,16 +240,23 @@ class Parser:
         content = bytes(self._held[: self._held_size])
         self._wanted = 0
         self.entries -= 1  # it belongs to the entry after it
-        if self._extension == _LONG_NAME:
-            self._long_name = content.partition(b"\0")[0]
-        elif self._extension == _LONG_LINK:
-            self._long_link = content.partition(b"\0")[0]
-        else:
-            try:
+        try:
+            if self._extension == _LONG_NAME:
+                self._long_name = content.partition(b"\0")[0]
+            elif self._extension == _LONG_LINK:
+                self._long_link = content.partition(b"\0")[0]
+            else:
                 self._records = parse_records(content)
-            except Damaged as error:
-                raise self._damaged(str(error)) from None
+            self._spend(1 + len(self._records))
+        except Damaged as error:
+            raise self._damaged(str(error)) from None
         return None
+
+    def _spend(self, count: int) -> None:
+        """Count what costs time but makes no file: a few megabytes on the wire can hold billions of these."""
+        self._records_left -= count
+        if self._records_left < 0:
+            raise Damaged(f"a layer may have {self._max_records} extension records and sparse map numbers")
 
     def _apply_extensions(self, entry: Entry) -> None:
         entry.name = self._long_name or entry.name
@@ -274,6 +293,7 @@ class Parser:
             self._set_sparse(entry, numbers)
 
     def _set_sparse(self, entry: Entry, numbers: list[int]) -> None:
+        self._spend(len(numbers))
         entry.sparse = sparse_regions(numbers, entry.size)
         content = sum(length for _, length in entry.sparse)
         if content != entry.stored:

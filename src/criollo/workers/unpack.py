@@ -7,17 +7,20 @@ counts for the digest.
 import hashlib
 from collections.abc import Callable
 
-from criollo.errors import Exhausted
+from criollo.errors import Exhausted, explain
 from criollo.workers.extract import Extractor
-from criollo.workers.inflate import read_plain
+from criollo.workers.inflate import Opener, read_plain
 from criollo.workers.messages import Unpacked, UnpackJob
+from criollo.workers.seal import Sealer
 from criollo.workers.tar import Entry, Parser
 
 _MAX_IMPLIED_BYTES = 32 << 10  # in the answer, which is one packet
 
 
-def unpack(job: UnpackJob, pipe_fd: int, progress: Callable[[int], None]) -> Unpacked:
-    """Unpack one layer into the current directory.
+def unpack(
+    job: UnpackJob, pipe_fd: int, progress: Callable[[int], None], *, seal_fd: int = -1, opened: Opener | None = None
+) -> Unpacked:
+    """Unpack one layer into the current directory; with `seal_fd`, an empty file, write its seal there.
 
     Raises:
         Damaged: the stream or an entry is malformed.
@@ -26,9 +29,10 @@ def unpack(job: UnpackJob, pipe_fd: int, progress: Callable[[int], None]) -> Unp
     """
     digest = hashlib.sha256()
     parser = Parser(max_entries=job.limit_entries)
-    extractor = Extractor()
+    extractor = Extractor(max_inodes=job.limit_entries)
+    sealer = Sealer(seal_fd) if seal_fd >= 0 else None
     total = 0
-    for piece in read_plain(pipe_fd, job.compression):
+    for piece in read_plain(pipe_fd, job.compression, opened):
         total += len(piece)
         if total > job.limit_bytes:
             raise Exhausted(f"layer unpacks to more than {job.limit_bytes} bytes, the limit of this node")
@@ -38,9 +42,15 @@ def unpack(job: UnpackJob, pipe_fd: int, progress: Callable[[int], None]) -> Unp
                 extractor.add(event)
             else:
                 extractor.write(event)  # type: ignore[arg-type]  # an Entry was handled above; a match is slower here
+        if sealer is not None:
+            with explain("write the seal of the layer"):
+                sealer.add(piece, parser.spans)
         progress(total)
     parser.close()
     extractor.finish()
+    if sealer is not None:
+        with explain("write the seal of the layer"):
+            sealer.finish()
     return Unpacked(
         diff_id=f"sha256:{digest.hexdigest()}",
         size_bytes=extractor.size_bytes,

@@ -181,6 +181,19 @@ def test_whiteouts_become_overlays_own(layer: Path) -> None:
     assert not [name for name in found if b".wh." in name]
 
 
+def test_a_directory_hides_what_the_thing_that_it_replaces_hid(layer: Path) -> None:
+    archive = (
+        entry(b"a/", b"5") + header(b"l", b"2", link=b"a")
+        + entry(b"l/.wh.b") + entry(b"a/b/", b"5") + entry(b"l/.wh.c") + entry(b"a/c/d")
+        + entry(b"f") + entry(b"f/", b"5") + header(b"s", b"2", link=b"a") + entry(b"s", b"5") + END
+    )  # fmt: skip
+    unpack(layer, archive)
+    found = snapshot(layer)
+    opaque = {name for name, each in found.items() if (OPAQUE, b"y") in each[5]}  # type: ignore[operator]
+    assert opaque == {b"./a/b", b"./a/c", b"./f", b"./s"}
+    assert {name for name, each in found.items() if each[0] == stat.S_IFCHR} == set()
+
+
 def test_attributes_of_overlay_are_dropped(layer: Path) -> None:
     keys = (b"trusted.overlay.opaque", b"trusted.overlay.redirect", b"user.overlay.opaque", b"security.selinux", b"user.kept")
     archive = pax(*((b"SCHILY.xattr." + key, b"y") for key in keys)) + entry(b"d", b"5") + END
@@ -307,6 +320,7 @@ def hostile(canary: bytes) -> dict[str, bytes]:
         "empty name": entry(b"", content=b"evil"),
         "empty link": header(b"a", b"2"),
         "bad capability": pax((b"SCHILY.xattr.security.capability", b"short")) + entry(b"a"),
+        "empty capability": pax((b"SCHILY.xattr.security.capability", b"")) + entry(b"a"),
         "large attribute": pax((b"SCHILY.xattr.user.big", b"x" * 70_000)) + entry(b"a"),
         "attribute without name": pax((b"SCHILY.xattr.", b"x")) + entry(b"a"),
         "odd device": entry(b"a", b"4", major=b"7777777\0", minor=b"7777777\0"),
@@ -348,6 +362,7 @@ REFUSED = {
     "empty name",
     "empty link",
     "bad capability",
+    "empty capability",
     "large attribute",
     "odd device",
     "attribute without name",
@@ -437,6 +452,8 @@ def trees(draw: st.DrawFn) -> bytes:
             info.mode = draw(st.integers(0, 0o7777))
             info.uid, info.gid = draw(st.integers(0, 200_000)), draw(st.integers(0, 200_000))
             info.mtime = draw(st.integers(0, 2**32))
+            if form == tarfile.PAX_FORMAT and info.type in (tarfile.REGTYPE, tarfile.DIRTYPE) and draw(st.booleans()):
+                info.pax_headers = {f"SCHILY.xattr.user.{draw(st.text('ab.', min_size=1, max_size=9))}": draw(TEXT)}
             content = draw(st.binary(max_size=2000)) if info.type == tarfile.REGTYPE else b""
             info.size = len(content)
             if info.type == tarfile.SYMTYPE:

@@ -93,6 +93,12 @@ def test_zeros_after_gzip_are_padding() -> None:
     assert plain_of(COMPRESSED["gzip"] + bytes(70_000), "gzip") == PLAIN
 
 
+@pytest.mark.parametrize("zeros", [1, 3, inflate.READ_BYTES - len(gzip.compress(b"a")), inflate.READ_BYTES, 300_000])
+def test_a_member_after_padding_is_damaged_wherever_it_begins(zeros: int) -> None:
+    with pytest.raises(Damaged, match="gzip"):
+        plain_of(gzip.compress(b"a") + bytes(zeros) + gzip.compress(b"b"), "gzip")
+
+
 @pytest.mark.parametrize("name", ["gzip", "zstd", "xz", "bzip2"])
 def test_wrong_checksum_is_damaged(name: str) -> None:
     broken = bytearray(COMPRESSED[name])
@@ -135,6 +141,16 @@ def test_zstd_window_is_limited() -> None:
 def test_zstd_skippable_frames_are_skipped() -> None:
     assert plain_of(SKIPPABLE + zstd(b"a") + SKIPPABLE + zstd(b"b"), "zstd") == b"ab"
     assert plain_of(SKIPPABLE + zstd(b"a"), "auto") == b"a"
+
+
+@pytest.mark.parametrize("step", [1, 7, inflate.READ_BYTES])
+def test_zstd_frame_of_another_size_than_it_says_is_damaged(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inflate, "READ_BYTES", step)
+    empty = b"\x01\x00\x00"
+    for stream in (b"\x28\xb5\x2f\xfd\x20\xcb" + empty, zstd(b"a") + b"\x28\xb5\x2f\xfd\x60\x01\x00" + empty):
+        with pytest.raises(Damaged, match="zstd"):
+            plain_of(stream, "zstd")
+    assert plain_of(b"\x28\xb5\x2f\xfd\x20\x00" + empty, "zstd") == b""
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(1, 50))

@@ -173,6 +173,22 @@ def test_entries_are_limited() -> None:
     assert len(read([(pax((b"mtime", b"1.5")) + header()) * 3 + END], max_entries=3)) == 3
 
 
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        pax(*[(b"comment", b"x")] * 30) + header(),
+        header(b"P", b"x") * 30 + header(),
+        (header(b"P", b"L", b"%011o\0" % 1) + padded(b"n")) * 30 + header(),
+        pax((b"GNU.sparse.map", b",".join([b"0"] * 30)), (b"GNU.sparse.size", b"9")) + header(),
+    ],
+    ids=["records", "headers", "long names", "sparse map"],
+)
+def test_what_makes_no_file_is_limited(bomb: bytes) -> None:
+    with pytest.raises(Damaged, match="20 extension records"):
+        read([bomb + END], max_records=20)
+    assert len(read([bomb + END])) == 1
+
+
 def test_pax_values_win_over_the_header() -> None:
     archive = pax(
         (b"path", b"new\nname"), (b"mtime", b"-1.25"), (b"uid", b"70000"), (b"size", b"3"), (b"SCHILY.xattr.user.k", b"a\0=b\n")

@@ -1,0 +1,72 @@
+"""daemon.markers: what the files of the last daemon say, as for CRI-O."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from criollo import __version__
+from criollo.config.settings import Settings
+from criollo.daemon.markers import Last, Markers
+
+
+@pytest.fixture
+def markers(tmp_path: Path) -> Markers:
+    return Markers.of(
+        Settings(root=str(tmp_path), runroot=str(tmp_path / "run"), version_file_persist=str(tmp_path / "persist"))
+    )
+
+
+def test_a_first_start_is_no_unclean_end(markers: Markers) -> None:
+    assert markers.read() == Last(rebooted=True, upgraded=True, unclean=False, wiped=False)
+
+
+def test_after_a_clean_end_nothing_is_due(markers: Markers) -> None:
+    markers.begin()
+    markers.end()
+    assert markers.read() == Last(rebooted=False, upgraded=False, unclean=False, wiped=False)
+
+
+def test_an_end_without_the_file_is_unclean(markers: Markers) -> None:
+    markers.begin()
+    assert markers.read().unclean
+
+
+@pytest.mark.parametrize(
+    ("text", "due"),
+    [
+        (__version__, False),
+        (f'"{__version__}"\n', False),
+        (f"{__version__.rpartition('.')[0]}.999", False),
+        ("0.0.1", True),
+        ("", True),
+        ("\xff", True),
+    ],
+)
+def test_only_another_minor_version_is_an_upgrade(markers: Markers, text: str, due: bool) -> None:
+    assert markers.persist is not None
+    markers.persist.write_text(text)
+    assert markers.read().upgraded is due
+
+
+def test_what_is_not_configured_says_nothing() -> None:
+    markers = Markers(None, None, None, Path("/nowhere"))
+    assert markers.read() == Last(rebooted=False, upgraded=False, unclean=False, wiped=False)
+    markers.begin()
+    markers.end()
+
+
+def test_a_wipe_is_noted_until_the_next_start(markers: Markers) -> None:
+    markers.wiped()
+    assert markers.read() == Last(rebooted=False, upgraded=False, unclean=False, wiped=True)
+    markers.begin()
+    assert not markers.read().wiped
+
+
+def test_files_at_their_usual_paths_follow_another_root() -> None:
+    usual = Settings()
+    assert Markers.of(usual).version == Path(usual.version_file)
+    moved = Markers.of(msgspec.structs.replace(usual, root="/r", runroot="/s"))
+    assert (moved.version, moved.clean) == (Path("/s/version"), Path("/r/clean.shutdown"))
+    named = Markers.of(msgspec.structs.replace(usual, root="/r", clean_shutdown_file="/x/clean"))
+    assert named.clean == Path("/x/clean")
