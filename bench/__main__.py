@@ -23,6 +23,7 @@ from typing import Any
 import cribench
 import daemons
 import images
+import pipeline
 import primitives
 import streaming
 import stubs
@@ -34,7 +35,7 @@ FULL = {"pods": 30, "burst": 24, "rounds": 5, "containers": 50, "calls": 200, "e
 QUICK = {"pods": 3, "burst": 8, "rounds": 1, "containers": 10, "calls": 20, "execs": 3, "pulls": 1}
 STREAMED = {"rounds": 7, "commands": 30, "megabytes": 512}
 QUICK_STREAMED = {"rounds": 1, "commands": 3, "megabytes": 64}
-APART = ("streaming", "primitives")  # tests that are not cribench's
+APART = ("streaming", "primitives", "pipeline")  # tests that are not cribench's
 PACKAGES = ("crun", "conmon", "containerd", "containernetworking-plugins")
 
 
@@ -67,7 +68,11 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--dir", type=Path, default=Path("/var/tmp/criollo-bench"), help="where to work; needs some GB of space")
     add("--quick", action="store_true", help="few rounds and the tiny image: does it work, not how fast")
-    add("--images", default="many,tiny", help="tiny: pull the tiny image instead of building the one with many files")
+    add(
+        "--images",
+        default="many,few,many:zstd,few:zstd,tiny",
+        help="which to pull, of many, few and tiny, each as gzip or with :zstd; without many, the first tests take the first",
+    )
     add("--images-dir", type=Path, help="OCI layouts that bench/make_images.py has made before")
     add("--tests", default=",".join((cribench.TESTS, *APART)), help="some of the default's")
     add("--forget", action="store_true", help="first remove the images and the registry kept from earlier runs")
@@ -79,7 +84,7 @@ def arguments() -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     if options.quick:
-        options.images = "tiny"
+        options.images = "tiny,tiny:zstd"
     return options
 
 
@@ -89,7 +94,7 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
     stubs.generate(place.stubs)
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(daemons.registry(place))
-        images.serve(place, host, [*options.images.split(","), "pause"], options.images_dir)
+        images.serve(place, host, sorted({*pictures(options), "tiny:gzip", "pause:gzip"}), options.images_dir)
         pair = [stack.enter_context(start(place, host)) for start in (daemons.ours, daemons.theirs)]
         stack.enter_context(swept(place, pair))
         words = common_words(place, host)
@@ -101,9 +106,16 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         if "primitives" in options.tests.split(","):
             print("bench: starts beside bare ones", flush=True)
             report["primitives"] = asyncio.run(primitives.compare(place, pair[0], words, 3 * options.pods))
+        if "pipeline" in options.tests.split(","):
+            print("bench: bare unpacking", flush=True)
+            report["pipeline"] = pipeline.measure(place, host, pictures(options), options.pulls)
     return (
         machine()
-        | {"begin": begin.isoformat(timespec="seconds"), "containers": options.containers, "pulled": pulled(options)}
+        | {
+            "begin": begin.isoformat(timespec="seconds"),
+            "containers": options.containers,
+            "pulled": pictures(options)[0].partition(":")[0],
+        }
         | report
     )
 
@@ -125,15 +137,18 @@ def common_words(place: Place, host: str) -> list[str]:
 
 def test_words(options: argparse.Namespace, host: str, tests: list[str]) -> list[str]:
     """Arguments of cribench that say what to measure."""
-    words = ["--tests", ",".join(tests), "--concurrency", "8", "--pull-image", f"{host}/{pulled(options)}:gzip"]
+    first, *others = pictures(options)
+    pulls = [f"{host}/{first}", *(f"pull {each}={host}/{each}" for each in others)]
+    words = ["--tests", ",".join(tests), "--concurrency", "8", "--pull-image", ",".join(pulls)]
     for name in FULL:
         words += [f"--{name}", str(getattr(options, name))]
     return words
 
 
-def pulled(options: argparse.Namespace) -> str:
-    """Which image the pull test pulls."""
-    return "many" if "many" in options.images.split(",") else "tiny"
+def pictures(options: argparse.Namespace) -> list[str]:
+    """What the pull tests pull, in order: the first is that of all other tests about pulls. Tiny only where it is alone."""
+    found = [images.picture(word) for word in options.images.split(",")]
+    return sorted((each for each in found if not each.startswith("tiny")), key=lambda each: each != "many:gzip") or found
 
 
 def client(place: Place, pair: list[Running], words: list[str]) -> dict[str, Any]:

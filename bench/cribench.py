@@ -13,6 +13,8 @@ What is measured (--tests, comma-separated):
               --containers present
   exec        ExecSync of --exec-command in a running container
   pull        PullImage of --pull-image, removed before each pull
+  present     PullImage of the first of these when it is there, beside a HEAD for its manifest
+  latency     Version and ListContainers while that image is pulled, and at rest
   idle        unary Version and Status calls
 
 With --vs each test alternates between the two daemons (A B, B A, A B ...) and the
@@ -21,9 +23,10 @@ still gives a usable figure: read the median of the ratios, not two absolute col
 
 With --cgroup (and --vs-cgroup), the cgroup directory that holds a daemon and all it
 starts, "cpu all" is the CPU of the daemon, its workers, plugins, monitors and runtimes
-together, and "peak PSS" their largest proportional memory during a pull, looked at every
-100 ms.  A pull's CPU is counted until the daemon rests again, and a pull begins when both
-rest and nothing is left to be written to the disk: work done later counts, too.
+together, "cpu with client" that and this program's, and "peak PSS" and "peak RSS" their
+largest memory during a pull, as shares and as sums, looked at every 100 ms.  A pull's CPU
+is counted until the daemon rests again, and a pull begins when both rest and nothing is
+left to be written to the disk: work done later counts, too.
 
 The client is Python too and shares the processors with the daemon: about 0.4 ms of
 each call is its own.  The daemon's CPU seconds and memory come from /proc by --pid
@@ -45,9 +48,11 @@ import sys
 import time
 import uuid
 
+from pulls import quantile, test_latency, test_present, test_pull, turns  # noqa: F401  # tests are found by name
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
-TESTS = "idle,pod,throughput,list,exec,pull"
+TESTS = "idle,pod,throughput,list,exec,pull,present,latency"
 
 
 def load_stubs(path):
@@ -66,11 +71,6 @@ def load_stubs(path):
             sys.path.remove(top)
     sys.path.insert(0, path)
     return importlib.import_module("api_pb2"), importlib.import_module("api_pb2_grpc")
-
-
-def quantile(values, part):
-    values = sorted(values)
-    return values[min(len(values) - 1, int(part * len(values)))]
 
 
 def summary(values):
@@ -116,7 +116,6 @@ class Group:
 
     def __init__(self, directory):
         self.directory = directory
-        self.peak = 0.0
 
     def cpu(self):
         """Seconds used by all processes, also those that are gone."""
@@ -135,13 +134,6 @@ class Group:
     def memory(self):
         """PSS of all processes together, in MiB."""
         return sum(pss(pid) for pid in self.pids())
-
-    async def watch(self):
-        """Keep the peak of `memory`; runs until cancelled."""
-        self.peak = 0.0
-        while True:
-            self.peak = max(self.peak, self.memory())
-            await asyncio.sleep(0.1)
 
     async def rest(self, limit=60.0):
         """Wait until the processes use less than a twentieth of a processor."""
@@ -411,13 +403,13 @@ class Results:
 
     def show(self):
         names = [daemon.name for daemon in self.daemons]
-        head = f"{'test':<12}{'measure':<24}{'unit':<7}"
+        head = f"{'test':<18}{'measure':<28}{'unit':<7}"
         head += "".join(f"{name[:11] + ' p50':>16}{'p99':>10}{'min':>10}" for name in names)
         if len(names) == 2:
             head += f"{'ratio ' + names[1][:6] + '/' + names[0][:6]:>22}{'p10..p90':>14}"
         print(head + f"{'n':>6}")
         for row in self.table():
-            line = f"{row['test']:<12}{row['measure']:<24}{row['unit']:<7}"
+            line = f"{row['test']:<18}{row['measure']:<28}{row['unit']:<7}"
             count = 0
             for name in names:
                 found = row["daemons"].get(name)
@@ -430,11 +422,6 @@ class Results:
                 ratio = row.get("ratio")
                 line += f"{ratio['p50']:>22.3f}{ratio['p10']:>7.2f}{ratio['p90']:>7.2f}" if ratio else " " * 36
             print(line + f"{count:>6}")
-
-
-def turns(daemons, number):
-    """The order of one round: A B, then B A."""
-    return daemons if number % 2 == 0 else daemons[::-1]
 
 
 async def test_idle(daemons, options, results):
@@ -600,59 +587,6 @@ async def test_exec(daemons, options, results):
         await daemon.clean()
 
 
-async def test_pull(daemons, options, results):
-    image = options.pull_image
-    if not image:
-        return
-    for number in range(options.pulls):
-        walls, sizes = {}, {}
-        for daemon in turns(daemons, number):
-            present = await daemon.find_image(image)
-            removed = await removal(daemon, image)
-            for each in daemons:
-                if each.group:
-                    await each.group.rest()
-            os.sync()
-            walls[daemon.name], sizes[daemon.name] = await watched_pull(daemon, image)
-            if present:
-                walls[daemon.name] |= removed
-            await daemon.find_image(options.image)
-        results.pair("pull", walls)
-        if daemons[0].group:
-            results.pair("pull", sizes, unit="MiB", scale=1)
-
-
-async def removal(daemon, image):
-    """Remove an image; its CPU is counted until the daemon rests."""
-    before = daemon.group.cpu() if daemon.group else 0
-    begin = time.perf_counter()
-    await daemon.remove_image(image)
-    values = {"RemoveImage": time.perf_counter() - begin}
-    if daemon.group:
-        await daemon.group.rest()
-        values["cpu all of RemoveImage"] = daemon.group.cpu() - before
-    return values
-
-
-async def watched_pull(daemon, image):
-    """Pull an image; returns times in seconds and memory in MiB."""
-    own = daemon.process.cpu()
-    if not daemon.group:
-        walls = {"PullImage": await daemon.pull(image)}
-        return walls | ({"cpu daemon": daemon.process.cpu()["own"] - own["own"]} if own else {}), {}
-    before = daemon.group.cpu()
-    async with asyncio.TaskGroup() as group:
-        watch = group.create_task(daemon.group.watch())
-        walls = {"PullImage": await daemon.pull(image)}
-        watch.cancel()
-    walls["cpu at its end"] = daemon.group.cpu() - before
-    await daemon.group.rest()
-    walls["cpu all"] = daemon.group.cpu() - before
-    if own:
-        walls["cpu daemon"] = daemon.process.cpu()["own"] - own["own"]
-    return walls, {"peak PSS": daemon.group.peak}
-
-
 def arguments(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -679,7 +613,7 @@ def arguments(words=None):
     add("--containers-per-pod", type=int, default=5)
     add("--calls", type=int, default=200, help="calls per method in the list and idle tests")
     add("--execs", type=int, default=30)
-    add("--pull-image", help="image of the pull test")
+    add("--pull-image", help="images of the pull tests, comma-separated; `name=image` gives a test another name than `pull`")
     add("--pulls", type=int, default=5)
     add("--handler", default="", help="runtime handler")
     add("--cgroup-parent", default="", help="pods get a cgroup <this>/<name of the daemon>/pod<uid>, made by the client")

@@ -14,28 +14,43 @@ MAKER = Path(__file__).with_name("make_images.py")
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
-def serve(place: Place, registry: str, names: Sequence[str], ready_made: Path | None) -> None:
-    """See to it that the registry has every image as <name>:gzip.
+def picture(word: str) -> str:
+    """An image and how its layers are compressed, `many:zstd`; gzip unless said."""
+    return word if ":" in word else f"{word}:gzip"
 
-    `ready_made` is a directory of layouts (<name>-gzip) built before; what it lacks is built in the run's directory.
+
+def serve(place: Place, registry: str, pictures: Sequence[str], ready_made: Path | None) -> None:
+    """See to it that the registry has every image, as <name>:<compression>.
+
+    `ready_made` is a directory of layouts (<name>-<compression>) built before; what it lacks is built in the run's directory.
     """
-    missing = [name for name in names if status(f"http://{registry}/v2/{name}/manifests/gzip", MANIFEST) != 200]
-    for name in missing:
-        layout = f"{name}-gzip"
-        found = [each / layout for each in (ready_made, place.images) if each and (each / layout / "index.json").exists()]
-        if not found:
-            _build(place, name)
-            found = [place.images / layout]
-        print(f"bench: pushing {name}", flush=True)
-        target = f"docker://{registry}/{name}:gzip"
+    missing = [each for each in pictures if status(_url(registry, each), MANIFEST) != 200]
+    absent = [each for each in missing if _layout(place, ready_made, each) is None]
+    for name in dict.fromkeys(each.partition(":")[0] for each in absent):
+        _build(place, name, [each.partition(":")[2] for each in absent if each.startswith(f"{name}:")])
+    for each in missing:
+        print(f"bench: pushing {each}", flush=True)
         flags = ["-q", "--preserve-digests", "--dest-tls-verify=false"]
-        subprocess.run(["skopeo", "copy", *flags, f"oci:{found[0]}:latest", target], check=True, stdout=subprocess.DEVNULL)
+        command = ["skopeo", "copy", *flags, f"oci:{_layout(place, ready_made, each)}:latest", f"docker://{registry}/{each}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     _read_through(place.registry)
 
 
-def _build(place: Place, name: str) -> None:
-    print(f"bench: building image {name} from Debian packages" + (", about ten minutes" if name == "many" else ""), flush=True)
-    command = [sys.executable, str(MAKER), "--out", str(place.images), "--images", name, "--compress", "gzip"]
+def _url(registry: str, picture: str) -> str:
+    name, _, tag = picture.partition(":")
+    return f"http://{registry}/v2/{name}/manifests/{tag}"
+
+
+def _layout(place: Place, ready_made: Path | None, picture: str) -> Path | None:
+    name = picture.replace(":", "-")
+    found = (each / name for each in (ready_made, place.images) if each is not None)
+    return next((each for each in found if (each / "index.json").exists()), None)
+
+
+def _build(place: Place, name: str, ways: Sequence[str]) -> None:
+    long = ", about ten minutes" if name in ("many", "few") else ""
+    print(f"bench: building image {name} from Debian packages{long}", flush=True)
+    command = [sys.executable, str(MAKER), "--out", str(place.images), "--images", name, "--compress", ",".join(ways)]
     subprocess.run(command, check=True)
     shutil.rmtree(place.images / "tars", ignore_errors=True)
 

@@ -56,7 +56,32 @@ def test_overhead_over_the_primitives_is_judged(table: ModuleType, report: dict[
 
 
 def test_what_is_missed_is_listed(table: ModuleType, report: dict[str, Any]) -> None:
-    assert table.missed(report) == ["pod start, until its container is seen running", "– overhead over them"]
+    missed = ["pod start, until its container is seen running", "pull, 55,000 files in six layers", "– overhead over them"]
+    assert table.missed(report) == missed
+
+
+def row(test: str, measure: str, unit: str, own: float, other: float) -> dict[str, Any]:
+    pairs = {"p50": other / own, "p10": other / own, "p90": other / own, "n": 1}
+    return {"test": test, "measure": measure, "unit": unit, "daemons": {"ours": {"p50": own}, "containerd": {"p50": other}}} | {
+        "ratio": pairs
+    }
+
+
+def test_each_image_has_its_own_wishes(table: ModuleType, report: dict[str, Any]) -> None:
+    report["results"] += [row("pull few:gzip", "PullImage", "ms", 4500, 9000), row("pull few:zstd", "cpu all", "ms", 90, 100)]
+    shown = table.table(report)
+    assert line(shown, "pull, 1 GB")[-3:] == ["2.00x (2.00..2.00)", "at most 0.45 of its time", "no"]
+    assert "| at most 1 of its CPU | yes |" in shown
+
+
+def test_a_pull_is_judged_beside_the_bare_pipeline(table: ModuleType, report: dict[str, Any]) -> None:
+    report["results"] = [row("pull", "PullImage", "ms", 3000, 9000), row("pull", "cpu with client", "ms", 6000, 9000)]
+    report["pipeline"] = {"many:gzip": {"program": "igzip", "wall": 2.5, "cpu": 4.0, "n": 5}}
+    shown = table.table(report).splitlines()
+    assert shown[-2:] == [
+        "| igzip to tar, layers of many:gzip | | 2.50 s bare | ours 1.20x | at most 1.25x | yes |",
+        "| – CPU | | 4.00 s bare | ours 1.50x | at most 1.25x | no |",
+    ]
 
 
 def test_tests_that_did_not_run_have_no_line(table: ModuleType, report: dict[str, Any]) -> None:
