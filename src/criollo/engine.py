@@ -6,9 +6,10 @@ which; recovery and sweep may take all they find there for their own.
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ from criollo.config.settings import Settings
 from criollo.containers.context import Containers, Places
 from criollo.errors import CriolloError, Unavailable, Unsupported, explain
 from criollo.images.context import Images
+from criollo.images.foreign import ForeignImages
+from criollo.images.scrub import Plan, Scrub
 from criollo.linux.cgroup import DEFAULT_PARENT, Driver, Hierarchies
 from criollo.linux.files import PASS, make_directory
 from criollo.model.container import Device
@@ -28,11 +31,13 @@ from criollo.monitor.conmon import Conmon
 from criollo.network.cni import Cni
 from criollo.pods import namespaces
 from criollo.pods.context import Pods
+from criollo.pods.events import Events
 from criollo.registry.auth_files import find_auth_files
 from criollo.registry.certs import find_directories
 from criollo.registry.client import Registry
 from criollo.registry.hosts import Hosts
 from criollo.registry.registries_conf import Mode, find_aliases_file, find_registries_conf
+from criollo.registry.registries_d import find_directory
 from criollo.runtimes.base import Probe, Runtime
 from criollo.runtimes.handlers import Handlers, open_handlers
 from criollo.runtimes.oci import Handler, OciRuntime
@@ -45,17 +50,28 @@ from criollo.state.images import ImageRows
 from criollo.state.records import State
 from criollo.stats.collect import Collector
 from criollo.storage.base import LayerDriver
+from criollo.storage.btrfs import Btrfs
 from criollo.storage.layers import Layers
+from criollo.storage.options import Options, parse_options
 from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
+from criollo.storage.storage_conf import find_storage_conf, find_stores
+from criollo.storage.vfs import Vfs
 from criollo.telemetry.log import get_logger
+from criollo.trust.gpg import remove_leftovers
+from criollo.trust.judge import Judge
+from criollo.trust.policies import Policies
 from criollo.trust.policy import Policy, find_policy
 from criollo.wire.runtime import mounting, precompiles_seccomp, repeats_mappings
 from criollo.workers.pool import Workers
 
 log = get_logger(__name__)
 
-DRIVERS: Final[dict[str, Callable[[Layers], LayerDriver]]] = {"overlay": Overlay}
+DRIVERS: Final[dict[str, Callable[[Layers, Workers, Path, Options], LayerDriver]]] = {
+    "overlay": lambda layers, workers, root, options: Overlay(layers, root=root, flags=options.mount_flags),
+    "btrfs": lambda layers, workers, root, options: Btrfs(layers, workers, root),
+    "vfs": lambda layers, workers, root, options: Vfs(layers, workers, root),
+}
 LOCK: Final = "lock"
 MOUNT_SETATTR_SINCE: Final = (5, 12)  # mount_setattr(2): recursive read-only and id-mapped mounts
 
@@ -71,6 +87,7 @@ class Engine(NamedTuple):
     network: Cni
     host: HostFacts
     driver: Driver
+    scrub: Scrub
 
 
 @contextlib.asynccontextmanager
@@ -83,26 +100,29 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
     """
     async with contextlib.AsyncExitStack() as stack:
         places = _places(settings)
-        for directory in dict.fromkeys((places.root.resolve(), places.runroot.resolve())):
+        image_root = _image_root(settings, places)
+        for directory in dict.fromkeys((places.root.resolve(), image_root.resolve(), places.runroot.resolve())):
             _own(stack, directory)
         ballast = Ballast(places.root / "ballast")
         ballast.release()  # what comes next has room
         workers = Workers()
         stack.push_async_callback(workers.close)
         tasks = await stack.enter_async_context(Background())
-        rows = ImageRows(places.root / "images.db", make_room=ballast.release)
+        rows = ImageRows(image_root / "images.db", make_room=ballast.release)
         stack.callback(rows.close)
         state = State(places.root / "state.db", make_room=ballast.release)
         stack.callback(state.close)
-        layers = Layers(places.root)
+        layers = Layers(image_root)
         await layers.open()
-        roots = RootStore(places.root, layers, DRIVERS[settings.storage_driver](layers))
+        roots = _roots(settings, layers, workers, places.root)
         await roots.open()
         stack.push_async_callback(roots.close)
         registry = open_registry(settings, environ)
         stack.push_async_callback(registry.close)
         images = _images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
+        await _read_stores(settings, environ, images, tasks=tasks)
         containers = await _containers(settings, state, images, places, tasks=tasks)
+        stack.callback(containers.handlers.close)
         stack.push_async_callback(containers.close)
         stack.callback(_drop_parent, containers)
         pods = await _pods(settings, containers)
@@ -112,8 +132,76 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         if settings.image.auto_reload_registries:
             tasks.start(_follow_registries(images, settings, environ), name="follow registries.conf")
         yield Engine(
-            settings, pods, containers, images, containers.handlers, pods.network, containers.host, containers.cgroup_driver
+            settings,
+            pods,
+            containers,
+            images,
+            containers.handlers,
+            pods.network,
+            containers.host,
+            containers.cgroup_driver,
+            Scrub(images, Plan(settings.care.scrub_rate.bytes, settings.care.scrub_every.seconds)),
         )
+
+
+class Stores(NamedTuple):
+    """Images and what exists, without anything that runs."""
+
+    images: Images
+    state: State
+
+
+@contextlib.asynccontextmanager
+async def open_stores(settings: Settings, *, environ: Mapping[str, str]) -> AsyncIterator[Stores]:
+    """Open images and records alone, to check or to wipe them while nobody owns them. Nothing is recovered or swept.
+
+    Raises:
+        Unavailable: another process owns the root directory.
+        Invalid, Damaged, HostFailed: a setting or a database does not let us.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        places = _places(settings)
+        image_root = _image_root(settings, places)
+        for directory in dict.fromkeys((places.root.resolve(), image_root.resolve(), places.runroot.resolve())):
+            _own(stack, directory)
+        make_directory(places.root / "rootfs", 0o700, keep=PASS)
+        workers = Workers()
+        stack.push_async_callback(workers.close)
+        rows = ImageRows(image_root / "images.db")
+        stack.callback(rows.close)
+        state = State(places.root / "state.db")
+        stack.callback(state.close)
+        layers = Layers(image_root)
+        await layers.open()
+        registry = open_registry(settings, environ)
+        stack.push_async_callback(registry.close)
+        roots = _roots(settings, layers, workers, places.root)
+        images = _images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
+        images.in_use = functools.partial(_users, state)
+        yield Stores(images, state)
+
+
+@contextlib.contextmanager
+def hold(settings: Settings) -> Iterator[None]:
+    """Own root and run state for a block, without opening anything. Raises Unavailable."""
+    with contextlib.ExitStack() as stack:
+        places = _places(settings)
+        for directory in dict.fromkeys((places.root, _image_root(settings, places), places.runroot)):
+            _own(stack, directory.resolve())
+        yield
+
+
+def _users(state: State, image_id: str) -> list[str]:
+    """The containers that need an image."""
+    return [each.id for each in state.containers if image_id == each.image_id or image_id in each.volume_images]
+
+
+def _roots(settings: Settings, layers: Layers, workers: Workers, root: Path) -> RootStore:
+    options = parse_options(settings.storage_driver, settings.storage_option)
+    for option in options.without_effect:
+        log.warning("storage option has no effect here", option=option, remedy="take it out of storage_option")
+    driver = DRIVERS[settings.storage_driver](layers, workers, root, options)
+    return RootStore(root, layers, driver, limit=options.limit)
 
 
 def _drop_parent(containers: Containers) -> None:
@@ -131,6 +219,29 @@ def _places(settings: Settings) -> Places:
         for text in (settings.runtime.container_exits_dir, settings.runtime.container_attach_socket_dir):
             make_directory(text, 0o700)
     return places
+
+
+def _image_root(settings: Settings, places: Places) -> Path:
+    """Where layers and the database of images are: `imagestore`, else the root."""
+    image_root = Path(settings.imagestore or places.root)
+    if image_root.resolve() == places.root.resolve():
+        return places.root
+    with explain(f"make the directory of imagestore {image_root}"):
+        make_directory(image_root, 0o700, keep=PASS)
+    if (places.root / "images.db").exists():
+        log.warning("images in the root are not seen while imagestore is set; remove them before", root=places.root)
+    return image_root
+
+
+async def _read_stores(settings: Settings, environ: Mapping[str, str], images: Images, *, tasks: Background) -> None:
+    """Let the images of other tools' stores be seen."""
+    stores = find_stores(find_storage_conf(environ), settings.storage_option)
+    if stores and settings.storage_driver != "overlay":
+        log.warning("additional image stores are left out: only the overlay driver reads them", stores=len(stores))
+    elif stores:
+        images.foreign = ForeignImages(stores, images.layers)
+        tasks.start(images.foreign.follow(), name="look at image stores")
+        await images.foreign.refresh()
 
 
 def _own(stack: contextlib.ExitStack | contextlib.AsyncExitStack, root: Path) -> None:
@@ -188,25 +299,37 @@ async def _follow_registries(images: Images, settings: Settings, environ: Mappin
             log.info("registries.conf read again")
 
 
-def load_policy(settings: Settings, environ: Mapping[str, str]) -> Policy | None:
-    """The trust policy in force; None if the host has none.
+def open_policies(settings: Settings, environ: Mapping[str, str]) -> Policies:
+    """The trust policies as the configuration has them."""
+    path, directory = settings.image.signature_policy, settings.image.signature_policy_dir
+    return Policies(Path(path) if path else None, directory=Path(directory) if directory else None, environ=environ)
+
+
+def _open_judge(settings: Settings, environ: Mapping[str, str]) -> Judge:
+    """Who judges images; a policy of the node that cannot be used does not let us start.
 
     Raises:
-        Invalid: it is malformed.
+        Invalid: the policy is malformed.
     """
     path = settings.image.signature_policy
     found = Path(path) if path else find_policy(environ)
-    return None if found is None else Policy.load(found)
+    if found is None:
+        log.warning("no signature policy: images of every registry are accepted", remedy="write /etc/containers/policy.json")
+    else:
+        Policy.load(found)
+    scratch = Path(settings.runroot) / "trust"
+    remove_leftovers(scratch)
+    return Judge(open_policies(settings, environ), scratch=scratch)
 
 
 def _images(settings: Settings, environ: Mapping[str, str], images: Images) -> Images:
-    policy = load_policy(settings, environ)
-    if policy is None:
-        log.warning("no signature policy: images of every registry are accepted", remedy="write /etc/containers/policy.json")
-    images.policy = policy or Policy.accept_all()
+    images.judge = _open_judge(settings, environ)
+    images.signatures_conf = find_directory(environ)
     namespaced = settings.image.namespaced_auth_dir
     images.namespaced_auth_dir = Path(namespaced) if namespaced else None
     images.pinned = (*settings.image.pinned_images, *([settings.image.pause_image] if settings.image.pause_image else []))
+    images.decryption_keys = Path(settings.runtime.decryption_keys_path)
+    images.mounts_artifacts = settings.image.oci_artifact_mount_support
     images.progress_timeout_s = settings.image.pull_progress_timeout.seconds
     return images
 
@@ -235,7 +358,7 @@ async def _containers(settings: Settings, state: State, images: Images, places: 
     containers.absent_sources_to_reject = runtime.absent_mount_sources_to_reject
     containers.bind_mount_prefix = runtime.bind_mount_prefix
     containers.image_volume_mode = settings.image.image_volumes
-    images.in_use = lambda image_id: [each.id for each in state.containers if each.image_id == image_id]
+    images.in_use = functools.partial(_users, state)
     return containers
 
 
@@ -322,5 +445,6 @@ async def _pods(settings: Settings, containers: Containers) -> Pods:
     catatonit = shutil.which("catatonit")
     pods.catatonit = Path(catatonit) if catatonit else None
     pods.log_dir = settings.log_dir
+    pods.events = Events(pods.state, containers.clock) if settings.runtime.enable_pod_events else None
     containers.tasks.start(cni.watch(), name="watch networks")
     return pods

@@ -50,6 +50,10 @@ class Denied(CriolloError):
     """A trust policy, an annotation rule or a device rule forbids it."""
 
 
+class Forbidden(CriolloError):
+    """A registry does not let us, whoever we are, or registries.conf blocks it."""
+
+
 class Unauthenticated(CriolloError):
     """A registry wants other credentials."""
 
@@ -76,6 +80,10 @@ class Unsupported(CriolloError):
 
 class HostFailed(CriolloError):
     """The kernel refused something for a reason that has no class of its own."""
+
+
+class VolumeFailed(CriolloError):
+    """An image or artifact cannot be mounted as a volume; the message says which and why."""
 
 
 class ToolFailed(CriolloError):

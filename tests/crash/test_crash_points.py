@@ -52,6 +52,8 @@ PULL = [
     "criollo.registry.client:Registry.manifest:after",
     "criollo.registry.client:Registry.blob:before",
     "criollo.registry.client:Registry.blob:after",
+    "criollo.images.pull:_fetch_config:after",
+    "criollo.images.progress:Progress.arrived:after",
     "criollo.storage.layers:Layers.stage:after",
     "criollo.storage.layers:Layers.commit:before",
     "criollo.storage.layers:Layers.commit:after",

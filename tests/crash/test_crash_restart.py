@@ -356,16 +356,17 @@ def refused(daemon: Daemon, *, tune: Callable[[str], str] = lambda text: text) -
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"\x07" * 5000, lambda raw: raw[:100]])
-def test_a_damaged_database_is_named(daemon: Daemon, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("name", ["state.db", "images.db"])
+def test_a_damaged_database_is_named(daemon: Daemon, damage: Callable[[bytes], bytes], name: str) -> None:
     daemon.stop()
-    path = daemon.root / "state.db"
+    path = daemon.root / name
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     try:
         said = refused(daemon)
     finally:
         for suffix in ("-wal", "-shm"):
-            (daemon.root / f"state.db{suffix}").unlink(missing_ok=True)
+            (daemon.root / f"{name}{suffix}").unlink(missing_ok=True)
         path.write_bytes(whole)
     assert str(path) in said
     assert "is damaged" in said

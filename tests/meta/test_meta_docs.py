@@ -63,7 +63,7 @@ def test_page_of_dependencies_names_no_others() -> None:
 
 def test_every_dependency_is_used() -> None:
     module_of = {"protobuf": "google.protobuf", "pyyaml": "yaml"}
-    sources = "\n".join(path.read_text() for path in SOURCE.rglob("*.py*"))
+    sources = "\n".join(path.read_text() for path in SOURCE.rglob("*.py"))
     for requirement in project()["project"]["dependencies"]:
         module = module_of.get(bare(requirement), bare(requirement))
         assert re.search(rf"^\s*(import|from) {re.escape(module)}\b", sources, re.MULTILINE), f"nothing imports {module}"

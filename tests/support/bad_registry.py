@@ -13,6 +13,7 @@ A fault is a function of (handler, reply): it may answer by itself and return No
 import contextlib
 import hashlib
 import http.server
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -285,6 +286,35 @@ def drip(interval_s: float) -> Fault:
         handler.start(reply)
         with contextlib.suppress(OSError):
             for byte in reply.body:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+                if handler.registry.released.wait(interval_s):
+                    break
+        handler.cut()
+
+    return fault
+
+
+def endless_bytes(first: bytes, again: bytes) -> Fault:
+    """Raw bytes for an answer: `first`, then `again` for ever."""
+
+    def fault(handler: Handler, reply: Reply) -> None:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(first)
+            while not handler.registry.released.is_set():
+                handler.wfile.write(again * (1 + 4096 // len(again)))
+        handler.cut()
+
+    return fault
+
+
+def drip_bytes(first: bytes, again: bytes, interval_s: float) -> Fault:
+    """Raw bytes for an answer: `first`, then those of `again` one per interval, for ever."""
+
+    def fault(handler: Handler, reply: Reply) -> None:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(first)
+            for byte in itertools.cycle(again):
                 handler.wfile.write(bytes([byte]))
                 handler.wfile.flush()
                 if handler.registry.released.wait(interval_s):

@@ -1,4 +1,4 @@
-"""`crio` with one fault built in: at a named point it dies by SIGKILL, or the call there fails once.
+"""`crio` with one fault built in: at a named point it dies by SIGKILL, the call there fails once, or a disk fills up.
 
     python faulty_daemon.py criollo.network.cni:Cni.add:after:kill -- <arguments of crio>
     python faulty_daemon.py uncollected_s=2 sweep_s=0.5 -- <arguments of crio>
@@ -7,12 +7,16 @@ The point is module:function, before or after the call. Knobs shorten times that
 tests: the product knows no faults.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
+import itertools
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -35,6 +39,9 @@ def arm(point: str) -> None:
         state["armed"] = False
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if action == "fill":
+            fill(Path(os.environ["CRIOLLO_TEST_FILL"]))
+            return
         raise HostFailed(f"cannot go on at {path}: a fault was injected here")
 
     if inspect.iscoroutinefunction(original):
@@ -63,6 +70,15 @@ def arm(point: str) -> None:
     setattr(owner, name, plain)
 
 
+def fill(file: Path) -> None:
+    """Leave no byte free on the file system of `file`."""
+    with open(file, "wb", buffering=0) as out:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    out.write(bytes(size))
+
+
 def tune(name: str, value: float) -> None:
     """Change a time that the product fixes."""
     from criollo import engine
@@ -78,6 +94,8 @@ def tune(name: str, value: float) -> None:
         Containers.monitor_s = value
     elif name == "sweep_s":
         sweep.EVERY_S = value
+    elif name == "clock_jumps_s":
+        jump_clock(value)
     elif name == "probe_s":
         volumes.PROBE_LIMIT_S = value
     elif name == "plugin_s":
@@ -87,6 +105,13 @@ def tune(name: str, value: float) -> None:
         engine._handler = lambda *of: msgspec.structs.replace(handler(*of), **{name: value})
     else:
         raise ValueError(name)
+
+
+def jump_clock(seconds: float) -> None:
+    """The time of day leaps by so much forward or back each time that somebody looks."""
+    now, now_ns, leaps = time.time, time.time_ns, itertools.cycle((seconds, -seconds, 0))
+    time.time = lambda: now() + next(leaps)
+    time.time_ns = lambda: now_ns() + int(next(leaps) * 1e9)
 
 
 def main() -> int:

@@ -24,6 +24,17 @@ async def cleanup(work: Coroutine[Any, Any, object], *, limit_s: float = 60, wha
                 break
 
 
+def heed_cancel() -> None:
+    """For loops that never end: stop now if the task was cancelled while `cleanup` kept that away from it.
+
+    Raises:
+        CancelledError: it was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def _limited(work: Coroutine[Any, Any, object], limit_s: float, what: str) -> None:
     try:
         async with asyncio.timeout(limit_s):

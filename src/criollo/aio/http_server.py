@@ -61,6 +61,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     query: dict[str, list[str]]  # a key may come several times
+    words: tuple[str, ...] = ()  # what stood in the path where the route has `{}`
     headers: dict[str, str]
     body: bytes = b""
 
@@ -77,7 +78,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 Route = Callable[[Request], Awaitable[Reply]]
 Routes = Mapping[tuple[str, str], Route]
-"""Handlers by method and exact path."""
+"""Handlers by method and path; a part `{}` of a path stands for any one part: `/pulls/{}/events`."""
 
 Upgrade = Callable[[Request, asyncio.Transport], Awaitable[Reply | None]]
 """Refuses with a reply, or serves the connection in its own way and returns None when it has ended."""
@@ -105,6 +106,7 @@ class HttpServer:
 
     def __init__(self, routes: Routes, limits: HttpLimits | None = None, *, upgrades: Upgrades | None = None) -> None:
         self._routes, self._upgrades = dict(routes), dict(upgrades or {})
+        self._open_paths = {path: path.split("/") for _, path in routes if "/{}" in path}
         self._limits = limits or HttpLimits()
 
     async def serve(self, transport: asyncio.Transport, first: bytes = b"") -> None:
@@ -159,13 +161,26 @@ class HttpServer:
 
     async def _reply(self, request: Request) -> Reply:
         method = "GET" if request.method == "HEAD" else request.method
-        route = self._routes.get((method, request.path))
+        path = request.path
+        if not any(known == path for _, known in self._routes):
+            path, words = self._open_path(path)
+            request = msgspec.structs.replace(request, words=words)
+        route = self._routes.get((method, path))
         if route is None:
-            allowed = sorted(known for known, path in self._routes if path == request.path)
+            allowed = sorted(known for known, whole in self._routes if whole == path)
             if allowed:
                 return text(405, f"{request.path[:200]} takes {', '.join(allowed)}")
             return text(404, f"there is nothing at {request.path[:200]}")
         return await route(request)
+
+    def _open_path(self, path: str) -> tuple[str, tuple[str, ...]]:
+        """The route's path that a request's path fits, and the words in the places of `{}`."""
+        parts = path.split("/")
+        for known, pattern in self._open_paths.items():
+            pairs = list(zip(pattern, parts, strict=False))
+            if len(pattern) == len(parts) and all(have if want == "{}" else want == have for want, have in pairs):
+                return known, tuple(have for want, have in pairs if want == "{}")
+        return path, ()
 
     async def _answer(self, work: Coroutine[None, None, AReply], request: Request) -> AReply | Reply:
         """What `work` gives, or the reply for its error."""

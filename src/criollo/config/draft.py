@@ -4,7 +4,6 @@ A draft knows for every value where it came from, so that errors can name the fi
 once, with the nearest key it knows.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
@@ -136,6 +135,8 @@ def from_text(kind: Kind, text: str, field: str) -> Any:
 
 def nearest(where: Place, name: str) -> str:
     """The known key most like `name`: in its own table first, else in any; "" when nothing is like it."""
+    import difflib  # a quarter of a MiB that only a misspelt key needs
+
     own, everywhere = _names_by_table()
     known = own.get(_table_of(where), {})
     for candidates in (known, everywhere):

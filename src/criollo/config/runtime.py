@@ -153,7 +153,9 @@ class Runtime(Table, frozen=True, kw_only=True):
     irqbalance_config_restore_file: Annotated[
         str, Key("CPUs banned for interrupts are restored from here at start; 'disable': not.", works=_LATER)
     ] = "/etc/sysconfig/orig_irq_banned_cpus"
-    decryption_keys_path: Annotated[str, Key("Keys of encrypted images.", works=_LATER, absolute=True)] = "/etc/crio/keys/"
+    decryption_keys_path: Annotated[str, Key("Private keys that open encrypted layers, a file each.", absolute=True)] = (
+        "/etc/crio/keys/"
+    )
     additional_artifact_stores: Annotated[tuple[str, ...], Key("Read-only stores of OCI artifacts.", works=_LATER)] = ()
     uid_mappings: Annotated[str, Key("User ids of all containers: container:host:size.", works=_LATER, deprecated=_USERNS)] = ""
     gid_mappings: Annotated[str, Key("Group ids of all containers: container:host:size.", works=_LATER, deprecated=_USERNS)] = (
@@ -169,9 +171,9 @@ class Runtime(Table, frozen=True, kw_only=True):
         bool,
         Key("false switches checkpoints off.", works=_LATER, deprecated="container_level_enabled of crio.checkpoint_restore"),
     ] = True
-    enable_pod_events: Annotated[bool, Key("Stream container events to kubelet.", works=_LATER, env="ENABLE_POD_EVENTS")] = (
-        False
-    )
+    enable_pod_events: Annotated[
+        bool, Key("Stream container events to kubelet, and answer PodSandboxStatus with containers.", env="ENABLE_POD_EVENTS")
+    ] = False
     disable_hostport_mapping: Annotated[
         bool, Key("Host ports of pods are not mapped.", works=_LATER, env="DISABLE_HOSTPORT_MAPPING")
     ] = False

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from criollo.config.care import Care
 from criollo.config.keys import Key, Table, Works
 from criollo.config.later import CheckpointRestore, Metrics, Nri, Stats, Tracing
 from criollo.config.runtime import Runtime
@@ -67,9 +68,9 @@ class Image(Table, frozen=True, kw_only=True):
     ] = "/etc/crio/auth"
     pinned_images: Annotated[tuple[str, ...], Key("Images kubelet must not remove: a name, 'name*' or '*part*'.")] = ()
     signature_policy: Annotated[str, Key("The trust policy. Empty: /etc/containers/policy.json.", absolute=True)] = ""
-    signature_policy_dir: Annotated[
-        str, Key("Trust policies by Kubernetes namespace: <namespace>.json.", works=_LATER, absolute=True)
-    ] = "/etc/crio/policies"
+    signature_policy_dir: Annotated[str, Key("Trust policies by Kubernetes namespace: <namespace>.json.", absolute=True)] = (
+        "/etc/crio/policies"
+    )
     image_volumes: Annotated[
         str,
         Key(
@@ -92,7 +93,7 @@ class Image(Table, frozen=True, kw_only=True):
         0.0, "0s"
     )
     oci_artifact_mount_support: Annotated[
-        bool, Key("OCI artifacts can be mounted as volumes.", works=_LATER, env="CONTAINER_OCI_ARTIFACT_SUPPORT")
+        bool, Key("OCI artifacts can be mounted as volumes.", env="CONTAINER_OCI_ARTIFACT_SUPPORT")
     ] = True
     short_name_mode: Annotated[
         str,
@@ -130,19 +131,35 @@ class Settings(Table, frozen=True, kw_only=True):
         "/var/lib/criollo"
     )
     runroot: Annotated[str, Key("State that a reboot may lose; best a tmpfs.", absolute=True)] = "/run/criollo"
-    imagestore: Annotated[str, Key("Another place for new images.", works=_LATER, absolute=True)] = ""
-    storage_driver: Annotated[str, Key("How root filesystems are made.", choices=("overlay", "vfs"), short="s")] = "overlay"
-    storage_option: Annotated[tuple[str, ...], Key("Options of the storage driver.", works=_LATER, flag="storage-opt")] = ()
-    log_dir: Annotated[str, Key("Container logs, where kubelet names no other place.", absolute=True)] = "/var/log/criollo/pods"
-    version_file: Annotated[str, Key("Tells a reboot from a restart.", works=_LATER, absolute=True)] = "/run/criollo/version"
-    version_file_persist: Annotated[str, Key("Tells an upgrade.", works=_LATER, absolute=True)] = ""
-    internal_wipe: Annotated[
-        bool, Key("Clean up after a reboot at start.", works=_LATER, deprecated="nothing instead, it always does")
-    ] = True
-    internal_repair: Annotated[bool, Key("Check the storage after an unclean end.", works=_LATER)] = True
-    clean_shutdown_file: Annotated[str, Key("Tells a clean end.", works=_LATER, absolute=True)] = (
-        "/var/lib/criollo/clean.shutdown"
+    imagestore: Annotated[
+        str, Key("Where layers and the database of images are. Empty: in root, as writable layers are.", absolute=True)
+    ] = ""
+    storage_driver: Annotated[str, Key("How root filesystems are made.", choices=("overlay", "btrfs", "vfs"), short="s")] = (
+        "overlay"
     )
+    storage_option: Annotated[
+        tuple[str, ...], Key("Options of the storage driver: 'overlay.size=10GiB'.", flag="storage-opt")
+    ] = ()
+    log_dir: Annotated[str, Key("Container logs, where kubelet names no other place.", absolute=True)] = "/var/log/criollo/pods"
+    version_file: Annotated[str, Key("Our version, on a tmpfs: tells 'crio wipe' a reboot from a restart.", absolute=True)] = (
+        "/run/criollo/version"
+    )
+    version_file_persist: Annotated[
+        str, Key("Our version, on the disk: at another minor version images go. Empty: they stay.", absolute=True)
+    ] = ""
+    internal_wipe: Annotated[
+        bool,
+        Key(
+            "Remove images at start when version_file_persist asks for it; containers of the last boot always go.",
+            deprecated="version_file_persist alone",
+        ),
+    ] = True
+    internal_repair: Annotated[bool, Key("Check the stores at start after an unclean end, and pull again what is missing.")] = (
+        True
+    )
+    clean_shutdown_file: Annotated[
+        str, Key("Written when the daemon has ended as it should and all is flushed.", absolute=True)
+    ] = "/var/lib/criollo/clean.shutdown"
 
     api: Api = Api()
     runtime: Runtime = msgspec.field(default_factory=Runtime)
@@ -153,6 +170,7 @@ class Settings(Table, frozen=True, kw_only=True):
     tracing: Tracing = Tracing()
     stats: Stats = Stats()
     nri: Nri = Nri()
+    care: Care = Care()
 
 
 def defaults(*, systemd: bool) -> Settings:

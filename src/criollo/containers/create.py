@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -14,13 +15,16 @@ from criollo.containers import volumes
 from criollo.containers.confine import confinement
 from criollo.containers.context import Containers
 from criollo.containers.rootfs import Ground, Prepared, prepare
+from criollo.containers.storage_limit import limit_of
 from criollo.containers.teardown import tear_down
 from criollo.containers.views import image_defaults, log_path, mapped_for, pod_view
 from criollo.containers.watch import watch
 from criollo.errors import CriolloError, Exists, NotFound, WrongState, explain
 from criollo.images import resolve
+from criollo.images.artifacts import require_image
 from criollo.images.collect import leased
 from criollo.images.trusted import judge_local
+from criollo.images.volumes import Volume, find_volumes, reported
 from criollo.linux import procfs
 from criollo.linux.cgroup import container_cgroup
 from criollo.model.container import Container, ContainerConfig, ContainerState, ContainerUser
@@ -90,10 +94,12 @@ def _ready_pod(containers: Containers, pod_id: str) -> Pod:
 
 
 async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, config: ContainerConfig, name: str) -> ContainerId:
+    await containers.images.foreign.refresh()
+    image, images = await _judged(containers, pod, config)
     pod = _ready_pod(containers, pod.id)  # from here to the row without a pause: who stops the pod finds it
+    for used in (image, *(each.image for each in images.values())):
+        resolve.require(containers.images, used.id)  # judging may take a while: it must be here still
     runtime = containers.handlers.get(pod.handler)
-    image = resolve.require(containers.images, config.image.image)
-    judge_local(containers.images, image, config.image)
     container = Container(
         id=ContainerId(new_id()),
         pod_id=pod.id,
@@ -106,18 +112,34 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
         image_ref=image.digests[0] if image.digests else image.id,
         log_path=log_path(pod, config),
         resources=config.resources,
-        mounts=config.mounts,
+        volume_images=tuple(dict.fromkeys(each.image.id for each in images.values())),
+        mounts=reported(config.mounts, images),
         privileged=config.security.privileged,
     )
     try:
         containers.state.containers.insert(container)
-        with leased(containers.images, image.layers):
-            container = await _bring_up(containers, job, pod, container, image, runtime=runtime)
+        with leased(containers.images, [*image.layers, *(name for each in images.values() for name in each.image.layers)]):
+            container = await _bring_up(containers, job, pod, container, _Used(image, images), runtime=runtime)
     except BaseException:
         await cleanup(tear_down(containers, container.id), what=f"create of container {container.id}")
         raise
     log.info("container created", container=container.id, pod=pod.id, name=config.name, image=image.id, pid=container.pid)
     return container.id
+
+
+async def _judged(containers: Containers, pod: Pod, config: ContainerConfig) -> tuple[Image, dict[int, Volume]]:
+    """The image to run and those to mount, as the policy of the pod's namespace lets them."""
+    image = require_image(resolve.require(containers.images, config.image.image))
+    namespace = pod.config.namespace
+    await judge_local(containers.images, image, config.image, namespace=namespace)
+    return image, await find_volumes(containers.images, config.mounts, namespace=namespace)
+
+
+class _Used(NamedTuple):
+    """The image that a container runs, and those that it mounts, by their places among its mounts."""
+
+    image: Image
+    volumes: Mapping[int, Volume]
 
 
 class _Gathered(NamedTuple):
@@ -140,14 +162,14 @@ class _Written(NamedTuple):
 
 
 async def _bring_up(
-    containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, image: Image, *, runtime: Runtime
+    containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, used: _Used, *, runtime: Runtime
 ) -> Container:
     """The monitor starts beside the making of its bundle: it takes as long, and waits."""
-    defaults, stop_signal = image_defaults(decode_config(image.config))
+    defaults, stop_signal = image_defaults(decode_config(used.image.config))
     written: list[_Written] = []
 
     async def ground() -> None:
-        written.append(await _lay_ground(containers, job, pod, container, (image, defaults)))
+        written.append(await _lay_ground(containers, job, pod, container, (used, defaults)))
         job.stage("container runtime creation")
 
     created = await runtime.create(_create_request(containers, pod, container), ground())
@@ -171,19 +193,21 @@ async def _bring_up(
 
 
 async def _lay_ground(
-    containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, image: tuple[Image, ImageDefaults]
+    containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, wanted: tuple[_Used, ImageDefaults]
 ) -> _Written:
     """Root filesystem, volumes, spec: all that the runtime finds in the bundle."""
     job.stage("container storage")
-    mapped = mapped_for(pod)
-    rootfs = await containers.roots.create(container.id, image[0].layers, mapped=mapped)
+    mapped, (used, defaults) = mapped_for(pod), wanted
+    await containers.images.foreign.check(used.image, *(volume.image for volume in used.volumes.values()))
+    limit = limit_of(container.config, pod.config, containers.defaults_of(container.handler), otherwise=containers.roots.limit)
+    rootfs = await containers.roots.create(container.id, used.image.layers, mapped=mapped, limit=limit)
     bundle = containers.places.bundle(container.id)
     job.stage("container volumes")
     devices = (*containers.additional_devices, *container.config.devices)
     gathered = _Gathered(
-        image=image[1],
+        image=defaults,
         ground=Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner()),
-        mounts=await volumes.plan_mounts(containers, container) if container.config.mounts else (),
+        mounts=await volumes.plan_mounts(containers, container, used.volumes, mapped=mapped) if container.config.mounts else (),
         devices=await volumes.find_devices(devices) if devices else (),
         host_devices=await volumes.host_devices() if container.privileged else (),
         target_pid_ns=_target_pid_namespace(containers, container),

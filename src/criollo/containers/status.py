@@ -12,7 +12,7 @@ from criollo.errors import Invalid, NotFound
 from criollo.linux import files
 from criollo.model.container import Container, ContainerState
 from criollo.stats.collect import Sample
-from criollo.storage.rootfs import Usage
+from criollo.storage.base import Usage
 
 MAX_SPEC_BYTES = 16 << 20
 

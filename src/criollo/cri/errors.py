@@ -14,6 +14,7 @@ from criollo.errors import (
     Denied,
     Exhausted,
     Exists,
+    Forbidden,
     HostFailed,
     Invalid,
     NotFound,
@@ -22,6 +23,7 @@ from criollo.errors import (
     Unauthenticated,
     Unavailable,
     Unsupported,
+    VolumeFailed,
     WrongState,
 )
 
@@ -53,6 +55,7 @@ CODES: Final[dict[type[CriolloError], Code]] = {
     NotFound: Code.NOT_FOUND,
     Exists: Code.ALREADY_EXISTS,
     WrongState: Code.FAILED_PRECONDITION,
+    Forbidden: Code.PERMISSION_DENIED,
     Denied: Code.PERMISSION_DENIED,
     Unauthenticated: Code.UNAUTHENTICATED,
     Exhausted: Code.RESOURCE_EXHAUSTED,
@@ -62,11 +65,13 @@ CODES: Final[dict[type[CriolloError], Code]] = {
     Unsupported: Code.UNIMPLEMENTED,
     ToolFailed: Code.UNKNOWN,
     HostFailed: Code.UNKNOWN,
+    VolumeFailed: Code.UNKNOWN,
 }
 
 _KUBELET_WORDS: Final[dict[tuple[str, type[CriolloError]], str]] = {
     ("PullImage", Unavailable): "RegistryUnavailable",
     ("PullImage", Denied): "SignatureValidationFailed",
+    ("CreateContainer", VolumeFailed): "ImageVolumeMountFailed",
 }
 
 _CLASSES: Final[dict[int, type[CriolloError]]] = {

@@ -20,11 +20,12 @@ class ImageService:
         self._images = images
 
     def calls(self) -> Mapping[str, Handler | StreamHandler]:
-        """The handlers by method name."""
+        """The handlers by method name. Where other tools' stores are read, List and Status look at them first."""
+        fresh = bool(self._images.foreign.stores)
         return {
-            "ListImages": self.list_images,
+            "ListImages": self.list_fresh_images if fresh else self.list_images,
             "StreamImages": self.stream_images,
-            "ImageStatus": self.image_status,
+            "ImageStatus": self.fresh_image_status if fresh else self.image_status,
             "PullImage": self.pull_image,
             "RemoveImage": self.remove_image,
             "ImageFsInfo": self.image_fs_info,
@@ -33,7 +34,12 @@ class ImageService:
     def list_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
         return pb.ListImagesResponse(images=self._listed(request.filter))
 
+    async def list_fresh_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
+        await self._images.foreign.refresh()
+        return self.list_images(request)
+
     async def stream_images(self, request: pb.StreamImagesRequest) -> AsyncGenerator[pb.StreamImagesResponse, None]:
+        await self._images.foreign.refresh()
         for batch in query.batches(self._listed(request.filter)):
             yield pb.StreamImagesResponse(images=batch)
 
@@ -44,6 +50,10 @@ class ImageService:
             return pb.ImageStatusResponse()
         info = status.verbose(self._images, found) if request.verbose else None
         return pb.ImageStatusResponse(image=self._written(found), info=info)
+
+    async def fresh_image_status(self, request: pb.ImageStatusRequest) -> pb.ImageStatusResponse:
+        await self._images.foreign.refresh()
+        return self.image_status(request)
 
     async def pull_image(self, request: pb.PullImageRequest) -> pb.PullImageResponse:
         """Answers the image's id: kubelet compares it to decide whether a pod may use what another pulled."""
@@ -76,5 +86,5 @@ class ImageService:
         return [self._written(found)] if found else []
 
     def _written(self, image: Image) -> pb.Image:
-        user = decode_config(image.config).config.user
+        user = "" if image.is_artifact else decode_config(image.config).config.user
         return write.image(image, user=user, pinned=status.is_pinned(self._images, image))

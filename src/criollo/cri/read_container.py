@@ -97,7 +97,7 @@ def _mount(mount: pb.Mount, field: str) -> Mount:
     return Mount(
         container_path=container_path,
         host_path=_mount_source(mount, field),
-        readonly=mount.readonly,
+        readonly=mount.readonly or bool(mount.image.image),  # by definition: CRI v1, Mount.image
         recursive_read_only=mount.recursive_read_only,
         selinux_relabel=mount.selinux_relabel,
         propagation=_PROPAGATIONS[mount.propagation],
@@ -105,6 +105,7 @@ def _mount(mount: pb.Mount, field: str) -> Mount:
         gid_mappings=_mappings(mount, "gidMappings", field),
         image=checks.text(f"{field}.image.image", mount.image.image, limit=1024),
         image_sub_path=checks.relative_path(f"{field}.image_sub_path", mount.image_sub_path),
+        user_specified_image=checks.text(f"{field}.image.user_specified_image", mount.image.user_specified_image, limit=1024),
         options=_mount_options(mount, field),
     )
 

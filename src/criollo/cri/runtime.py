@@ -3,7 +3,8 @@
 What answers from memory is a plain function, which spares it a task.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from criollo.containers import status as container_status
@@ -11,6 +12,7 @@ from criollo.containers.create import create_container
 from criollo.containers.exec import exec_sync
 from criollo.containers.logs import reopen_log
 from criollo.containers.start import start_container
+from criollo.containers.status import Stats
 from criollo.containers.stop import stop_container
 from criollo.containers.teardown import remove_container
 from criollo.containers.update import update_resources
@@ -19,6 +21,7 @@ from criollo.cri.calls import Handler, StreamHandler
 from criollo.cri.encoded import Encoded
 from criollo.cri.facts import NodeFacts
 from criollo.cri.pb import api_pb2 as pb
+from criollo.errors import Unsupported, WrongState
 from criollo.images import status as image_status
 from criollo.model.container import Container
 from criollo.model.pod import Pod
@@ -26,6 +29,7 @@ from criollo.model.session import Session
 from criollo.pods import status as pod_status
 from criollo.pods.context import Pods
 from criollo.pods.run import run_pod
+from criollo.pods.stats import pod_stats
 from criollo.pods.stop import stop_pod
 from criollo.pods.teardown import remove_pod
 
@@ -71,6 +75,10 @@ class RuntimeService:
             "ContainerStats": self.container_stats,
             "ListContainerStats": self.list_container_stats,
             "StreamContainerStats": self.stream_container_stats,
+            "PodSandboxStats": self.pod_sandbox_stats,
+            "ListPodSandboxStats": self.list_pod_sandbox_stats,
+            "StreamPodSandboxStats": self.stream_pod_sandbox_stats,
+            "GetContainerEvents": self.get_container_events,
         }
 
     # The node
@@ -120,7 +128,15 @@ class RuntimeService:
     async def pod_sandbox_status(self, request: pb.PodSandboxStatusRequest) -> pb.PodSandboxStatusResponse:
         pod = pod_status.find_pod(self._pods, _pod_id(request.pod_sandbox_id))
         info = await pod_status.verbose(self._pods, pod) if request.verbose else None
-        return pb.PodSandboxStatusResponse(status=write.pod_status(pod), info=info)
+        if self._pods.events is None:
+            return pb.PodSandboxStatusResponse(status=write.pod_status(pod), info=info)
+        inside = [each for each in container_status.list_containers(self._containers) if each.pod_id == pod.id]
+        return pb.PodSandboxStatusResponse(
+            status=write.pod_status(pod),
+            info=info,
+            containers_statuses=[write.container_status(each) for each in inside],
+            timestamp=self._containers.clock(),
+        )
 
     def list_pod_sandbox(self, request: pb.ListPodSandboxRequest) -> bytes:
         return self._pod_list.of(query.pods(pod_status.list_pods(self._pods), request.filter))
@@ -216,14 +232,49 @@ class RuntimeService:
     async def _stats(self, targets: list[Container]) -> list[pb.ContainerStats]:
         """Statistics of containers, in order."""
         used = await container_status.stats_of(self._containers, targets)
+        return await self._written(list(zip(targets, used, strict=True)))
+
+    async def _written(self, used: Sequence[tuple[Container, Stats]]) -> list[pb.ContainerStats]:
         where = (await image_status.container_usage(self._containers.images)).mountpoint
         at_ns = self._containers.clock()
         return [
             write_stats.container_stats(
                 container, each.sample, write.fs_usage(where, each.writable.bytes, each.writable.inodes, at_ns=at_ns)
             )
-            for container, each in zip(targets, used, strict=True)
+            for container, each in used
         ]
+
+    async def pod_sandbox_stats(self, request: pb.PodSandboxStatsRequest) -> pb.PodSandboxStatsResponse:
+        pod = pod_status.find_pod(self._pods, _pod_id(request.pod_sandbox_id))
+        found = await self._pod_stats([pod])
+        if not found:
+            raise WrongState("pod sandbox", pod.id, str(pod.state), "READY")
+        return pb.PodSandboxStatsResponse(stats=found[0])
+
+    async def list_pod_sandbox_stats(self, request: pb.ListPodSandboxStatsRequest) -> pb.ListPodSandboxStatsResponse:
+        wanted = query.pods_by_label(pod_status.list_pods(self._pods), request.filter)
+        return pb.ListPodSandboxStatsResponse(stats=await self._pod_stats(wanted))
+
+    async def stream_pod_sandbox_stats(
+        self, request: pb.StreamPodSandboxStatsRequest
+    ) -> AsyncGenerator[pb.StreamPodSandboxStatsResponse, None]:
+        wanted = query.pods_by_label(pod_status.list_pods(self._pods), request.filter)
+        for batch in query.batches(await self._pod_stats(wanted)):
+            yield pb.StreamPodSandboxStatsResponse(pod_sandbox_stats=batch)
+
+    async def _pod_stats(self, targets: Sequence[Pod]) -> list[pb.PodSandboxStats]:
+        at_ns = self._containers.clock()
+        return [
+            write_stats.pod_stats(each, await self._written(each.containers), at_ns=at_ns)
+            for each in await pod_stats(self._pods, targets)
+        ]
+
+    async def get_container_events(self, request: pb.GetEventsRequest) -> AsyncGenerator[pb.ContainerEventResponse, None]:
+        if self._pods.events is None:
+            raise Unsupported("GetContainerEvents is switched off on this node: set enable_pod_events of crio.runtime")
+        async with aclosing(self._pods.events.follow()) as events:
+            async for event in events:
+                yield write.event(event)
 
     def _find(self, container_id: str) -> Container:
         return container_status.find_container(self._containers, _container_id(container_id))

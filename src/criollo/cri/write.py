@@ -9,6 +9,7 @@ from criollo.cri.signals import cri_signal
 from criollo.model.container import Container, ContainerState, ImageSpec, Mount, Propagation
 from criollo.model.image import Image
 from criollo.model.pod import IdMapping, Namespaces, Pod, PodState, Resources
+from criollo.pods.events import Event
 
 _CONTAINER_STATES: Final = {
     ContainerState.CREATED: pb.CONTAINER_CREATED,
@@ -98,6 +99,17 @@ def container(value: Container) -> pb.Container:
     )
 
 
+def event(value: Event) -> pb.ContainerEventResponse:
+    """What happened, with the statuses of that moment."""
+    return pb.ContainerEventResponse(
+        container_id=value.id,
+        container_event_type=int(value.kind),  # type: ignore[arg-type]
+        created_at=value.at_ns,
+        pod_sandbox_status=pod_status(value.pod),
+        containers_statuses=[container_status(each) for each in value.containers],
+    )
+
+
 def container_status(value: Container) -> pb.ContainerStatus:
     """A container as its status shows it."""
     user = pb.LinuxContainerUser(uid=value.user.uid, gid=value.user.gid, supplemental_groups=value.user.groups)
@@ -149,10 +161,14 @@ def mount(value: Mount) -> pb.Mount:
         uidMappings=_mappings(value.uid_mappings),
         gidMappings=_mappings(value.gid_mappings),
         recursive_read_only=value.recursive_read_only,
-        image=pb.ImageSpec(image=value.image) if value.image else None,
+        image=_volume_image(value) if value.image else None,
         image_sub_path=value.image_sub_path,
         mount_options=value.options,
     )
+
+
+def _volume_image(value: Mount) -> pb.ImageSpec:
+    return pb.ImageSpec(image=value.image, user_specified_image=value.user_specified_image, image_ref=value.image_ref)
 
 
 def resources(value: Resources) -> pb.LinuxContainerResources:

@@ -11,8 +11,10 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final
 
+from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.errors import TimedOut, Unavailable
+from criollo.images import retired, seals
 from criollo.images.context import Images
 from criollo.telemetry.log import get_logger
 
@@ -51,6 +53,11 @@ async def assembling(images: Images, names: Sequence[str]) -> AsyncIterator[None
         raise
 
 
+async def drop_layers(images: Images, names: Iterable[str]) -> list[str]:
+    """Remove those of the layers that nobody needs, however fresh they are; returns their names."""
+    return await _drop_all(images, names)
+
+
 async def collect_layers(images: Images, *, kept_s: float = KEPT_S) -> list[str]:
     """Remove the layers that no image and no running verb needs; returns their names.
 
@@ -58,6 +65,7 @@ async def collect_layers(images: Images, *, kept_s: float = KEPT_S) -> list[str]
     """
     ripe = time.monotonic() - kept_s
     finished = [name for name, each in images.finished.items() if each.at <= ripe]
+    await threads.files(retired.release, images)
     return await _drop_all(images, [*images.rows.unreferenced_layers(), *finished])
 
 
@@ -77,6 +85,7 @@ async def sweep_layers(images: Images) -> None:
     known = {row.name for row in images.rows.layers()} | set(images.finished) | set(images.leases)
     for name in images.layers.names() - known:
         await images.layers.remove(name)
+    await threads.files(seals.sweep, images.layers, known)
 
 
 async def _drop_all(images: Images, names: Iterable[str]) -> list[str]:
@@ -93,6 +102,7 @@ async def _drop(images: Images, name: str) -> bool:
         if not known and name not in images.finished:
             return False
         await images.layers.remove(name)
+        await threads.files(seals.remove, images.layers, [name])
         images.finished.pop(name, None)
         if known:
             images.rows.drop_layers([name])

@@ -6,22 +6,25 @@ A layer's directory gets its name when its diff id is right; its row comes after
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
-from criollo.errors import Damaged, explain
+from criollo.errors import Damaged, Exhausted, NotFound, explain
+from criollo.images import seals
 from criollo.images.context import Finished, Images
 from criollo.model.image import Image
 from criollo.oci.digest import Digest, chain_ids
+from criollo.oci.encryption import WrappedKey, layer_key, plain_type, wrapped_key
 from criollo.oci.image_spec import Descriptor, Manifest, check_layers, compression_of, decode_config
 from criollo.state.images import LayerRow
 from criollo.storage.layers import Staging, layer_name
-from criollo.workers.messages import Unpacked
+from criollo.workers.messages import Cipher, Unpacked, UnwrapJob
 
 Feed = Callable[[int], Awaitable[None]]
+BLOB_FILE: Final = "blob"  # of an artifact, in a layer's directory of its own
 
 
 class Blob(NamedTuple):
@@ -30,7 +33,9 @@ class Blob(NamedTuple):
     descriptor: Descriptor
     diff_id: Digest
     name: str
-    below: tuple[str, ...]  # the layers under it, bottom first
+    below: tuple[str, ...] = ()  # the layers under it, bottom first
+    as_is: bool = False  # a file of an artifact: not unpacked
+    wrapped: WrappedKey | None = None  # of an encrypted layer
 
 
 def plan(manifest: Manifest, config: bytes) -> list[Blob]:
@@ -38,18 +43,28 @@ def plan(manifest: Manifest, config: bytes) -> list[Blob]:
 
     Raises:
         Invalid: their numbers differ.
-        Unsupported: a layer is of a type we cannot unpack.
+        Unsupported: a layer is of a type we cannot unpack, or encrypted in a way that we do not know.
     """
     found = decode_config(config)
     check_layers(manifest, found)
     diff_ids = found.rootfs.diff_ids
     for layer in manifest.layers:
-        compression_of(layer.media_type)
+        compression_of(plain_type(layer.media_type))
     names = [layer_name(chain) for chain in chain_ids(diff_ids)]
     return [
-        Blob(descriptor, diff_id, names[at], tuple(names[:at]))
+        Blob(descriptor, diff_id, names[at], tuple(names[:at]), wrapped=wrapped_key(descriptor))
         for at, (descriptor, diff_id) in enumerate(zip(manifest.layers, diff_ids, strict=True))
     ]
+
+
+def foreign_layer_missing(digest: Digest) -> NotFound:
+    """What a registry means that lacks a layer which not every registry may hand out. Its URLs are not followed: they would
+    let whoever made the image choose what this node asks of whom."""
+    return NotFound(
+        "foreign layer",
+        str(digest),
+        "the registry lacks it, and layers come from nowhere else; push the image with all its layers",
+    )
 
 
 def is_here(images: Images, name: str) -> bool:
@@ -71,7 +86,7 @@ async def add_layer(images: Images, blob: Blob, feed: Feed, *, source: str = "")
         if is_here(images, blob.name):
             return
         async with images.unpacks.hold(source):
-            staging, unpacked = await _unpack(images, blob, feed)
+            staging, unpacked = await stage_layer(images, blob, feed)
         try:
             await _commit(images, staging, blob, unpacked.implied)
         except BaseException:
@@ -81,27 +96,70 @@ async def add_layer(images: Images, blob: Blob, feed: Feed, *, source: str = "")
         images.finished[blob.name] = Finished(row, time.monotonic())
 
 
+async def stage_layer(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpacked]:
+    """A layer whose digests are right, in a staging directory that the caller commits or discards. Raises as `add_layer`."""
+    return await (_keep if blob.as_is else _unpack)(images, blob, feed)
+
+
 async def _unpack(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpacked]:
     staging = await images.layers.stage()
     try:
         # The first bytes tell the compression, as for other runtimes: media types of layers sometimes lie about it.
-        async with images.workers.unpack(staging.fd, "auto", limit_bytes=images.layer_limit_bytes) as job:
-            await feed(job.pipe_fd)
-            unpacked = await job.result()
+        cipher = await _cipher(images, blob)
+        unpacked = await _unpack_into(images, staging, feed, cipher)
         if unpacked.diff_id != str(blob.diff_id):
             raise Damaged(
                 f"layer {blob.descriptor.digest} unpacks to {unpacked.diff_id}, its config says {blob.diff_id}; "
                 "the image was built wrong or its config belongs to another one"
             )
     except BaseException:
-        await cleanup(images.layers.discard(staging), what=f"staging of layer {blob.name}")
+        await cleanup(_discard(images, staging), what=f"staging of layer {blob.name}")
         raise
     return staging, unpacked
+
+
+async def _unpack_into(images: Images, staging: Staging, feed: Feed, cipher: Cipher | None) -> Unpacked:
+    seal_fd = await threads.files(seals.begin, staging)
+    try:
+        limit_bytes = images.layer_limit_bytes
+        async with images.workers.unpack(staging.fd, "auto", limit_bytes=limit_bytes, cipher=cipher, seal_fd=seal_fd) as job:
+            await feed(job.pipe_fd)
+            return await job.result()
+    finally:
+        os.close(seal_fd)
+
+
+async def _cipher(images: Images, blob: Blob) -> Cipher | None:
+    """What opens an encrypted layer, by the keys of this node."""
+    if blob.wrapped is None:
+        return None
+    job = UnwrapJob(jwes=blob.wrapped.jwes, keys=str(images.decryption_keys), what=f"layer {blob.descriptor.digest}")
+    found = layer_key(await images.workers.unwrap(job), blob.wrapped, layer=str(blob.descriptor.digest))
+    return Cipher(key=found.key, nonce=found.nonce, hmac=blob.wrapped.hmac)
+
+
+async def _keep(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpacked]:
+    """Store a blob as it travels, in a file that nobody may execute; `feed` checks its digest."""
+    size_bytes, limit_bytes = blob.descriptor.size, images.layer_limit_bytes
+    if size_bytes > limit_bytes:
+        raise Exhausted(f"blob {blob.diff_id} has {size_bytes} bytes, more than {limit_bytes}, the limit of this node")
+    staging = await images.layers.stage()
+    try:
+        fd = os.open(BLOB_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=staging.fd)
+        try:
+            await feed(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        await cleanup(images.layers.discard(staging), what=f"staging of blob {blob.descriptor.digest}")
+        raise
+    return staging, Unpacked(diff_id=str(blob.diff_id), size_bytes=size_bytes, inodes=2)
 
 
 async def _commit(images: Images, staging: Staging, blob: Blob, implied: Sequence[str]) -> None:
     """Give the layer its name. One that passes through directories without describing them waits for those below it:
     there the directories are described. Nobody waits for a layer above, so this cannot lock up."""
+    await threads.files(seals.keep, images.layers, staging, blob.name)
     await images.layers.commit(staging, blob.name)
     if not implied:
         return
@@ -111,8 +169,14 @@ async def _commit(images: Images, staging: Staging, blob: Blob, implied: Sequenc
 
 
 async def _undo(images: Images, staging: Staging, blob: Blob) -> None:
-    await images.layers.discard(staging)
+    await _discard(images, staging)
     await images.layers.remove(blob.name)
+    await threads.files(seals.remove, images.layers, [blob.name])
+
+
+async def _discard(images: Images, staging: Staging) -> None:
+    await threads.files(seals.drop, staging)
+    await images.layers.discard(staging)
 
 
 async def _wait_for(images: Images, blob: Blob, below: str) -> None:

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.aio.jobs import Jobs
 from criollo.aio.locks import KeyedLocks, KeyedSlots
-from criollo.images.progress import PullProgress
+from criollo.images.foreign import ForeignImages
+from criollo.images.progress import Board
 from criollo.model.ids import ImageId
 from criollo.oci.platform import Platform
 from criollo.registry.client import Registry
@@ -16,6 +17,8 @@ from criollo.registry.hosts import Hosts
 from criollo.state.images import ImageRows, LayerRow
 from criollo.storage.layers import Layers
 from criollo.storage.rootfs import RootStore
+from criollo.trust.judge import Judge
+from criollo.trust.policies import Policies
 from criollo.trust.policy import Policy
 from criollo.workers.pool import Workers
 
@@ -50,14 +53,19 @@ class Images:
     ) -> None:
         self.rows, self.layers, self.roots, self.workers, self.registry = rows, layers, roots, workers, registry
         self.hosts: Hosts = registry.hosts
-        self.policy: Policy = Policy.accept_all()
+        self.foreign = ForeignImages((), layers)
+        self.judge = Judge(Policies.of(Policy.accept_all()), scratch=rows.path.parent / "trust")
+        self.signatures_conf: Path | None = None  # the directory registries.d
         self.platform: Platform | None = None  # None: the host's
         self.pinned: Collection[str] = ()
+        self.preloaded: set[str] = set()  # ids of images that the preload directory pins
+        self.mounts_artifacts = True
+        self.decryption_keys = Path("/etc/crio/keys")  # private keys that open encrypted layers, a file each
         self.progress_timeout_s: float = 0
         self.namespaced_auth_dir: Path | None = None
         self.clock: Callable[[], int] = time.time_ns
         self.pulls: Jobs[ImageId] = Jobs("pull")
-        self.progress: dict[Hashable, PullProgress] = {}
+        self.progress = Board()
         self.layer_limit_bytes = MAX_LAYER_BYTES
         self.layer_locks = KeyedLocks()
         self.unpacks = KeyedSlots(UNPACKS_PER_SOURCE)

@@ -6,6 +6,7 @@
 Everything is opened beneath the directory's descriptor and read to a limit: archives are hostile bytes.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -97,7 +98,7 @@ def _oci(directory: int, raw_index: bytes, given: str) -> Iterator[Found]:
         if not _may_run(entry):
             continue
         try:
-            manifest, raw = _manifest(directory, entry)
+            manifest, raw = manifest_of(directory, entry)
         except NotAnImage:
             continue  # a signature or another attachment
         name = _name(entry.annotations, given)
@@ -107,8 +108,8 @@ def _oci(directory: int, raw_index: bytes, given: str) -> Iterator[Found]:
             digests=tuple(f"{repository}@{digest}" for digest in {entry.digest, Digest.of(raw)} if repository),
             manifest=manifest,
             raw_manifest=raw,
-            config=_blob(directory, manifest.config, MAX_CONFIG_BYTES),
-            layer_files=tuple(LayerFile(_path(layer.digest), layer.digest) for layer in manifest.layers),
+            config=read_blob(directory, manifest.config, MAX_CONFIG_BYTES),
+            layer_files=tuple(LayerFile(blob_path(layer.digest), layer.digest) for layer in manifest.layers),
         )
 
 
@@ -120,14 +121,22 @@ def _may_run(entry: Descriptor) -> bool:
     return True
 
 
-def _manifest(directory: int, entry: Descriptor) -> tuple[Manifest, bytes]:
-    """The manifest that an entry leads to, through indexes."""
+def manifest_of(directory: int, entry: Descriptor, *, present_only: bool = False) -> tuple[Manifest, bytes]:
+    """The manifest that an entry leads to, through indexes; `present_only`: of what they list, only what is there counts.
+
+    Raises:
+        NotFound: an index has nothing for this platform.
+        Damaged, Invalid: a document is not what its digest says, or is malformed.
+    """
     for _ in range(MAX_INDEX_DEPTH + 1):
-        raw = _blob(directory, entry, MAX_MANIFEST_BYTES)
+        raw = read_blob(directory, entry, MAX_MANIFEST_BYTES)
         document = decode_manifest(raw, entry.media_type)
         if isinstance(document, Manifest):
             return document, raw
-        entry = select(host_platform(), document.manifests)
+        listed = [each for each in document.manifests if is_here(directory, each.digest)] if present_only else ()
+        if present_only and not listed:
+            raise NotFound("manifest", entry.digest, "of the platforms in this index none is here")
+        entry = select(host_platform(), listed or document.manifests)
     raise Invalid("index.json", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
 
 
@@ -181,8 +190,14 @@ def encode_manifest(manifest: Manifest, *, layer_type: str = "") -> bytes:
     )
 
 
-def _blob(directory: int, descriptor: Descriptor, limit_bytes: int) -> bytes:
-    content = files.read_in_root(directory, _path(descriptor.digest), limit_bytes)
+def is_here(directory: int, digest: Digest) -> bool:
+    """Whether the blob has a file. Its bytes are not looked at."""
+    return os.access(blob_path(digest), os.F_OK, dir_fd=directory, follow_symlinks=False)
+
+
+def read_blob(directory: int, descriptor: Descriptor, limit_bytes: int) -> bytes:
+    """A document of the layout. Raises Damaged: it is missing, or not what its digest says."""
+    content = files.read_in_root(directory, blob_path(descriptor.digest), limit_bytes)
     if content is None:
         raise Damaged(f"blob {descriptor.digest} is missing from the layout; make the archive again")
     if not descriptor.digest.matches(content):
@@ -190,7 +205,8 @@ def _blob(directory: int, descriptor: Descriptor, limit_bytes: int) -> bytes:
     return content
 
 
-def _path(digest: Digest) -> str:
+def blob_path(digest: Digest) -> str:
+    """Where a blob is in a layout."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 

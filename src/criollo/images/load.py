@@ -37,10 +37,10 @@ async def load_images(images: Images, path: Path, *, name: str = "") -> list[Nam
         Exhausted: the disk is full.
     """
     loaded: dict[str, Named] = {}
-    async with _opened(images, path) as directory:
+    async with opened_layout(images, path) as directory:
         layout = read_layout(directory, name=name)
         while (found := await threads.files(next, layout, None)) is not None:
-            image = await _load(images, directory, found)
+            image = await load_found(images, directory, found)
             earlier = loaded[image.id].names if image.id in loaded else ()
             loaded[image.id] = Named(image, (*earlier, *found.names))
     if not loaded:
@@ -49,7 +49,7 @@ async def load_images(images: Images, path: Path, *, name: str = "") -> list[Nam
 
 
 @asynccontextmanager
-async def _opened(images: Images, path: Path) -> AsyncIterator[int]:
+async def opened_layout(images: Images, path: Path) -> AsyncIterator[int]:
     """A descriptor of the layout's directory: `path` itself, or where the archive was unpacked to."""
     source = _open(path)
     try:
@@ -80,7 +80,8 @@ def _open(path: Path) -> int:
     return source
 
 
-async def _load(images: Images, directory: int, found: Found) -> Image:
+async def load_found(images: Images, directory: int, found: Found) -> Image:
+    """Load one image of the layout in `directory`. Raises as `load_images`."""
     blobs = plan(found.manifest, found.config)
     if len(found.layer_files) != len(blobs):
         raise Invalid("archive", f"{len(found.layer_files)} layer files", f"{len(blobs)}, as the config says")

@@ -13,15 +13,18 @@ from typing import NamedTuple
 from criollo.aio import threads
 from criollo.aio.jobs import Job
 from criollo.aio.together import first, together
-from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed, Invalid
+from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed, Invalid, NotFound
 from criollo.images import resolve
+from criollo.images.artifacts import plan_blobs
 from criollo.images.collect import assembling
-from criollo.images.commit import Blob, add_layer, plan, record
+from criollo.images.commit import Blob, add_layer, foreign_layer_missing, plan, record
 from criollo.images.context import Images
-from criollo.images.progress import LayerProgress, PullProgress
+from criollo.images.progress import LayerProgress, Progress
+from criollo.images.signatures import Asked, prove
 from criollo.model.container import ImageSpec
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
+from criollo.oci.artifact import artifact_id
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, Manifest, decode_manifest
 from criollo.oci.platform import host_platform, select
@@ -42,8 +45,9 @@ class _Pull(NamedTuple):
     images: Images
     reference: Reference
     shown: Shown
-    progress: PullProgress
+    progress: Progress
     route: Route
+    namespace: str = ""
 
 
 class _Fetched(NamedTuple):
@@ -52,6 +56,7 @@ class _Fetched(NamedTuple):
     manifest: Manifest
     raw: bytes
     digests: tuple[Digest, ...]
+    source: str
 
 
 async def pull_image(
@@ -77,9 +82,13 @@ async def pull_image(
     for ref in refs:
         shown = waiting if waiting is not None else credentials if ref is refs[0] else None
         try:
-            images.policy.judge(ref)
-            pull = _Pull(images, ref, shown, PullProgress(str(ref)), Route())
-            return await images.pulls.join((str(ref), shown), functools.partial(_run, pull, spec=spec))
+            policy = images.judge.policies.find(namespace)
+            log.debug("Using pull policy path for image", image=ref, path=policy.source)
+            images.judge.kinds_wanted(ref, namespace)  # what no signature can mend needs no question to a registry
+            progress = Progress(str(ref))
+            pull = _Pull(images, ref, shown, progress, Route(progress.came_from), namespace)
+            key = (str(ref), shown, policy.fingerprint)  # who is judged by another policy does not join
+            return await images.pulls.join(key, functools.partial(_run, pull, spec=spec))
         except (Exhausted, HostFailed):
             raise
         except CriolloError as error:
@@ -99,20 +108,25 @@ async def _waiting(images: Images, spec: ImageSpec, namespace: str) -> Logins | 
 
 async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
     images = pull.images
-    images.progress[job.key] = pull.progress
-    try:
+    pull.progress.job = job
+    with images.progress.shown(pull.progress):
         job.stage("manifest")
         fetched = await _fetch_manifest(pull)
+        job.stage("signatures")
+        asked = Asked(pull.reference, fetched.raw, fetched.source, pull.shown)
+        proof = await prove(images, asked, namespace=pull.namespace)
         job.stage("config")
         config = await _fetch_config(pull, fetched.manifest)
-        blobs = plan(fetched.manifest, config)
-        async with assembling(images, [blob.name for blob in blobs]):
+        blobs = plan_blobs(fetched.manifest) if fetched.manifest.artifact_type else plan(fetched.manifest, config)
+        pull.progress.blobs = tuple(blob.name for blob in blobs)
+        async with assembling(images, pull.progress.blobs):
             job.stage("layers")
             await _fetch_layers(pull, blobs)
             job.stage("record")
-            image = await record(images, _image(pull, fetched, config, blobs, spec))
-    finally:
-        del images.progress[job.key]
+            image = _image(pull, fetched, config, blobs, spec)
+            images.rows.signatures.keep(image.id, *proof, now_ns=images.clock())  # first: no image without them
+            image = await record(images, image)
+        pull.progress.image = image.id
     log.info("image pulled", image=image.id, reference=pull.reference, digest=fetched.digests[-1])
     return image.id
 
@@ -120,10 +134,10 @@ async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
 def _image(pull: _Pull, fetched: _Fetched, config: bytes, blobs: Sequence[Blob], spec: ImageSpec) -> Image:
     ref = pull.reference
     return Image(
-        id=ImageId(fetched.manifest.config.digest.hex),
+        id=ImageId(artifact_id(fetched.raw) if fetched.manifest.artifact_type else fetched.manifest.config.digest.hex),
         names=(str(ref),) if ref.digest is None else (),
         digests=tuple(f"{ref.name}@{digest}" for digest in fetched.digests),
-        manifest_digest=str(fetched.digests[-1]),
+        manifest_digest=str(Digest.of(fetched.raw) if fetched.manifest.artifact_type else fetched.digests[-1]),
         manifest=fetched.raw,
         config=config,
         layers=tuple(blob.name for blob in blobs),
@@ -135,30 +149,31 @@ def _image(pull: _Pull, fetched: _Fetched, config: bytes, blobs: Sequence[Blob],
 
 async def _fetch_manifest(pull: _Pull) -> _Fetched:
     digests: list[Digest] = []
-    at = pull.reference
+    at, source = pull.reference, pull.reference.name
     for _ in range(MAX_INDEX_DEPTH + 1):
-        raw, media_type, digest = await _fetch_document(pull, at)
+        raw, media_type, digest, served_by = await _fetch_document(pull, at)
         digests.append(digest)
-        document = decode_manifest(raw, media_type)
+        source = served_by or source
+        document = decode_manifest(raw, media_type, artifacts=True)
         if isinstance(document, Manifest):
-            return _Fetched(document, raw, tuple(digests))
+            return _Fetched(document, raw, tuple(digests), source)
         at = pull.reference.with_digest(select(pull.images.platform or host_platform(), document.manifests).digest)
     raise Invalid("manifest", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
 
 
-async def _fetch_document(pull: _Pull, at: Reference) -> tuple[bytes, str, Digest]:
-    """A manifest or index with its type and digest; what an index points to may be here already."""
+async def _fetch_document(pull: _Pull, at: Reference) -> tuple[bytes, str, Digest, str]:
+    """A manifest or index with its type, its digest and who served it; what an index points to may be here already."""
     if at.digest is not None and at is not pull.reference and (known := pull.images.rows.by_manifest(at.digest)) is not None:
-        return known.manifest, "", at.digest
+        return known.manifest, "", at.digest, ""
     answer = await pull.images.registry.manifest(at, pull.shown)
-    return answer.raw, answer.media_type, answer.digest
+    return answer.raw, answer.media_type, answer.digest, answer.source
 
 
 async def _fetch_config(pull: _Pull, manifest: Manifest) -> bytes:
     """The config's exact bytes; from the local store when they are there."""
     descriptor = manifest.config
     known = pull.images.rows.get(descriptor.digest.hex)
-    if known is not None:
+    if known is not None and not known.is_artifact:
         return known.config
     if descriptor.size > MAX_CONFIG_BYTES:
         raise Invalid("manifest.config.size", descriptor.size, f"at most {MAX_CONFIG_BYTES} bytes")
@@ -221,5 +236,9 @@ async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
         await add_layer(pull.images, blob, feed, source=pull.reference.domain)
     except (Damaged, Invalid):
         pull.route.leave_out_mirrors_of(blob.descriptor)
+        raise
+    except NotFound as error:
+        if blob.descriptor.is_foreign:
+            raise foreign_layer_missing(blob.descriptor.digest) from error
         raise
     bar.stage, bar.done_bytes = "here", bar.size_bytes

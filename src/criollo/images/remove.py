@@ -16,13 +16,18 @@ async def remove_image(images: Images, name: str) -> None:
     By a name or digest, only that goes while other names remain. By the last name, or the id, the image goes.
 
     Raises:
-        WrongState: containers need it; the message names them.
+        WrongState: containers need it; the message names them. Or it is not ours to remove.
     Source: CRI v1, RemoveImage; CRI-O's behaviour for names.
     """
+    await images.foreign.refresh()
     found = match(images, name)
     if found is None:
         return
     image = found.image
+    if image.store:
+        raise WrongState(
+            "image", short(image.id), f"in the store {image.store}, which is only read here", "the tool that it belongs to"
+        )
     if found.name and set(image.names) - {found.name}:
         images.rows.untag([found.name])
         log.info("image untagged", image=image.id, name=found.name)

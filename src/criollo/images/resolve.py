@@ -40,17 +40,19 @@ def meanings(images: Images, text: str) -> list[Reference]:
 def match(images: Images, text: str) -> Match | None:
     """The local image that `text` means: an id (with or without `sha256:`), a reference, the beginning of an id."""
     if whole := _ID.fullmatch(text):
-        image = images.rows.get(whole[1])
+        image = images.rows.get(whole[1]) or images.foreign.get(whole[1])
         return None if image is None else Match(image)
     try:
         names = [_key(meaning) for meaning in meanings(images, text)]
     except Invalid:
         return None
     for name in names:
-        if (image := images.rows.by_reference(name)) is not None:
+        if (image := images.rows.by_reference(name) or images.foreign.by_reference(name)) is not None:
             return Match(image, name)
-    begun = images.rows.by_prefix(text) if _PREFIX.fullmatch(text) else []
-    return Match(begun[0]) if len(begun) == 1 else None
+    if not _PREFIX.fullmatch(text):
+        return None
+    begun = {image.id: image for image in (*images.foreign.by_prefix(text), *images.rows.by_prefix(text))}
+    return Match(next(iter(begun.values()))) if len(begun) == 1 else None
 
 
 def find(images: Images, text: str) -> Image | None:

@@ -6,6 +6,7 @@ saved image; content and config are the same (docs/decisions/0004).
 """
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
-from criollo.errors import Invalid, NotFound, explain
+from criollo.errors import Invalid, NotFound, Unsupported, explain
 from criollo.images.collect import leased
 from criollo.images.context import Images
 from criollo.images.layout import REF_NAME, Named, encode_manifest, synthesize
@@ -23,11 +24,13 @@ from criollo.images.resolve import match
 from criollo.linux import files
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from criollo.oci.reference import Reference
 from criollo.telemetry.log import get_logger
 from criollo.workers.messages import Packed
 
 log = get_logger(__name__)
 
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:/@-]{0,511}")  # of org.opencontainers.image.ref.name
 FORMATS: Final = ("oci-archive", "docker-archive", "oci-dir")
 
 
@@ -39,8 +42,9 @@ class _Written(NamedTuple):
     sizes: tuple[int, ...]
 
 
-async def save_images(images: Images, names: Sequence[str], path: Path, *, form: str) -> list[Named]:
-    """Write images into one file or directory, which must not be there yet. An image has the name it is asked by, or all.
+async def save_images(images: Images, names: Sequence[str], path: Path, *, form: str, label: str = "") -> list[Named]:
+    """Write images into one file or directory, which must not be there yet. An image has the name it is asked by, or all,
+    or a single one has `label`: a tag, or a name.
 
     Raises:
         Invalid: unknown format, or the path exists.
@@ -52,6 +56,8 @@ async def save_images(images: Images, names: Sequence[str], path: Path, *, form:
     if os.path.lexists(path):
         raise Invalid("path", str(path), "a path where nothing is yet")
     wanted = [_wanted(images, name) for name in names]
+    if label:
+        wanted = [_labelled(wanted, label, form)]
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
         with explain(f"save to {path}"), leased(images, [layer for each in wanted for layer in each.image.layers]):
@@ -73,7 +79,19 @@ def _wanted(images: Images, text: str) -> Named:
     found = match(images, text)
     if found is None:
         raise NotFound("image", text, "kpod images lists those that are here")
+    if found.image.is_artifact:
+        raise Unsupported(f"cannot save {text}: it is an OCI artifact; push it to a registry instead")
     return Named(found.image, (found.name,) if found.name in found.image.names else found.image.names)
+
+
+def _labelled(wanted: Sequence[Named], label: str, form: str) -> Named:
+    if len(wanted) != 1:
+        raise Invalid("name", label, "a name for one image, not for several")
+    if form == "docker-archive":
+        label = str(Reference.parse(label, field="name"))
+    elif not _LABEL.fullmatch(label):
+        raise Invalid("name", label, "a tag or a name: letters, digits and . _ - + : / @")
+    return Named(wanted[0].image, (label,))
 
 
 async def _write_layers(images: Images, wanted: Named, directory: Path, packed: dict[str, Packed]) -> _Written:

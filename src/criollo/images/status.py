@@ -20,7 +20,7 @@ class Usage(NamedTuple):
 
 
 def list_images(images: Images) -> list[Image]:
-    return images.rows.all()
+    return images.foreign.beside(images.rows.all())
 
 
 def find_image(images: Images, name: str) -> Image | None:
@@ -29,26 +29,38 @@ def find_image(images: Images, name: str) -> Image | None:
 
 
 def is_pinned(images: Images, image: Image) -> bool:
-    """Whether a rule of `pinned_images` holds one of its names: exact, `prefix*` or `*word*`."""
-    return image.pinned or any(_matches(rule, name) for rule in images.pinned for name in image.names)
+    """Whether the preload directory has it, or a rule of `pinned_images` one of its names: exact, `prefix*` or `*word*`."""
+    if image.pinned or image.id in images.preloaded:
+        return True
+    return any(_matches(rule, name) for rule in images.pinned for name in (*image.names, *image.digests))
 
 
 async def fs_usage(images: Images) -> Usage:
     """Bytes and inodes of all layers, from their rows: no walk over the disk."""
-    where: FsUsage = await images.roots.fs_usage()
     rows = images.rows.layers()
-    return Usage(where.mountpoint, sum(row.size_bytes for row in rows), sum(row.inodes for row in rows))
+    return Usage(str(images.layers.root), sum(row.size_bytes for row in rows), sum(row.inodes for row in rows))
 
 
 async def container_usage(images: Images) -> Usage:
-    """The filesystem of the writable layers; the same one as the images'."""
-    return await fs_usage(images)
+    """The filesystem of the writable layers: the same one as the images' unless those are kept apart (`imagestore`).
+
+    Then the numbers are of the whole filesystem: writable layers are not walked for a question that kubelet repeats.
+    """
+    where: FsUsage = await images.roots.fs_usage()
+    if where.mountpoint == str(images.layers.root):
+        return await fs_usage(images)
+    return Usage(*where)
 
 
 def verbose(images: Images, image: Image) -> dict[str, str]:
     """What `ImageStatus` adds when asked to be verbose: the image's own config as `info.imageSpec`."""
+    if image.is_artifact:
+        document: dict[str, object] = {"manifest": msgspec.Raw(image.manifest)}
+        return {"info": msgspec.json.encode(document).decode()}
     config = decode_config(image.config)
     document = {"labels": config.config.labels, "imageSpec": msgspec.Raw(image.config)}
+    if image.store:
+        document["store"] = image.store
     return {"info": msgspec.json.encode(document).decode()}
 
 

@@ -1,8 +1,8 @@
 """JSON documents of others, read strictly: one meaning per document, or none.
 
-A document is refused when it is over its size, nested too deep, no UTF-8, holds NaN or a lone surrogate, or names a key twice
-in one object: two readers might otherwise see two documents under one digest. Every failure is an `Invalid` that names the
-place.
+A document is refused when it is over its size, has too many values, is nested too deep, is no UTF-8, holds NaN or a lone
+surrogate, or names a key twice in one object: two readers might otherwise see two documents under one digest. Every failure
+is an `Invalid` that names the place.
 """
 
 import json
@@ -18,6 +18,9 @@ from criollo.oci.digest import Digest
 T = TypeVar("T")
 
 MAX_DEPTH: Final = 100
+# Text costs nothing, structure does: these bound the time in which the loop stands still. In strings they count too.
+MAX_BRACKETS: Final = 50_000
+MAX_COMMAS: Final = 100_000
 _WRONG_TYPE: Final = re.compile(r"Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`")
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<place>.*)`$")
 
@@ -30,6 +33,8 @@ def parse(raw: bytes, *, what: str, limit_bytes: int) -> Any:
     """
     if len(raw) > limit_bytes:
         raise Invalid(what, f"{len(raw)} bytes", f"at most {limit_bytes} bytes")
+    if (found := raw.count(b"{") + raw.count(b"[")) > MAX_BRACKETS or raw.count(b",") > MAX_COMMAS:
+        raise Invalid(what, f"{found} brackets and {raw.count(b',')} commas", f"at most {MAX_BRACKETS} and {MAX_COMMAS}")
     try:
         json.loads(raw.decode(), object_pairs_hook=_without_twins)
         value = msgspec.json.decode(raw)
@@ -95,6 +100,8 @@ class _Twin(ValueError):
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
     seen = set()
     for key, _ in pairs:
         if key in seen:
@@ -104,7 +111,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> None:
 
 def _check_depth(value: object, what: str) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _members(outer) if isinstance(inner, (dict, list))]
         if not level:
             return

@@ -21,6 +21,7 @@ from criollo.oci.platform import Platform
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
 MAX_CONFIG_BYTES: Final = 4 << 20
+MAX_BLOB_BYTES: Final = 64 << 30  # of a layer as it travels; unpacked it may have no more
 MAX_LAYERS: Final = 1000
 MAX_INDEX_ENTRIES: Final = 1000
 MAX_INDEX_DEPTH: Final = 2
@@ -77,12 +78,13 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One image for one platform: its config and its layers, bottom first."""
+    """One image for one platform: its config and its layers, bottom first; or an artifact: its blobs, in any order."""
 
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
     annotations: dict[str, str] = {}
+    artifact_type: str = ""  # of what, when it is no image
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,12 +151,12 @@ _RUN_KEYS: Final = (
 )
 
 
-def decode_manifest(raw: bytes, media_type: str = "") -> Manifest | Index:
+def decode_manifest(raw: bytes, media_type: str = "", *, artifacts: bool = False) -> Manifest | Index:
     """The manifest or index in `raw`; `media_type` is what the source called it (empty if it did not).
 
     Raises:
         Invalid: malformed, over a cap, or of two meanings.
-        NotAnImage: a manifest whose config is no image config.
+        NotAnImage: a manifest whose config is no image config, unless `artifacts` are welcome.
         Unsupported: docker's schema 1, or a media type of something else.
     """
     said = media_type.partition(";")[0].strip().lower()
@@ -169,10 +171,11 @@ def decode_manifest(raw: bytes, media_type: str = "") -> Manifest | Index:
     if not isinstance(value.get("config"), dict):
         raise Invalid("manifest.config", value.get("config"), "a descriptor")
     config = _descriptor(value["config"], "manifest.config")
-    if config.media_type not in _CONFIG_TYPES:
+    artifact_type = "" if config.media_type in _CONFIG_TYPES else _artifact_type(value, config)
+    if artifact_type and not artifacts:
         raise NotAnImage(f"cannot use the manifest as an image: its config is of type {config.media_type!r}; it is an artifact")
     layers = _descriptors(value, "layers", MAX_LAYERS)
-    return Manifest(media_type=kind, config=config, layers=layers, annotations=_annotations(value))
+    return Manifest(media_type=kind, config=config, layers=layers, annotations=_annotations(value), artifact_type=artifact_type)
 
 
 def decode_config(raw: bytes) -> ImageConfig:
@@ -195,7 +198,10 @@ def decode_config(raw: bytes) -> ImageConfig:
 
 
 def check_layers(manifest: Manifest, config: ImageConfig) -> None:
-    """Refuse an image whose manifest and config disagree on the number of layers."""
+    """Refuse an image whose manifest and config disagree on the number of layers, and a layer without end."""
+    for at, layer in enumerate(manifest.layers):
+        if layer.size > MAX_BLOB_BYTES:
+            raise Invalid(f"manifest.layers[{at}].size", layer.size, f"at most {MAX_BLOB_BYTES} bytes")
     layers, diff_ids = len(manifest.layers), len(config.rootfs.diff_ids)
     if layers != diff_ids:
         raise Invalid("image config.rootfs.diff_ids", f"{diff_ids} entries", f"{layers}, one for each layer of the manifest")
@@ -205,11 +211,9 @@ def compression_of(media_type: str) -> str:
     """How a layer of this type is compressed: `gzip`, `zstd` or `none`.
 
     Raises:
-        Unsupported: no layer type we read; encrypted layers are named as such.
+        Unsupported: no layer type we read.
     """
     found = _COMPRESSIONS.get(media_type)
-    if found is None and media_type.endswith("+encrypted"):
-        raise Unsupported(f"cannot unpack a layer of type {media_type!r}: it is encrypted, which this version does not read")
     if found is None:
         raise Unsupported(f"cannot unpack a layer of type {media_type!r}: only tar, plain or by gzip or zstd, is read")
     return found
@@ -269,6 +273,14 @@ def _descriptor(value: object, what: str) -> Descriptor:
 
 def _annotations(value: dict[str, Any]) -> dict[str, str]:
     return document.convert(value.get("annotations") or {}, dict[str, str], what="manifest.annotations")
+
+
+def _artifact_type(value: dict[str, Any], config: Descriptor) -> str:
+    """What an artifact is of: its own word, else its config's. Source: OCI image-spec v1.1, manifest.md, artifact usage."""
+    said = value.get("artifactType") or ""
+    if not isinstance(said, str):
+        raise Invalid("manifest.artifactType", said, "a string")
+    return said or config.media_type or "unknown"
 
 
 def _refuse_nul(config: RunConfig) -> None:

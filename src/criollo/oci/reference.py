@@ -55,7 +55,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
             raise Invalid(field, text, "a registry host such as example.com or localhost:5000 before the first slash")
         if not _PATH.fullmatch(path):
             raise Invalid(field, text, "a repository of lower-case letters, digits and . _ - between slashes")
-        if _BARE_HEX.fullmatch(rest) and not at:
+        if _BARE_HEX.fullmatch(text):
             raise Invalid(field, text, "a name; 64 hex digits are an image id")
         if len(domain) + 1 + len(path) > _LONGEST_NAME:
             raise Invalid(field, text, f"a name of at most {_LONGEST_NAME} characters")
@@ -69,11 +69,12 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
     @property
     def familiar(self) -> str:
         """The short spelling that docker prints: `busybox:latest`."""
-        name = self.name
         if self.domain == DEFAULT_DOMAIN:
             official = self.path.removeprefix(_OFFICIAL)
-            name = official if "/" not in official else self.path
-        return name + self._suffix()
+            short = official if "/" not in official else self.path
+            if is_short(short):  # `docker.io/quay.io/x` has no short spelling: that one is another registry's
+                return short + self._suffix()
+        return self.name + self._suffix()
 
     @property
     def identifier(self) -> str:

@@ -217,7 +217,7 @@ ENTRY = {"mediaType": OCI_MANIFEST, "digest": digest_of(b""), "size": 10}
         ("application/vnd.acme.thing", manifest_with(mediaType="application/vnd.acme.thing"), Code.UNIMPLEMENTED, "acme.thing"),
         ("application/vnd.docker.distribution.manifest.v1+prettyjws", SCHEMA1, Code.UNIMPLEMENTED, "skopeo copy"),
         ("application/json", SCHEMA1, Code.UNIMPLEMENTED, "schema 1"),
-        (OCI_MANIFEST, manifest_with(config={**ENTRY, "mediaType": "text/x"}), Code.UNIMPLEMENTED, "artifact"),
+        (OCI_MANIFEST, manifest_with(config={**ENTRY, "mediaType": "x", "size": 5 << 20}), Code.INVALID_ARGUMENT, "at most"),
         (OCI_MANIFEST, b"<html>sign in</html>", Code.INVALID_ARGUMENT, "manifest"),
         (OCI_MANIFEST, b"", Code.INVALID_ARGUMENT, "manifest"),
         (OCI_MANIFEST, manifest_with(schemaVersion=3), Code.INVALID_ARGUMENT, "schemaVersion"),
@@ -236,7 +236,7 @@ ENTRY = {"mediaType": OCI_MANIFEST, "digest": digest_of(b""), "size": 10}
             "unknown type",
             "schema 1",
             "schema 1 as JSON",
-            "artifact",
+            "artifact with a large config",
             "html",
             "empty",
             "version",
@@ -309,7 +309,7 @@ def test_a_layer_nobody_can_unpack_is_refused_before_anything_is_fetched(
     plain = good().layers[0]
     encrypted = Layer(plain.blob, "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", plain.diff_id)
     bad.add(repository, "encrypted", make_image([plain, encrypted]))
-    assert "it is encrypted" in refused(daemon, bad.reference(repository, "encrypted"), Code.UNIMPLEMENTED)
+    assert "since the layer is encrypted" in refused(daemon, bad.reference(repository, "encrypted"), Code.INVALID_ARGUMENT)
     assert not bad.asked(f"/v2/{repository}/blobs/{plain.digest}")
 
 

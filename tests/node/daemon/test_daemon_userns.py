@@ -13,6 +13,7 @@ import grpc
 import pytest
 from conftest import warm_up
 from support import leaks
+from support.artifacts import make_artifact, push_artifact
 from support.cri import pb
 from support.daemon import Daemon, running_daemon
 from support.images import busybox_layer, directory, file, make_image, push, whiteout
@@ -424,3 +425,30 @@ def test_a_closed_directory_above_the_root_is_named_and_nothing_is_left(daemon: 
         daemon.place.chmod(0o711)
     assert f"chmod o+x {daemon.place}" in text
     assert daemon.cri.call("ListContainers").containers == []
+
+
+# Volumes from images --------------------------------------------------------------------------------------------------
+
+
+@handlers
+@pytest.mark.parametrize("sub_path", ["", "srv"])
+def test_an_image_volume_has_the_owners_inside(daemon: Daemon, image: str, layered: str, handler: str, sub_path: str) -> None:
+    config = container_config(daemon, image)
+    config.mounts.add(container_path="/vol", image=pb.ImageSpec(image=layered), image_sub_path=sub_path)
+    container = daemon.run_container(run_pod(daemon, handler), config)
+    if sub_path:
+        assert daemon.output(container, "stat", "-c", "%u:%g", "/vol").strip() == "1000:1000"
+        return
+    assert daemon.output(container, "stat", "-c", "%u:%g", "/vol/opt/kept").strip() == "5:6"
+    assert daemon.output(container, "cat", "/vol/etc/shadow") == "secret"  # root's alone, and root is inside
+    assert daemon.exec(container, "touch", "/vol/new").exit_code != 0
+
+
+@handlers
+def test_files_of_an_artifact_can_be_read(daemon: Daemon, registry: Registry, image: str, handler: str) -> None:
+    push_artifact(registry, "team/mapped", "v1", make_artifact({"a/b": b"1"}))
+    daemon.pull(registry.reference("team/mapped", "v1"))
+    config = container_config(daemon, image)
+    config.mounts.add(container_path="/vol", image=pb.ImageSpec(image=registry.reference("team/mapped", "v1")))
+    container = daemon.run_container(run_pod(daemon, handler), config)
+    assert daemon.output(container, "cat", "/vol/a/b") == "1"

@@ -283,3 +283,17 @@ def test_repeated_headers_are_one_list() -> None:
 
     answer = upgrading(b"GET /up/x HTTP/1.1\r\nhost: x\r\nx-protocol: a, b\r\nX-Protocol: c\r\n\r\n", tell)
     assert answer.endswith(b"\r\na, b, c\n")
+
+
+def test_open_parts_of_a_path_reach_the_route_as_words() -> None:
+    async def told(request: Request) -> Reply:
+        return Reply(body=repr((request.path, request.words)).encode())
+
+    routes = {("GET", "/pulls"): told, ("GET", "/pulls/{}/events"): told, ("DELETE", "/pulls/{}"): told}
+    assert exchange(get("/pulls"), routes=routes).endswith(b"('/pulls', ())")
+    assert exchange(get("/pulls/a%20b/events"), routes=routes).endswith(b"('/pulls/a b/events', ('a b',))")
+    assert exchange(get("/pulls/x", method="DELETE"), routes=routes).endswith(b"('/pulls/x', ('x',))")
+    assert status(exchange(get("/pulls/x"), routes=routes)) == 405
+    assert b"DELETE" in exchange(get("/pulls/x"), routes=routes)
+    for nowhere in ("/pulls/", "/pulls/x/events/y", "/pulls/x/other", "/pulls//events"):
+        assert status(exchange(get(nowhere), routes=routes)) == 404

@@ -20,7 +20,7 @@ def given_(**overrides: object) -> Loaded:
         ("runtime__log_level", "wrong-level", "'info'"),
         ("runtime__cgroup_manager", "openrc", "'systemd' or 'cgroupfs'"),
         ("image__image_volumes", "bound", "'mkdir' or 'bind' or 'ignore'"),
-        ("storage_driver", "btrfs", "'overlay' or 'vfs'"),
+        ("storage_driver", "zfs", "'overlay' or 'btrfs' or 'vfs'"),
         ("root", "var/lib", "absolute path"),
         ("root", "", "absolute path"),
         ("root", "/var/../etc", "absolute path"),

@@ -135,6 +135,7 @@ def test_pull_failures_carry_the_words_kubelet_looks_for() -> None:
     assert refusal(errors.Unavailable("x: refused"), "PullImage").text == "RegistryUnavailable: x: refused"
     assert refusal(errors.Unavailable("x"), "PullImage").code is Code.UNKNOWN
     assert refusal(errors.Denied("policy"), "PullImage").text == "SignatureValidationFailed: policy"
+    assert refusal(errors.VolumeFailed("no"), "CreateContainer").text == "ImageVolumeMountFailed: no"
     assert refusal(errors.Unavailable("x"), "RunPodSandbox").code is Code.UNAVAILABLE
     assert isinstance(error_of(Code.UNKNOWN, "RegistryUnavailable: x"), errors.Unavailable)
 

@@ -215,6 +215,15 @@ def test_container_is_refused_by_field(config: pb.ContainerConfig, field: str) -
     refuses(config, field)
 
 
+def test_a_mount_of_an_image_is_read_only_by_definition() -> None:
+    spec = pb.ImageSpec(image="f" * 64, user_specified_image="busybox")
+    config = container(mounts=[pb.Mount(container_path="/x", image=spec, image_sub_path="a/b", mount_options=["noexec"])])
+    (mount,) = read_container.container_config(config).mounts
+    assert (mount.image, mount.user_specified_image, mount.image_sub_path) == ("f" * 64, "busybox", "a/b")
+    assert mount.readonly
+    assert mount.options == ("noexec",)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [

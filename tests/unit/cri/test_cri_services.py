@@ -209,7 +209,7 @@ def test_image_is_found_by_every_name_and_absence_is_no_error(tmp_path: Path) ->
         (service.full_name, method.name)
         for service in pb.DESCRIPTOR.services_by_name.values()
         for method in service.methods
-        if method.name not in ("ListContainerStats", "StreamContainerStats", "ImageFsInfo")
+        if not method.name.endswith("Stats") and method.name != "ImageFsInfo"  # they need the drivers
     ],
 )
 def test_empty_request_is_answered_refused_or_not_implemented(tmp_path: Path, service: str, method: str) -> None:
@@ -221,7 +221,8 @@ def test_empty_request_is_answered_refused_or_not_implemented(tmp_path: Path, se
             async for _ in client.stream(service, method, request):
                 pass
         except errors.Unsupported as error:
-            assert str(error) == f"{method} is not implemented yet by criollo"  # noqa: PT017
+            told = f"{method} is not implemented yet by criollo", "GetContainerEvents is switched off on this node"
+            assert str(error).startswith(told)  # noqa: PT017
         except errors.Invalid:
             pass
 

@@ -65,7 +65,7 @@ def make_container(
         ),
         mounts=(
             Mount(container_path="/d", host_path="/s", readonly=True, propagation=Propagation.BIDIRECTIONAL),
-            Mount(container_path="/i", image="f" * 64),
+            Mount(container_path="/i", image="f" * 64, user_specified_image="busybox", image_ref="busybox@sha256:x"),
         ),
     )
 
@@ -99,7 +99,8 @@ def test_container_status_tells_everything() -> None:
     assert status.stop_signal == pb.SIGNAL_SIGINT
     assert status.mounts[0].propagation == pb.PROPAGATION_BIDIRECTIONAL
     assert not status.mounts[0].HasField("image")
-    assert status.mounts[1].image.image == "f" * 64
+    volume = status.mounts[1].image
+    assert (volume.image, volume.user_specified_image, volume.image_ref) == ("f" * 64, "busybox", "busybox@sha256:x")
     assert status.resources.linux.hugepage_limits[0].page_size == "2MB"
     assert dict(status.resources.linux.unified) == {"memory.high": "1"}
 

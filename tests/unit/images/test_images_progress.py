@@ -1,16 +1,19 @@
 """images.progress: what is told, and when a pull counts as stalled."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from criollo.aio.together import first
-from criollo.errors import TimedOut
-from criollo.images.progress import LayerProgress, PullProgress
+from criollo.errors import TimedOut, Unavailable
+from criollo.images.progress import REMEMBERED, Board, LayerProgress, Progress, changes
+from criollo.model.transfer import Event, LayerState
+from criollo.registry.endpoints import Endpoint
 
 
-def pull_of(*stages: str) -> PullProgress:
-    progress = PullProgress("a.example/b:c")
+def pull_of(*stages: str) -> Progress:
+    progress = Progress("a.example/b:c")
     for number, stage in enumerate(stages):
         layer = LayerProgress(f"sha256:{number}", 100)
         layer.stage = stage
@@ -37,7 +40,82 @@ def test_bytes_that_come_renew_the_patience() -> None:
             progress.arrived(progress.layers[0], 1)
 
     asyncio.run(first(progress.watch(1), arrive()))
-    assert progress.as_document() == {
-        "reference": "a.example/b:c",
-        "layers": [{"digest": "sha256:0", "size": 100, "done": 20, "stage": "pulling"}],
-    }
+    assert progress.state().layers == [LayerState(digest="sha256:0", size=100, done=20, stage="pulling")]
+
+
+class Job:
+    key = "k"
+    at_stage = "layers"
+
+
+def collected(progress: Progress, *, until: int) -> list[list[Event]]:
+    """What a reader is told that asks `until` times."""
+
+    async def read() -> list[list[Event]]:
+        looks = changes(progress, every_s=0.001)
+        return [await anext(looks) for _ in range(until)]
+
+    return asyncio.run(read())
+
+
+def test_a_reader_is_told_the_whole_first_and_then_what_changed() -> None:
+    async def body() -> None:
+        progress = pull_of("pulling", "waiting")
+        progress.job = Job()
+        looks = changes(progress, every_s=0.001)
+        first_look = await anext(looks)
+        assert [each.type for each in first_look] == ["begin", "stage", "layer", "layer"]
+        progress.arrived(progress.layers[0], 7)
+        [change] = await anext(looks)
+        assert (change.type, change.place, change.layer) == ("layer", 0, progress.layers[0].state())
+        await looks.aclose()
+
+    asyncio.run(body())
+
+
+def test_a_slow_reader_gets_the_newest_state_alone() -> None:
+    async def body() -> None:
+        progress = pull_of("pulling")
+        looks = changes(progress, every_s=0.001)
+        await anext(looks)
+        for _ in range(1000):
+            progress.arrived(progress.layers[0], 1)
+        [change] = await anext(looks)
+        assert change.layer is not None
+        assert change.layer.done == 1000
+        await looks.aclose()
+
+    asyncio.run(body())
+
+
+def test_the_last_event_says_how_it_ended() -> None:
+    for failure, last in ((None, Event(type="result", image="1" * 64)), (Unavailable("no"), Event(type="error", error="no"))):
+        progress, board = pull_of("here"), Board()
+        with contextlib.suppress(Unavailable), board.shown(progress):
+            if failure is not None:
+                raise failure
+            progress.image = "1" * 64
+        [[*_, told]] = collected(progress, until=1)
+        assert told == last
+
+
+def test_retries_and_servers_are_counted() -> None:
+    progress = pull_of("pulling", "pulling")
+    for host in ("mirror", "home"):
+        progress.came_from(progress.layers[1], Endpoint(host=host, repository="r"))
+    assert [(each.retries, each.source) for each in progress.state().layers] == [(0, ""), (1, "home/r")]
+
+
+def test_a_transfer_is_found_by_its_id_also_when_it_has_ended() -> None:
+    board, one = Board(), Progress("a.example/b:c")
+    with board.shown(one):
+        assert (board.running(), board.find(one.id), board.find("nothing")) == ([one], one, None)
+    assert (board.running(), board.find(one.id)) == ([], one)
+
+
+def test_only_a_few_that_ended_are_remembered() -> None:
+    board, many = Board(), [Progress("x.example/y:z") for _ in range(REMEMBERED + 1)]
+    for each in many:
+        with board.shown(each):
+            pass
+    assert [board.find(each.id) is each for each in many] == [False] + [True] * REMEMBERED

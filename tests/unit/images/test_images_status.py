@@ -49,6 +49,14 @@ def test_one_pinned_name_pins_the_image(tmp_path: Path) -> None:
         assert not is_pinned(images, nameless)
 
 
+def test_a_name_with_a_digest_can_be_pinned(tmp_path: Path) -> None:
+    with image_store(tmp_path) as images:
+        by_digest = add_image(images, "a" * 64, digests=[f"a.example/pause@sha256:{'d' * 64}"])
+        for rule in (f"a.example/pause@sha256:{'d' * 64}", "a.example/*", "*pause*"):
+            images.pinned = (rule,)
+            assert is_pinned(images, by_digest)
+
+
 def test_verbose_status_is_the_images_own_config(tmp_path: Path) -> None:
     config = {"config": {"Labels": {"a": "b"}}, "rootfs": {"type": "layers", "diff_ids": []}, "unknown": [1]}
     with image_store(tmp_path) as images:

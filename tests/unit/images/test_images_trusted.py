@@ -1,5 +1,6 @@
 """images.trusted: by which name a local image may run."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from support.image_store import add_image, image_store
 from criollo.errors import Denied
 from criollo.images.trusted import judge_local
 from criollo.model.container import ImageSpec
+from criollo.trust.judge import Judge
+from criollo.trust.policies import Policies
 from criollo.trust.policy import Policy
 
 ID = "a" * 64
@@ -39,21 +42,21 @@ def test_the_name_that_was_asked_for_decides(tmp_path: Path, spec: ImageSpec, al
     with image_store(tmp_path) as images:
         names = ["bad.example/app:v1", "good.example/app:v1"]
         image = add_image(images, ID, names=names, digests=[f"bad.example/app@{DIGEST}"])
-        images.policy = policy(ACCEPT, bad_example=REJECT)
+        images.judge = Judge(Policies.of(policy(ACCEPT, bad_example=REJECT)), scratch=tmp_path / "trust")
         if allowed:
-            judge_local(images, image, spec)
+            asyncio.run(judge_local(images, image, spec))
         else:
             with pytest.raises(Denied, match=r"scope 'bad\.example'"):
-                judge_local(images, image, spec)
+                asyncio.run(judge_local(images, image, spec))
 
 
 @pytest.mark.parametrize(("default", "allowed"), [(ACCEPT, True), (REJECT, False)])
 def test_an_image_without_names_is_judged_by_the_default(tmp_path: Path, default: object, allowed: bool) -> None:
     with image_store(tmp_path) as images:
         image = add_image(images, ID)
-        images.policy = policy(default, good_example=ACCEPT)
+        images.judge = Judge(Policies.of(policy(default, good_example=ACCEPT)), scratch=tmp_path / "trust")
         if allowed:
-            judge_local(images, image, ImageSpec(image=ID))
+            asyncio.run(judge_local(images, image, ImageSpec(image=ID)))
         else:
             with pytest.raises(Denied):
-                judge_local(images, image, ImageSpec(image=ID))
+                asyncio.run(judge_local(images, image, ImageSpec(image=ID)))

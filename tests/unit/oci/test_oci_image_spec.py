@@ -247,6 +247,13 @@ def test_layers_and_diff_ids_must_be_as_many():
         check_layers(manifest, decode_config(raw(IMAGE, rootfs={"diff_ids": []})))
 
 
+def test_a_layer_without_end_is_refused():
+    for size, fits in [(spec.MAX_BLOB_BYTES, True), (spec.MAX_BLOB_BYTES + 1, False)]:
+        manifest = decode_manifest(raw(MANIFEST, layers=[{**LAYER, "size": size}]))
+        with contextlib.nullcontext() if fits else pytest.raises(Invalid, match=r"layers\[0\].size"):
+            check_layers(manifest, decode_config(raw(IMAGE)))
+
+
 @pytest.mark.parametrize(
     ("media_type", "compression"),
     [

@@ -115,6 +115,13 @@ def test_parsing_gives_a_stable_reference_or_invalid(text):
     assert str(ref).isprintable()
 
 
+@pytest.mark.parametrize(
+    "text", ["docker.io/docker.io/app", "docker.io/quay.io/app:1", "docker.io/localhost/a", f"{SHA[7:]}:1"]
+)
+def test_a_name_without_a_short_spelling_stays_as_it_is(text):
+    assert Reference.parse(Reference.parse(text).familiar) == Reference.parse(text)
+
+
 def test_short_names_go_to_the_given_registry():
     assert str(Reference.parse("app:1", default_domain="registry.example.com")) == "registry.example.com/app:1"
     assert str(Reference.parse("a.b/app", default_domain="registry.example.com")) == "a.b/app:latest"

@@ -1,0 +1,127 @@
+"""Disks that fill up while an image comes, at each phase of the pull: it is told, nothing is left, and the next pull works."""
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from support.bad_registry import BadRegistry, run_bad_registry
+from support.daemon import Daemon, place, wait_for
+from support.faulty_daemon import fill
+from support.image_node import Gate, images, layers, nothing_left, pull, pull_request, registries_conf, remove
+from support.images import file, make_image
+
+pytestmark = pytest.mark.node
+
+
+@pytest.fixture(scope="module")
+def bad() -> Iterator[BadRegistry]:
+    with run_bad_registry() as running:
+        running.add("app", "v1", IMAGE)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def daemon(bad: BadRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon whose root is an ext4 of 32 MiB."""
+    top = tmp_path_factory.mktemp("full")
+    with place(top / "node") as directory:
+        daemon = Daemon(directory, subnet="10.199.47.0/24", registries=registries_conf(bad))
+        with (top / "disk").open("wb") as sparse:
+            sparse.truncate(32 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", top / "disk"], check=True)
+        subprocess.run(["mount", "-o", "loop", top / "disk", daemon.root], check=True)
+        try:
+            yield daemon.start()
+            assert daemon.stop() == 0
+        finally:
+            daemon.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def full(daemon: Daemon) -> Iterator[None]:
+    """Leave no byte free while the block runs, nor the room that the daemon holds back."""
+    (daemon.root / "ballast").unlink(missing_ok=True)
+    fill(daemon.root / "filler")
+    try:
+        yield
+    finally:
+        (daemon.root / "filler").unlink()
+
+
+IMAGE = make_image([[file("base", "base" * 1000)], [file("top", b"x" * 1_000_000)]], compression="none")
+
+
+def refused_pull(daemon: Daemon, bad: BadRegistry) -> str:
+    said = told(daemon.cri.begin("PullImage", pull_request(bad.reference("app", "v1"))))
+    nothing_left(daemon)
+    assert images(daemon) == []
+    return said
+
+
+def told(pulling: "grpc.Future") -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        pulling.result()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, caught.value
+    return str(caught.value.details())
+
+
+def the_next_pull_works(daemon: Daemon, bad: BadRegistry) -> None:
+    pulled = pull(daemon, bad.reference("app", "v1"))
+    daemon.restart()
+    assert [each.id for each in images(daemon)] == [pulled]
+    assert len(layers(daemon)) == 2
+    remove(daemon, pulled)
+    nothing_left(daemon)
+
+
+def test_before_the_first_byte(daemon: Daemon, bad: BadRegistry) -> None:
+    with full(daemon):
+        assert "o space left" in refused_pull(daemon, bad)
+    the_next_pull_works(daemon, bad)
+
+
+def test_in_the_middle_of_a_layer(daemon: Daemon, bad: BadRegistry) -> None:
+    gate = Gate()
+    bad.break_at(f"/blobs/{IMAGE.layers[1].digest}", gate.fault(), times=1)
+    pulling = daemon.cri.begin("PullImage", pull_request(bad.reference("app", "v1")))
+    wait_for(lambda: len(layers(daemon)) == 1)
+    with full(daemon):
+        gate.open()
+        assert "o space left" in told(pulling)
+        nothing_left(daemon)
+        assert images(daemon) == []
+    the_next_pull_works(daemon, bad)
+
+
+@contextlib.contextmanager
+def filling_at(daemon: Daemon, point: str) -> Iterator[None]:
+    """A daemon whose disk fills up in the moment when it comes to this point."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRIOLLO_TEST_FILL", str(daemon.root / "filler"))
+        daemon.stop()
+        daemon.start(fault=f"{point}:fill")
+    try:
+        yield
+    finally:
+        (daemon.root / "filler").unlink()
+
+
+@pytest.mark.parametrize("point", ["criollo.storage.layers:Layers.stage:after", "criollo.storage.layers:Layers.commit:before"])
+def test_while_layers_are_made(daemon: Daemon, bad: BadRegistry, point: str) -> None:
+    with filling_at(daemon, point):
+        assert "o space left" in refused_pull(daemon, bad)
+    the_next_pull_works(daemon, bad)
+
+
+@pytest.mark.parametrize("point", ["criollo.storage.layers:Layers.sync:after", "criollo.state.images:ImageRows.add:before"])
+def test_there_is_room_held_back_for_the_rows(daemon: Daemon, bad: BadRegistry, point: str) -> None:
+    with filling_at(daemon, point):
+        pulled = pull(daemon, bad.reference("app", "v1"))
+        daemon.restart(signal.SIGKILL)
+        assert [each.id for each in images(daemon)] == [pulled]
+        remove(daemon, pulled)
+        nothing_left(daemon)
+    the_next_pull_works(daemon, bad)
