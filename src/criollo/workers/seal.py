@@ -9,7 +9,7 @@ diff id, which the image's config names: the seal itself need not be trusted. Th
     END       u32 0xFFFFFFFF, u32 0
 
 Content with nothing between it and the content before continues that. Numbers are little-endian.
-Source: docs/decisions/0010-seals-of-layers.md.
+Source: docs/decisions/0009-seals-of-layers.md.
 """
 
 import os
