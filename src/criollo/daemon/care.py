@@ -59,9 +59,6 @@ async def cared_for(engine: Engine, last: Last, preload: Preload | None) -> Asyn
         await threads.files(Markers.of(settings).begin)
     except CriolloError as error:  # on a full disk, say: who shall make room, if not a daemon that runs?
         log.warning("what the next start reads of this one is not written", error=error)
-    preload = Preload(engine.images, Path(settings.care.preload_dir)) if settings.care.preload_dir else None
-    if preload is not None:
-        await preload.recall()
     async with Background() as tasks:
         tasks.start(engine.scrub.run(), name="scrub")
         if preload is not None:

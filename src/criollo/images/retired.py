@@ -46,7 +46,6 @@ def exchange(images: Images, staging: Staging, name: str) -> None:
             libc.rename_noreplace(os.fspath(place / "tree"), os.fspath(target))
         # After the exchange: who makes its root filesystem now has the new tree, and is none of them.
         _write_users(place, images.roots.ids())
-        images.layers.before_removal(name)  # what a storage driver has made of the old tree
 
 
 def release(images: Images) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -212,6 +214,36 @@ def test_cleanup_ends_its_work_however_often_it_is_cancelled() -> None:
         assert done == [True]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_cancellation_during_a_cleanup_comes_after_it_unless_there_is_an_error_to_tell(fails: bool) -> None:
+    done = []
+
+    async def work() -> None:
+        await turns(10)
+        done.append("cleaned")
+
+    async def caller() -> None:
+        try:
+            if fails:
+                raise HostFailed("first")
+        finally:
+            await cleanup(work())
+
+    async def main() -> None:
+        with pytest.raises(HostFailed if fails else asyncio.CancelledError):
+            await _cancelled_meanwhile(caller())
+
+    asyncio.run(main())
+    assert done == ["cleaned"]
+
+
+async def _cancelled_meanwhile(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    await turns(3)
+    task.cancel()
+    await task
 
 
 def test_cleanup_never_raises_and_has_a_limit(caplog: pytest.LogCaptureFixture) -> None:
