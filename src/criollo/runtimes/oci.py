@@ -14,8 +14,7 @@ Source: OCI runtime-spec 1.0; crun(1), runc(8).
 
 import os
 import signal
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,17 +92,11 @@ class OciRuntime:
             TimedOut: no answer within the handler's create limit.
             whatever `ground` raises.
         """
-        with self._sealed.own() if self._is_crun else nullcontext(str(self._handler.path)) as program:
-            return await self._create(request, (program, f"--root={self._handler.root}"), ground)
-
-    async def _create(
-        self, request: CreateRequest, command: Sequence[str], ground: Coroutine[Any, Any, None] | None
-    ) -> Created:
         launch = Launch(
             container_id=request.container_id,
             name=request.name,
             bundle=request.bundle,
-            runtime=command,
+            runtime=self._command(),
             log_path=request.log_path,
             tty=request.tty,
             stdin=request.stdin,
@@ -230,7 +223,7 @@ class OciRuntime:
 
     def _command(self) -> CommandLine:
         """The program and its global options."""
-        executable = self._sealed.shared() if self._is_crun else None
+        executable = self._sealed.path() if self._is_crun else None
         return CommandLine(str(self._handler.path), f"--root={self._handler.root}", executable=executable)
 
     async def _features(self, version: Version) -> Mapping[str, object]:

@@ -4,16 +4,14 @@ crun copies itself into such a file whenever it starts, and goes on from there: 
 through /proc/self/exe and change it. Started from one it finds nothing left to do, which spares a copy, an exec and the
 dynamic linking of a dozen libraries: 1.3 of the 4.7 ms of an exec.
 
-All calls share one copy. A container that got hold of it cannot change it, but can open it for writing, and then nobody can
-execute it: `process.spawn` takes the program itself instead. A monitor cannot do so, and gets a copy of its own.
+All calls share the copy. A container that got hold of it cannot change it, but can open it for writing, and then nobody can
+execute it: `process.spawn` takes the program itself instead. A monitor cannot do so, and gets the program's own path.
 
 Source: crun, cloned_binary.c; CVE-2019-5736; memfd_create(2), execve(2) (ETXTBSY).
 """
 
-import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -38,15 +36,15 @@ class CommandLine(tuple[str, ...]):
 
 
 class SealedProgram:
-    """The copies of one program. Blocking, but only for a fraction of a millisecond."""
+    """The copy of one program. Blocking, but only for a fraction of a millisecond."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
         self._identity: tuple[int, ...] = ()
         self._copies: list[int] = []  # the last is in use; somebody may be starting an earlier one
-        self._shared: str | None = None
+        self._path: str | None = None
 
-    def shared(self) -> str | None:
+    def path(self) -> str | None:
         """What to execute for the program as it is now; None where it must be executed itself."""
         try:
             status = os.stat(self._program)
@@ -56,25 +54,15 @@ class SealedProgram:
         if identity != self._identity:
             self._identity = identity
             fd = self._copy()
-            self._shared = None if fd < 0 else _path(fd)
+            self._path = None if fd < 0 else _path_of(fd)
             if fd >= 0:
                 self._copies.append(fd)
-        return self._shared
-
-    @contextlib.contextmanager
-    def own(self) -> Iterator[str]:
-        """What to execute during the block, and by nobody else."""
-        fd = self._copy()
-        try:
-            yield str(self._program) if fd < 0 else _path(fd)
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        return self._path
 
     def close(self) -> None:
         while self._copies:
             os.close(self._copies.pop())
-        self._shared, self._identity = None, ()
+        self._path, self._identity = None, ()
 
     def _copy(self) -> int:
         """A descriptor of a new copy, or -1."""
@@ -104,5 +92,5 @@ def _sealed(name: str, content: bytes) -> int:
     return fd
 
 
-def _path(fd: int) -> str:
+def _path_of(fd: int) -> str:
     return f"/proc/{os.getpid()}/fd/{fd}"  # children find it as long as we have it, whatever they close themselves

@@ -5,7 +5,7 @@ btrfs       a subvolume per image, a snapshot of it per container
 vfs         a copy of the image's tree per container; for file systems that can nothing else
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -102,9 +102,12 @@ class LayerDriver(Protocol):
         """
         ...
 
-    async def fill(self, layers: Sequence[str], writable: Writable, *, mapped: Mapped | None = None) -> Usage:
+    async def fill(
+        self, layers: Sequence[str], writable: Writable, ground: Callable[[], None], *, mapped: Mapped | None = None
+    ) -> Usage:
         """Make a fresh writable layer: neither `upper` nor `work` is there yet. Returns what it has from the image.
 
+        `ground` makes the directory for them: to be called first, in a thread, with whatever else is done there.
         After an error the place is removed by the caller, whatever is there.
 
         Raises:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from criollo.aio import threads
@@ -47,11 +47,13 @@ class Btrfs:
         await self._trees.open()
         await threads.files(self._try)
 
-    async def fill(self, layers: Sequence[str], writable: Writable, *, mapped: Mapped | None = None) -> Usage:
+    async def fill(
+        self, layers: Sequence[str], writable: Writable, ground: Callable[[], None], *, mapped: Mapped | None = None
+    ) -> Usage:
         """Snapshot the image's tree as `upper`. Owners stay; a user namespace gets them mapped at `mount`."""
         tree, brought = await self._trees.get(layers)
         with explain(f"snapshot {tree}"):
-            await threads.files(_snapshot, tree, writable.upper)
+            await threads.files(_snapshot, tree, writable.upper, ground)
         return brought
 
     async def mount(
@@ -94,7 +96,8 @@ def _make(path: Path) -> None:
         btrfs.create(parent, path.name)
 
 
-def _snapshot(source: Path, target: Path) -> None:
+def _snapshot(source: Path, target: Path, ground: Callable[[], None] = lambda: None) -> None:
+    ground()
     with _opened(source) as tree, _opened(target.parent) as parent:
         btrfs.snapshot(tree, parent, target.name)
 

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,11 +56,13 @@ class Overlay:
         """
         await threads.mounts(self._check)
 
-    async def fill(self, layers: Sequence[str], writable: Writable, *, mapped: Mapped | None = None) -> Usage:
+    async def fill(
+        self, layers: Sequence[str], writable: Writable, ground: Callable[[], None], *, mapped: Mapped | None = None
+    ) -> Usage:
         """Make the two directories. The root directory of a container looks like that of its topmost layer."""
         top = self._layers.path(layers[-1] if layers else EMPTY)
         with explain(f"make {writable.upper}"):
-            await threads.files(_make_upper, writable, top, mapped)
+            await threads.files(_make_upper, writable, top, ground, mapped)
         return Usage(0, 0)
 
     async def mount(
@@ -184,7 +186,8 @@ class Overlay:
         )
 
 
-def _make_upper(writable: Writable, top: Path, mapped: Mapped | None) -> None:
+def _make_upper(writable: Writable, top: Path, ground: Callable[[], None], mapped: Mapped | None) -> None:
+    ground()
     status = os.stat(top)
     owner = (status.st_uid, status.st_gid)
     for path in (writable.upper, writable.work):

@@ -13,6 +13,7 @@ Everything is named by the container's id, so teardown needs nothing else. `remo
 
 import asyncio
 import errno
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -130,10 +131,10 @@ class RootStore:
         if place.exists():
             await self.remove(container_id)
         try:
-            with explain(f"make the writable layer of container {container_id}"):
-                await threads.files(self._make_place, place, mapped, limit)
             writable = Writable(place / "diff", place / "work", volatile)
-            brought = await self._driver.fill(layers, writable, mapped=mapped)
+            with explain(f"make the writable layer of container {container_id}"):
+                ground = functools.partial(self._make_place, place, mapped, limit)
+                brought = await self._driver.fill(layers, writable, ground, mapped=mapped)
             if limit != NO_LIMIT or brought != Usage(0, 0):
                 with explain(f"limit the writable layer of container {container_id}"):
                     await threads.files(self._settle, place, limit, brought)

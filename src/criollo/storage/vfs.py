@@ -9,7 +9,7 @@ A container costs the time, and without shared blocks the place, of its whole im
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,11 +44,13 @@ class Vfs:
         await self._trees.open()
         await threads.files(self._check)
 
-    async def fill(self, layers: Sequence[str], writable: Writable, *, mapped: Mapped | None = None) -> Usage:
+    async def fill(
+        self, layers: Sequence[str], writable: Writable, ground: Callable[[], None], *, mapped: Mapped | None = None
+    ) -> Usage:
         """Copy the image's tree to `upper`. Owners stay; a user namespace gets them mapped at `mount`."""
         tree, _ = await self._trees.get(layers)
         with explain(f"make {writable.upper}"):
-            await threads.files(os.mkdir, writable.upper, 0o700)
+            await threads.files(_make, writable.upper, ground)
         return await self._trees.copy(tree, writable.upper)
 
     async def mount(
@@ -72,3 +74,8 @@ class Vfs:
             ) from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _make(directory: Path, ground: Callable[[], None]) -> None:
+    ground()
+    directory.mkdir(mode=0o700)

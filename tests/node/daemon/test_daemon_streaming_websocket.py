@@ -84,7 +84,7 @@ def test_first_version_tells_a_failure_as_text(daemon: Daemon, image: str, proto
 
 
 def test_terminal_takes_its_size_from_the_client(daemon: Daemon, image: str) -> None:
-    script = "until stty size | grep -q '33 77'; do sleep 0.02; done; echo sized"
+    script = "until stty size 2>/dev/null | grep -q '33 77'; do sleep 0.02; done; echo sized"
     url = exec_url(daemon, sleeper(daemon, image), "sh", "-c", script, tty=True, stderr=False)
     heard = asyncio.run(converse(url, "v5.channel.k8s.io", b'\4{"Width":77,"Height":33}'))
     assert heard[1] == b"sized\r\n"

@@ -13,7 +13,7 @@ from support.image_store import image_store
 from support.images import file, make_image, push
 from support.registry import PASSWORD, USERNAME, free_port, run_registry
 
-from criollo.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from criollo.errors import Denied, Invalid, NotFound, Unauthenticated
 from criollo.images.pull import pull_image
 from criollo.kpod.main import run
 from criollo.model.container import ImageSpec
@@ -206,7 +206,7 @@ def test_a_policy_may_refuse_one_meaning_and_let_the_next(tmp_path, upstream, mi
     policy = Policy.parse(json.dumps({"default": [{"type": "reject"}], "transports": scopes}).encode(), where="p")
     assert pull(tmp_path / "a", hosts(conf), "team/app:v1", policy=policy) == IMAGE.id
     assert mirror.requests == []
-    with pytest.raises(Forbidden):
+    with pytest.raises(Denied):
         pull(tmp_path / "b", hosts(conf), f"{mirror.host}/team/app:v1", policy=policy)
 
 
