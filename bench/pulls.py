@@ -67,6 +67,10 @@ class Watch(threading.Thread):
 
 async def test_pull(daemons, options, results):
     for test, image in wanted(options):
+        for daemon in daemons:  # the same layers in another compression would be found here, and not pulled
+            for _, other in wanted(options):
+                if other != image:
+                    await daemon.remove_image(other)
         for number in range(options.pulls):
             walls, memory = {}, {}
             for daemon in turns(daemons, number):

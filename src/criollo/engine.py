@@ -50,13 +50,11 @@ from criollo.state.images import ImageRows
 from criollo.state.records import State
 from criollo.stats.collect import Collector
 from criollo.storage.base import LayerDriver
-from criollo.storage.btrfs import Btrfs
 from criollo.storage.layers import Layers
 from criollo.storage.options import Options, parse_options
 from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
 from criollo.storage.storage_conf import find_storage_conf, find_stores
-from criollo.storage.vfs import Vfs
 from criollo.telemetry.log import get_logger
 from criollo.trust.gpg import remove_leftovers
 from criollo.trust.judge import Judge
@@ -69,8 +67,8 @@ log = get_logger(__name__)
 
 DRIVERS: Final[dict[str, Callable[[Layers, Workers, Path, Options], LayerDriver]]] = {
     "overlay": lambda layers, workers, root, options: Overlay(layers, root=root, flags=options.mount_flags),
-    "btrfs": lambda layers, workers, root, options: Btrfs(layers, workers, root),
-    "vfs": lambda layers, workers, root, options: Vfs(layers, workers, root),
+    "btrfs": lambda layers, workers, root, options: _btrfs(layers, workers, root),
+    "vfs": lambda layers, workers, root, options: _vfs(layers, workers, root),
 }
 LOCK: Final = "lock"
 MOUNT_SETATTR_SINCE: Final = (5, 12)  # mount_setattr(2): recursive read-only and id-mapped mounts
@@ -208,6 +206,18 @@ def _drop_parent(containers: Containers) -> None:
     """The cgroup above pods whose client gave none: made with the first of them, and nobody else takes it away."""
     if containers.cgroup_driver is Driver.CGROUPFS:
         Hierarchies.detect().drop_if_empty(DEFAULT_PARENT[Driver.CGROUPFS])
+
+
+def _btrfs(layers: Layers, workers: Workers, root: Path) -> LayerDriver:
+    from criollo.storage.btrfs import Btrfs  # overlay is what nearly all have
+
+    return Btrfs(layers, workers, root)
+
+
+def _vfs(layers: Layers, workers: Workers, root: Path) -> LayerDriver:
+    from criollo.storage.vfs import Vfs
+
+    return Vfs(layers, workers, root)
 
 
 def _places(settings: Settings) -> Places:

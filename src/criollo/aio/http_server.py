@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, unquote
 import h11
 import msgspec
 
+from criollo.aio import threads
 from criollo.errors import (
     CriolloError,
     Denied,
@@ -102,12 +103,22 @@ def text(status: int, message: str) -> Reply:
 
 
 class HttpServer:
-    """Answers requests by a table of routes."""
+    """Answers requests by a table of routes. `rare` gives further ones when a request first fits none: once, in a thread."""
 
-    def __init__(self, routes: Routes, limits: HttpLimits | None = None, *, upgrades: Upgrades | None = None) -> None:
-        self._routes, self._upgrades = dict(routes), dict(upgrades or {})
-        self._open_paths = {path: path.split("/") for _, path in routes if "/{}" in path}
+    def __init__(
+        self,
+        routes: Routes,
+        limits: HttpLimits | None = None,
+        *,
+        upgrades: Upgrades | None = None,
+        rare: Callable[[], Routes] | None = None,
+    ) -> None:
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._open_paths: dict[str, list[str]] = {}
+        self._upgrades = dict(upgrades or {})
+        self._learn(routes)
         self._limits = limits or HttpLimits()
+        self._rare, self._learning = rare, asyncio.Lock()
 
     async def serve(self, transport: asyncio.Transport, first: bytes = b"") -> None:
         """Serve one connection until it ends. `first` are bytes already read; reading may be paused."""
@@ -161,10 +172,11 @@ class HttpServer:
 
     async def _reply(self, request: Request) -> Reply:
         method = "GET" if request.method == "HEAD" else request.method
-        path = request.path
-        if not any(known == path for _, known in self._routes):
-            path, words = self._open_path(path)
-            request = msgspec.structs.replace(request, words=words)
+        path, words = self._known_path(request.path)
+        if not path:
+            await self._learn_rare()
+            path, words = self._known_path(request.path)
+        request = msgspec.structs.replace(request, words=words)
         route = self._routes.get((method, path))
         if route is None:
             allowed = sorted(known for known, whole in self._routes if whole == path)
@@ -173,14 +185,26 @@ class HttpServer:
             return text(404, f"there is nothing at {request.path[:200]}")
         return await route(request)
 
-    def _open_path(self, path: str) -> tuple[str, tuple[str, ...]]:
-        """The route's path that a request's path fits, and the words in the places of `{}`."""
+    async def _learn_rare(self) -> None:
+        async with self._learning:
+            if self._rare is not None:
+                self._learn(await threads.files(self._rare))
+                self._rare = None
+
+    def _learn(self, routes: Routes) -> None:
+        self._routes |= routes
+        self._open_paths |= {path: path.split("/") for _, path in routes if "/{}" in path}
+
+    def _known_path(self, path: str) -> tuple[str, tuple[str, ...]]:
+        """The route's path that a request's path fits, empty if none, and the words in the places of `{}`."""
+        if any(known == path for _, known in self._routes):
+            return path, ()
         parts = path.split("/")
         for known, pattern in self._open_paths.items():
             pairs = list(zip(pattern, parts, strict=False))
             if len(pattern) == len(parts) and all(have if want == "{}" else want == have for want, have in pairs):
                 return known, tuple(have for want, have in pairs if want == "{}")
-        return path, ()
+        return "", ()
 
     async def _answer(self, work: Coroutine[None, None, AReply], request: Request) -> AReply | Reply:
         """What `work` gives, or the reply for its error."""

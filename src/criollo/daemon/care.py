@@ -3,11 +3,14 @@
 marked       around everything: what the last time left, and at the end that this end was clean
 recalled     before it serves: which images an earlier daemon preloaded, and so pinned
 cared_for    while it serves: the loops
+
+What few daemons do is imported where it is done: it is a MiB.
 """
 
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from criollo.aio import threads
 from criollo.aio.background import Background
@@ -15,11 +18,11 @@ from criollo.config.settings import Settings
 from criollo.daemon.markers import Last, Markers
 from criollo.engine import Engine
 from criollo.errors import CriolloError
-from criollo.images.check import check_stores, label
 from criollo.images.collect import collect_layers
-from criollo.images.preload import Preload
-from criollo.images.repair import repair_stores
 from criollo.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from criollo.images.preload import Preload
 
 log = get_logger(__name__)
 
@@ -40,17 +43,21 @@ async def marked(settings: Settings) -> AsyncIterator[Last]:
 
 
 @contextlib.asynccontextmanager
-async def recalled(engine: Engine) -> AsyncIterator[Preload | None]:
+async def recalled(engine: Engine) -> AsyncIterator["Preload | None"]:
     """The preload directory with the pins of the last daemon, before anybody asks for images; None without one."""
     directory = engine.settings.care.preload_dir
-    preload = Preload(engine.images, Path(directory)) if directory else None
-    if preload is not None:
-        await preload.recall()
+    if not directory:
+        yield None
+        return
+    from criollo.images.preload import Preload
+
+    preload = Preload(engine.images, Path(directory))
+    await preload.recall()
     yield preload
 
 
 @contextlib.asynccontextmanager
-async def cared_for(engine: Engine, last: Last, preload: Preload | None) -> AsyncIterator[None]:
+async def cared_for(engine: Engine, last: Last, preload: "Preload | None") -> AsyncIterator[None]:
     """Do what the last end asks for, then run the loops for the block."""
     settings = engine.settings
     if last.upgraded and settings.internal_wipe:
@@ -70,6 +77,8 @@ async def cared_for(engine: Engine, last: Last, preload: Preload | None) -> Asyn
 
 async def _wipe_images(engine: Engine) -> None:
     """version_file_persist is of another minor version: images go, as its setting asks."""
+    from criollo.images.check import label
+
     images = engine.images
     going = [image for image in images.rows.all() if not images.in_use(image.id)]
     for image in going:
@@ -81,6 +90,9 @@ async def _wipe_images(engine: Engine) -> None:
 
 async def _look_after(engine: Engine) -> None:
     """After a power cut or a kill: records against directories, and what is missing pulled again."""
+    from criollo.images.check import check_stores
+    from criollo.images.repair import repair_stores
+
     log.info("the last daemon did not end as it should: checking the stores")
     try:
         report = await check_stores(engine.images, quick=True)

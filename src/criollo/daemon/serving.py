@@ -1,6 +1,7 @@
 """The engine behind a socket: gRPC and HTTP/1 on one path. The daemon serves the node so, kpod itself."""
 
 import contextlib
+import functools
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,18 +10,12 @@ from typing import Final
 import msgspec
 
 from criollo import __version__
-from criollo.admin.adoption import adoption_routes
 from criollo.admin.archives import archive_upgrades
-from criollo.admin.care import care_routes
 from criollo.admin.containers import container_routes
-from criollo.admin.images import image_routes
-from criollo.admin.pulls import pull_routes
-from criollo.admin.push import push_routes
 from criollo.admin.server import routes
-from criollo.admin.upkeep import upkeep_routes
 from criollo.admin.views import HOST_IDS, NodeDescription
 from criollo.aio.background import Background
-from criollo.aio.http_server import HttpLimits, HttpServer
+from criollo.aio.http_server import HttpLimits, HttpServer, Routes
 from criollo.aio.together import together
 from criollo.config.ciphers import openssl_names
 from criollo.config.settings import Api, Settings
@@ -34,7 +29,6 @@ from criollo.daemon.front_door import FrontDoor
 from criollo.daemon.recovery import recover
 from criollo.daemon.sweep import sweep_forever
 from criollo.engine import Engine
-from criollo.images.check import Scope
 from criollo.linux.cgroup import Driver
 from criollo.model.container import ContainerState
 from criollo.storage.mapped import OVERLAY_SINCE
@@ -121,23 +115,33 @@ def _http(engine: Engine, streaming: Streaming) -> HttpServer:
         cgroup_driver=str(engine.driver),
         default_id_mappings=HOST_IDS,
     )
-    images = engine.images
-    further = {**image_routes(images), **pull_routes(images), **push_routes(images), **upkeep_routes(images)}
-    further |= container_routes(engine.containers)
-    further |= adoption_routes(engine.images)
-    further |= care_routes(images, lambda: _care_scope(engine), engine.scrub.report)
     upgrades = {**archive_upgrades(engine.containers), **streaming.upgrades()}
-    return HttpServer(routes(node, lambda: render(settings), further=further), upgrades=upgrades)
+    often = routes(node, lambda: render(settings), further=container_routes(engine.containers))
+    return HttpServer(often, upgrades=upgrades, rare=functools.partial(_rare_routes, engine))
 
 
-def _care_scope(engine: Engine) -> Scope:
-    """What a check looks at beside images."""
-    state = engine.pods.state
-    settled = (ContainerState.CREATED, ContainerState.RUNNING, ContainerState.EXITED)
-    return Scope(
-        databases=(engine.images.rows.path, state.path),
-        containers=[each.id for each in state.containers if each.state in settled],
-    )
+def _rare_routes(engine: Engine) -> Routes:
+    """What only people ask for, by kpod and crio: loaded when the first one does, because it is a MiB."""
+    from criollo.admin.adoption import adoption_routes
+    from criollo.admin.care import care_routes
+    from criollo.admin.images import image_routes
+    from criollo.admin.pulls import pull_routes
+    from criollo.admin.push import push_routes
+    from criollo.admin.upkeep import upkeep_routes
+    from criollo.images.check import Scope
+
+    def scope() -> Scope:
+        """What a check looks at beside images."""
+        state = engine.pods.state
+        settled = (ContainerState.CREATED, ContainerState.RUNNING, ContainerState.EXITED)
+        return Scope(
+            databases=(engine.images.rows.path, state.path),
+            containers=[each.id for each in state.containers if each.state in settled],
+        )
+
+    images = engine.images
+    found = {**image_routes(images), **pull_routes(images), **push_routes(images), **upkeep_routes(images)}
+    return found | adoption_routes(images) | care_routes(images, scope, engine.scrub.report)
 
 
 def _facts(engine: Engine) -> NodeFacts:

@@ -13,7 +13,6 @@ from criollo.aio import threads
 from criollo.aio.cleanup import heed_cancel
 from criollo.errors import CriolloError
 from criollo.images import seals
-from criollo.images.check import Pace, look
 from criollo.images.context import Images
 from criollo.model.care import LayerCheck, Scrubbed
 from criollo.telemetry.log import get_logger
@@ -75,6 +74,8 @@ class Scrub:
         return sorted(waited, key=lambda name: -waited[name])
 
     async def _look(self, name: str) -> None:
+        from criollo.images.check import Pace, look  # few nodes scrub: not before the first
+
         try:
             found = await look(self._images, name, pace=Pace(self._plan.bytes_per_s, idle=True))
         except CriolloError as error:

@@ -18,7 +18,7 @@ from criollo.streaming.session import STREAMS_S, Offered, Pair, Status, encode
 from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.spdy_stream import SpdyStream
 from criollo.telemetry.log import get_logger
-from criollo.wire.channels import parse_size
+from criollo.wire.sizes import parse_size
 
 log = get_logger(__name__)
 

@@ -20,7 +20,6 @@ from criollo.aio.together import first
 from criollo.errors import CriolloError, Unavailable
 from criollo.model.session import AttachSession, ExecSession, ForwardSession, Session
 from criollo.pods.context import Pods
-from criollo.streaming import websocket
 from criollo.streaming.collect import collect, forwards
 from criollo.streaming.forward import run_forward
 from criollo.streaming.idle import Idle
@@ -120,9 +119,7 @@ class Streaming:
     async def _agreed(self, request: Request, session: Session, transport: asyncio.Transport) -> Reply | None:
         """Agree on a protocol and serve it, or refuse."""
         if wants(request, "websocket"):
-            handshake = websocket.negotiate(request, session)
-            if not transport.is_closing():
-                await self._serve_websocket(transport, handshake, session)
+            await self._serve_websocket(request, session, transport)
             return None
         if not wants(request, SPDY):
             return text(400, f"cannot open a stream: the request asks for neither Upgrade: {SPDY} nor Upgrade: websocket")
@@ -142,7 +139,12 @@ class Streaming:
         else:
             await self._process(session, connection, collect(connection, session, version(protocol)))
 
-    async def _serve_websocket(self, transport: asyncio.Transport, handshake: websocket.Handshake, session: Session) -> None:
+    async def _serve_websocket(self, request: Request, session: Session, transport: asyncio.Transport) -> None:
+        from criollo.streaming import websocket  # a MiB that clients of SPDY alone do not need
+
+        handshake = websocket.negotiate(request, session)
+        if transport.is_closing():
+            return
         if not isinstance(session, ForwardSession):
             served = await websocket.serve_channels(transport, handshake, session)
             await self._process(session, served.connection, _at_once(served.offered))

@@ -34,9 +34,8 @@ import binascii
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from criollo.errors import Invalid
+from criollo.wire.sizes import parse_size
 from criollo.wire.websocket import BAD_PAYLOAD, BROKEN, Broken
 
 STDIN: Final = 0
@@ -48,7 +47,6 @@ EXEC_CHANNELS: Final = 5
 
 _END: Final = 255
 _RESIZE_BYTES: Final = 1 << 10
-_MAX_SIZE: Final = 0xFFFF  # struct winsize
 _ZERO: Final = ord("0")
 
 
@@ -190,28 +188,6 @@ class Resizes:
         if len(document) > _RESIZE_BYTES:
             raise ValueError(f"over {_RESIZE_BYTES} bytes")
         return parse_size(document) if document else None
-
-
-def parse_size(document: bytes) -> tuple[int, int]:
-    """Rows and columns of `{"Width": 80, "Height": 24}`; keys in any case, as Go's decoder takes them.
-
-    Raises:
-        ValueError: anything else, or a side that is not in 1-65535.
-    """
-    try:
-        found = msgspec.json.decode(document, type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"no JSON object: {error}") from None
-    sides = {key.lower(): value for key, value in found.items()}
-    rows, columns = sides.get("height"), sides.get("width")
-    if type(rows) is not int or type(columns) is not int or not (0 < rows <= _MAX_SIZE and 0 < columns <= _MAX_SIZE):
-        raise ValueError(f"no Width and Height in 1-{_MAX_SIZE}")
-    return rows, columns
-
-
-def format_size(rows: int, columns: int) -> bytes:
-    """A message of channel 4, without its channel."""
-    return b'{"Width":%d,"Height":%d}' % (columns, rows)
 
 
 class _Base64:

@@ -16,6 +16,7 @@ from criollo.errors import Exhausted, HostFailed, explain
 from criollo.linux import libc
 from criollo.workers import live
 from criollo.workers.ids import Ids
+from criollo.workers.messages import MAX_ENTRIES
 from criollo.workers.pack import KINDS, Member, header
 from criollo.workers.tar import (
     BLOCK,
@@ -24,7 +25,6 @@ from criollo.workers.tar import (
     DIRECTORY,
     FILE,
     LINK,
-    MAX_ENTRIES,
     MAX_PATH_BYTES,
     SYMLINK,
     show_name,

@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed
 from criollo.linux import tree
-from criollo.workers.tar import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, MAX_ENTRIES, SYMLINK, Entry, show_name
+from criollo.workers.messages import MAX_ENTRIES
+from criollo.workers.tar import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry, show_name
 
 MAX_SPARSE_BYTES: Final = 1 << 44
 MAX_IMPLIED: Final = 100_000

@@ -13,6 +13,7 @@ from criollo.workers.ids import Ids
 
 MAX_PACKET_BYTES: Final = 64 << 10
 MAX_FDS: Final = 8
+MAX_ENTRIES: Final = 10_000_000  # of one layer
 
 
 class Cipher(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from criollo.errors import HostFailed
 from criollo.linux.namespaces import Kind
 from criollo.workers.fork_server import ForkServer
 from criollo.workers.messages import (
+    MAX_ENTRIES,
     Assembled,
     AssembleJob,
     Cipher,
@@ -46,7 +47,6 @@ from criollo.workers.messages import (
 )
 from criollo.workers.prober import Prober
 from criollo.workers.running import Running
-from criollo.workers.tar import MAX_ENTRIES
 
 LIMIT_BYTES: Final = 256 << 30  # of one layer, unpacked
 STALL_S: Final = 120.0

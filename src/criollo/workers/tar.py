@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 
 from criollo.errors import Damaged
+from criollo.workers.messages import MAX_ENTRIES
 from criollo.workers.pax import (
     MAX_HEADER_BYTES,
     MAX_SPARSE_REGIONS,
@@ -36,7 +37,6 @@ from criollo.workers.pax import (
 
 BLOCK: Final = 512
 MAX_PATH_BYTES: Final = 4096
-MAX_ENTRIES: Final = 10_000_000
 MAX_RECORDS: Final = 4 * MAX_ENTRIES
 
 FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"

@@ -1,6 +1,7 @@
 """HTTP/1.1 as clients speak it, and as attackers do."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -35,7 +36,9 @@ def _raising(error: Exception) -> Any:
 ROUTES = {("GET", "/info"): _echo, ("POST", "/images/load"): _echo, ("GET", "/parts"): _parts}
 
 
-def exchange(data: bytes, *, routes: Any = ROUTES, limits: HttpLimits | None = None, eof: bool = True) -> bytes:
+def exchange(
+    data: bytes, *, routes: Any = ROUTES, limits: HttpLimits | None = None, eof: bool = True, rare: Any = None
+) -> bytes:
     """What the server answers to `data` until it closes."""
 
     async def main() -> bytes:
@@ -43,7 +46,7 @@ def exchange(data: bytes, *, routes: Any = ROUTES, limits: HttpLimits | None = N
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
-            group.create_task(HttpServer(routes, limits).serve(transport))
+            group.create_task(HttpServer(routes, limits, rare=rare).serve(transport))
             reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=1 << 20)
             collected = bytearray()
             try:
@@ -67,6 +70,20 @@ def get(target: str, *headers: str, method: str = "GET", body: bytes = b"") -> b
 
 def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
+
+
+def test_rare_routes_are_asked_for_once_and_only_when_no_other_fits() -> None:
+    asked = []
+
+    def rare() -> Any:
+        asked.append(True)
+        return {("GET", "/things/{}"): _echo, ("POST", "/rare"): _echo}
+
+    assert status(exchange(get("/info"), rare=rare)) == 200
+    assert asked == []
+    answers = exchange(get("/things/7") + get("/nothing") + get("/rare") + get("/info"), rare=rare)
+    assert re.findall(rb"HTTP/1.1 ([0-9]+)", answers) == [b"200", b"404", b"405", b"200"]
+    assert asked == [True]
 
 
 def test_route_is_answered() -> None:
