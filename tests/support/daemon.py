@@ -256,6 +256,15 @@ class Daemon:
             self.remove_pod(pod.id)
 
 
+def warm_up(running: Daemon, image: str) -> None:
+    """The first pod starts threads and opens files that stay: they are no leak of a later test."""
+    for _ in range(2):
+        pod = running.run_pod()
+        container = running.run_container(pod, running.container_config(image, "sleep", "1000"))
+        running.exec(container, "true")
+        running.remove_pod(pod)
+
+
 def wait_for(condition: Callable[[], object], limit_s: float = 20) -> None:
     """Return when the condition holds; fail after the limit."""
     deadline = time.monotonic() + limit_s

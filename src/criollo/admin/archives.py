@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from criollo.aio.http_server import Reply, Request, Upgrade, text
+from criollo.aio.http_server import Reply, Request, text
 from criollo.aio.parcels import ParcelLine, streams_on
 from criollo.aio.streams import FdReader, FdWriter
 from criollo.aio.together import first
@@ -35,26 +35,22 @@ _SWITCHING: Final = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\
 _Work = Callable[[ParcelLine], Awaitable[None]]
 
 
-def archive_upgrades(containers: Containers) -> dict[str, Upgrade]:
+async def serve_files(containers: Containers, request: Request, transport: asyncio.Transport) -> Reply | None:
     """The upgrade route; for the socket of this node only."""
-
-    async def files(request: Request, transport: asyncio.Transport) -> Reply | None:
-        if request.path != ROUTE:
-            return text(404, f"there is nothing at {request.path[:200]}")
-        if request.headers.get("upgrade", "").lower() != PROTOCOL:
-            return Reply(status=426, body=b"files travel on an upgraded connection\n", headers=(("upgrade", PROTOCOL),))
-        work = _sending(containers, request) if request.method == "GET" else _receiving(containers, request)
-        transport.write(_SWITCHING)
-        line = ParcelLine(*streams_on(transport))
-        try:
-            await _serve(line, work)
-        except ConnectionError as error:
-            log.debug("client of a copy went away", cause=error)
-        finally:
-            line.close()
-        return None
-
-    return {ROUTE: files}
+    if request.path != ROUTE:
+        return text(404, f"there is nothing at {request.path[:200]}")
+    if request.headers.get("upgrade", "").lower() != PROTOCOL:
+        return Reply(status=426, body=b"files travel on an upgraded connection\n", headers=(("upgrade", PROTOCOL),))
+    work = _sending(containers, request) if request.method == "GET" else _receiving(containers, request)
+    transport.write(_SWITCHING)
+    line = ParcelLine(*streams_on(transport))
+    try:
+        await _serve(line, work)
+    except ConnectionError as error:
+        log.debug("client of a copy went away", cause=error)
+    finally:
+        line.close()
+    return None
 
 
 async def _serve(line: ParcelLine, work: _Work) -> None:

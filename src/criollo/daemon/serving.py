@@ -1,5 +1,6 @@
 """The engine behind a socket: gRPC and HTTP/1 on one path. The daemon serves the node so, kpod itself."""
 
+import asyncio
 import contextlib
 import functools
 import ssl
@@ -10,12 +11,11 @@ from typing import Final
 import msgspec
 
 from criollo import __version__
-from criollo.admin.archives import archive_upgrades
 from criollo.admin.containers import container_routes
 from criollo.admin.server import routes
 from criollo.admin.views import HOST_IDS, NodeDescription
 from criollo.aio.background import Background
-from criollo.aio.http_server import HttpLimits, HttpServer, Routes
+from criollo.aio.http_server import HttpLimits, HttpServer, Reply, Request, Routes, Upgrade
 from criollo.aio.together import together
 from criollo.config.ciphers import openssl_names
 from criollo.config.settings import Api, Settings
@@ -115,9 +115,16 @@ def _http(engine: Engine, streaming: Streaming) -> HttpServer:
         cgroup_driver=str(engine.driver),
         default_id_mappings=HOST_IDS,
     )
-    upgrades = {**archive_upgrades(engine.containers), **streaming.upgrades()}
+    upgrades: dict[str, Upgrade] = {"/files": functools.partial(_files, engine), **streaming.upgrades()}
     often = routes(node, lambda: render(settings), further=container_routes(engine.containers))
     return HttpServer(often, upgrades=upgrades, rare=functools.partial(_rare_routes, engine))
+
+
+async def _files(engine: Engine, request: Request, transport: asyncio.Transport) -> Reply | None:
+    """Files of `kpod cp`, likewise."""
+    from criollo.admin.archives import serve_files
+
+    return await serve_files(engine.containers, request, transport)
 
 
 def _rare_routes(engine: Engine) -> Routes:

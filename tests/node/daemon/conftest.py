@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import leaks
-from support.daemon import Daemon, running_daemon
+from support.daemon import Daemon, running_daemon, warm_up
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
@@ -55,15 +55,6 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     assert addresses(running) == []
     if running.pid == pid:
         assert leaks.settled(lambda: _grown(held, pid), 10) == {}
-
-
-def warm_up(running: Daemon, image: str) -> None:
-    """The first pod starts threads and opens files that stay: they are no leak of a later test."""
-    for _ in range(2):
-        pod = running.run_pod()
-        container = running.run_container(pod, running.container_config(image, "sleep", "1000"))
-        running.exec(container, "true")
-        running.remove_pod(pod)
 
 
 def addresses(running: Daemon) -> list[str]:

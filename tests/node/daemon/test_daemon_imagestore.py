@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import warm_up
 from support import leaks
-from support.daemon import Daemon, place, running_daemon, wait_for
+from support.daemon import Daemon, place, running_daemon, wait_for, warm_up
 from support.image_node import images, pull, remove
 from support.registry import Registry
 

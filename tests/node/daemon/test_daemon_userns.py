@@ -11,11 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import warm_up
 from support import leaks
 from support.artifacts import make_artifact, push_artifact
 from support.cri import pb
-from support.daemon import Daemon, running_daemon
+from support.daemon import Daemon, running_daemon, warm_up
 from support.images import busybox_layer, directory, file, make_image, push, whiteout
 from support.registry import Registry
 

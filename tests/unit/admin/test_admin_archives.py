@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from criollo.admin.archives import archive_upgrades
+from criollo.admin.archives import serve_files
 from criollo.aio.http_server import Reply, Request
 from criollo.errors import CriolloError, Invalid, NotFound
 
@@ -23,11 +23,10 @@ def ask(
 ) -> Reply | None:
     """The route's answer; it must not touch the connection."""
     containers: Any = SimpleNamespace(state=SimpleNamespace(containers=Rows()), uncollected=set())
-    [route] = archive_upgrades(containers).values()
     request = Request(
         method=method, path=path, query={key: [value] for key, value in (query or {}).items()}, headers={"upgrade": upgrade}
     )
-    return asyncio.run(route(request, None))  # type: ignore[arg-type, return-value]  # nothing is written to it
+    return asyncio.run(serve_files(containers, request, None))  # type: ignore[arg-type]  # nothing is written to it
 
 
 def test_another_path_or_protocol_is_refused() -> None:
