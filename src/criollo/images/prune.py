@@ -70,7 +70,7 @@ def _told(going: list[Image], layers: list[LayerUsage], kept: dict[str, str], *,
     return Pruned(
         dry_run=dry_run,
         images=[PrunedImage(id=each.id, names=list(each.names), digests=list(each.digests)) for each in going],
-        layers=layers,
+        layers=sorted(layers, key=lambda each: each.layer),
         freed_bytes=sum(each.size_bytes for each in layers),
         freed_inodes=sum(each.inodes for each in layers),
         kept=kept,
