@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from criollo.errors import Invalid
@@ -16,6 +17,16 @@ BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGI
 
 def open_directory(path: str | Path) -> int:
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def opened_directory(path: str | Path) -> Iterator[int]:
+    """A directory, and no link to one, to read in or to ask the kernel about, for a block."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def open_in_root(directory: int, path: str | bytes, flags: int = os.O_RDONLY, *, mode: int = 0, resolve: int = IN_ROOT) -> int:

@@ -9,16 +9,16 @@ root filesystem, less what the image brought.
 Source: btrfs-subvolume(8); linux/btrfs.h.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from criollo.aio import threads
 from criollo.errors import Unsupported, explain
 from criollo.linux import btrfs, mount
+from criollo.linux.files import opened_directory
 from criollo.storage.base import Mapped, Quotas, Usage, Writable
 from criollo.storage.groups import Groups
 from criollo.storage.layers import Layers
@@ -64,7 +64,7 @@ class Btrfs:
         await threads.mounts(show, tree, target, mapped=mapped, readonly=writable is None)
 
     def _check_file_system(self) -> None:
-        with _opened(self._root) as fd:
+        with opened_directory(self._root) as fd:
             if btrfs.is_btrfs(fd):
                 return
         fstype = mount.fstype_of(os.path.realpath(self._root)) or "something else"
@@ -79,7 +79,7 @@ class Btrfs:
             place.mkdir()
             _make(place / "tree")
             _snapshot(place / "tree", place / "diff")
-            with _opened(place) as fd:
+            with opened_directory(place) as fd:
                 for name in ("diff", "tree"):
                     btrfs.destroy(fd, name)
         except OSError as error:
@@ -92,20 +92,11 @@ class Btrfs:
 
 
 def _make(path: Path) -> None:
-    with _opened(path.parent) as parent:
+    with opened_directory(path.parent) as parent:
         btrfs.create(parent, path.name)
 
 
 def _snapshot(source: Path, target: Path, ground: Callable[[], None] = lambda: None) -> None:
     ground()
-    with _opened(source) as tree, _opened(target.parent) as parent:
+    with opened_directory(source) as tree, opened_directory(target.parent) as parent:
         btrfs.snapshot(tree, parent, target.name)
-
-
-@contextlib.contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

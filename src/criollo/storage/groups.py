@@ -6,14 +6,12 @@ half a minute ago; the limit itself holds at once. A subvolume that a container 
 nobody bounds.
 """
 
-import contextlib
 import errno
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from criollo.errors import Unsupported
 from criollo.linux import btrfs
+from criollo.linux.files import opened_directory
 from criollo.storage.base import Limit, Usage
 
 
@@ -33,7 +31,7 @@ class Groups:
             Unsupported: the kernel refused.
         """
         try:
-            with _opened(self._directory) as fd:
+            with opened_directory(self._directory) as fd:
                 btrfs.enable_quotas(fd)
         except OSError as error:
             raise Unsupported(
@@ -54,14 +52,14 @@ class Groups:
             raise Unsupported(
                 f"cannot limit a writable layer to {limit.inodes} inodes: btrfs counts none; limit bytes, or use overlay on xfs"
             )
-        with _opened(place / "diff") as fd:
+        with opened_directory(place / "diff") as fd:
             btrfs.limit_exclusive(fd, limit.bytes)
         return brought
 
     def usage(self, place: Path, brought: Usage) -> Usage | None:
         """What the subvolume has for itself, as of the last transaction; None where quotas are off or nothing is bounded."""
         try:
-            with _opened(place / "diff") as fd:
+            with opened_directory(place / "diff") as fd:
                 group = btrfs.group_of(fd) if btrfs.is_subvolume(fd) else None
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EPERM):
@@ -71,12 +69,3 @@ class Groups:
 
     def release(self, place: Path) -> None:
         """The group's limit goes with the subvolume."""
-
-
-@contextlib.contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -86,7 +86,7 @@ def _shown(layers: Sequence[Path], place: Path, mapped: Mapped) -> Iterator[None
             os.chdir(place)
             for number, layer in enumerate(reversed(layers)):
                 os.mkdir(str(number))
-                _attach(layer, user_ns, str(number))
+                attach(layer, user_ns, str(number))
             yield
         finally:
             os.chdir("/")
@@ -95,15 +95,20 @@ def _shown(layers: Sequence[Path], place: Path, mapped: Mapped) -> Iterator[None
         os.close(user_ns)
 
 
-def _attach(layer: Path, user_ns: int, name: str) -> None:
-    tree = fsmount.clone(layer)
+def attach(tree: Path, user_ns: int, target: str | Path) -> None:
+    """Show a directory at `target`, its owners mapped by a user namespace's descriptor.
+
+    Raises:
+        Unsupported: its file system cannot.
+    """
+    clone = fsmount.clone(tree)
     try:
-        idmap.shift(tree, user_ns)
-        fsmount.attach(tree, name)
+        idmap.shift(clone, user_ns)
+        fsmount.attach(clone, target)
     except idmap.Refused as error:
-        raise refused(layer, error) from error
+        raise refused(tree, error) from error
     finally:
-        os.close(tree)
+        os.close(clone)
 
 
 def opened(path: Path) -> int:

@@ -8,12 +8,12 @@ tools hand out, and one that has files of somebody else is never taken.
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from criollo.errors import Exhausted, Unsupported
 from criollo.linux import mount, quota
+from criollo.linux.files import opened_directory
 from criollo.storage.base import Limit, Usage
 
 FIRST: Final = 0x43000000
@@ -40,7 +40,7 @@ class Projects:
         Raises:
             Unsupported: it does not bound projects.
         """
-        with _opened(self._directory) as fd:
+        with opened_directory(self._directory) as fd:
             if quota.is_enforced(fd):
                 return
         fstype = mount.fstype_of(os.path.realpath(self._directory)) or "the file system"
@@ -57,7 +57,7 @@ class Projects:
             Exhausted: all numbers are taken.
         """
         self.check()
-        with _opened(place) as fd:
+        with opened_directory(place) as fd:
             with self._lock:
                 project = self._free(fd)
                 self._used.add(project)
@@ -65,7 +65,7 @@ class Projects:
 
     def bound(self, place: Path, limit: Limit, brought: Usage) -> Usage:
         """Limit a place that `begin` was called for; what is in it by now does not count."""
-        with _opened(place) as fd:
+        with opened_directory(place) as fd:
             project = quota.project_of(fd)
             now = quota.counted(fd, project)
             if now is not None:
@@ -80,7 +80,7 @@ class Projects:
 
     def usage(self, place: Path, brought: Usage) -> Usage | None:
         """What the file system has counted; None for a place without a number."""
-        with _opened(place) as fd:
+        with opened_directory(place) as fd:
             project = quota.project_of(fd)
             found = quota.counted(fd, project) if _is_ours(project) else None
         if found is None:
@@ -89,7 +89,7 @@ class Projects:
 
     def release(self, place: Path) -> None:
         """Take the limits away and the number back."""
-        with contextlib.suppress(FileNotFoundError), _opened(place) as fd:
+        with contextlib.suppress(FileNotFoundError), opened_directory(place) as fd:
             project = quota.project_of(fd)
             if _is_ours(project):
                 with contextlib.suppress(OSError):  # quotas were switched off: then nothing is bounded
@@ -113,16 +113,7 @@ def _is_ours(project: int) -> bool:
 
 def _project_of(place: Path) -> int:
     try:
-        with _opened(place) as fd:
+        with opened_directory(place) as fd:
             return quota.project_of(fd)
     except (FileNotFoundError, NotADirectoryError):
         return 0
-
-
-@contextlib.contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from criollo.errors import explain
-from criollo.linux import fsmount, idmap, mount
+from criollo.linux import mount
 from criollo.storage.base import Mapped
-from criollo.storage.mapped import opened, refused
+from criollo.storage.mapped import attach, opened
 
 
 def show(tree: Path, target: Path, *, mapped: Mapped | None, readonly: bool) -> None:
@@ -28,13 +28,6 @@ def show(tree: Path, target: Path, *, mapped: Mapped | None, readonly: bool) -> 
 def _show_mapped(tree: Path, target: Path, mapped: Mapped) -> None:
     user_ns = opened(mapped.user_ns)
     try:
-        clone = fsmount.clone(tree)
-        try:
-            idmap.shift(clone, user_ns)
-            fsmount.attach(clone, target)
-        except idmap.Refused as error:
-            raise refused(tree, error) from error
-        finally:
-            os.close(clone)
+        attach(tree, user_ns, target)
     finally:
         os.close(user_ns)
