@@ -16,7 +16,8 @@ from criollo.errors import CriolloError, Invalid, NotFound
 from criollo.kpod import http
 from criollo.kpod.credentials import creds_option, login
 from criollo.kpod.session import Options, Session, work
-from criollo.kpod.terminal import Layer, Pull, progress_on
+from criollo.kpod.terminal import progress_on
+from criollo.model.transfer import LayerState, TransferState
 from criollo.oci.reference import Reference
 
 EVERY_S: Final = 0.1
@@ -25,7 +26,7 @@ EVERY_S: Final = 0.1
 class Progress(Protocol):
     """Shows layers; called again and again."""
 
-    def show(self, layers: list[Layer]) -> None: ...
+    def show(self, layers: list[LayerState]) -> None: ...
 
 
 @click.command("pull")
@@ -61,10 +62,10 @@ async def fetch(session: Session, image: str, *, auth: pb.AuthConfig | None = No
     if progress is None:
         await pulling()
     else:
-        seen: list[Layer] = []
+        seen: list[LayerState] = []
         await first(pulling(), _watch(session, image, progress, seen))
         if seen:
-            progress.show([Layer(each.digest, each.size, each.size, "here") for each in seen])
+            progress.show([LayerState(digest=each.digest, size=each.size, done=each.size, stage="here") for each in seen])
     if reply is None:
         raise CriolloError(f"cannot pull {image}: the runtime gave no answer")
     found = await status(session, reply.image_ref)
@@ -90,12 +91,12 @@ async def status(session: Session, image: str, *, verbose: bool = False) -> pb.I
     return reply.image if reply.HasField("image") else None
 
 
-async def _watch(session: Session, image: str, progress: Progress, seen: list[Layer]) -> None:
+async def _watch(session: Session, image: str, progress: Progress, seen: list[LayerState]) -> None:
     """Show how far the pull of `image` is, until cancelled; `seen` holds what was shown last."""
     while True:
         await asyncio.sleep(EVERY_S)
         try:
-            pulls = msgspec.json.decode(await http.get(session.socket, "/pulls"), type=list[Pull])
+            pulls = msgspec.json.decode(await http.get(session.socket, "/pulls"), type=list[TransferState])
         except (CriolloError, msgspec.MsgspecError):
             await asyncio.Event().wait()  # a runtime that cannot tell: until the pull ends
         if (found := choose(pulls, image)) is not None and found.layers:
@@ -103,7 +104,7 @@ async def _watch(session: Session, image: str, progress: Progress, seen: list[La
             progress.show(seen)
 
 
-def choose(pulls: list[Pull], image: str) -> Pull | None:
+def choose(pulls: list[TransferState], image: str) -> TransferState | None:
     """The pull of `image` among all that run: by its full name, else the only one of that path and tag."""
     try:
         wanted = Reference.parse(image)

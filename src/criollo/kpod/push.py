@@ -15,8 +15,8 @@ from criollo.kpod.credentials import Login, creds_option, login
 from criollo.kpod.images import Answer
 from criollo.kpod.outcome import warn
 from criollo.kpod.session import Options, Session, work
-from criollo.kpod.terminal import Layer, Lines, Screen, progress_on
-from criollo.model.transfer import Event
+from criollo.kpod.terminal import Lines, Screen, progress_on
+from criollo.model.transfer import Event, LayerState
 
 _FILES: Final = {"oci": "oci-dir", "oci-archive": "oci-archive", "docker-archive": "docker-archive"}
 _OTHERS: Final = ("dir", "docker-daemon", "containers-storage", "ostree", "sif", "atomic")
@@ -116,12 +116,12 @@ async def _send(session: Session, image: str, target: Target, wish: Wish) -> Eve
     if wish.account is not None:
         asked |= {"username": wish.account.username, "password": wish.account.password}
     shown: Screen | Lines | None = None if wish.quiet else progress_on(sys.stderr)
-    layers: dict[int, Layer] = {}
+    layers: dict[int, LayerState] = {}
     event = Event(type="")
     async for line in http.lines(session.socket, "POST", "/images/push", {"image": image}, body=msgspec.json.encode(asked)):
         event = decoded(line, Event, "/images/push")
         if event.layer is not None:
-            layers[event.place] = msgspec.convert(event.layer, Layer, from_attributes=True)
+            layers[event.place] = event.layer
             if shown is not None:
                 shown.show([layers[place] for place in sorted(layers)])
     if event.type != "result":

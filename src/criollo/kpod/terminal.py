@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import IO, Final
 
-import msgspec
-
 from criollo.errors import printable
 from criollo.kpod.text import short, size
+from criollo.model.transfer import LayerState
 
 WIDEST: Final = 100
 _NARROWEST_BAR: Final = 8
@@ -19,26 +18,7 @@ _STAGES: Final = {"here": "done", "there": "done"}
 _DONE: Final = tuple(_STAGES)
 
 
-class Layer(msgspec.Struct, frozen=True):
-    """One layer of a pull, as `/pulls` tells it; bytes as they travel."""
-
-    digest: str
-    size: int = 0
-    done: int = 0
-    stage: str = ""
-    retries: int = 0
-    source: str = ""
-
-
-class Pull(msgspec.Struct, frozen=True):
-    """One pull; `outcome` is empty while it runs."""
-
-    reference: str
-    outcome: str = ""
-    layers: list[Layer] = []
-
-
-def draw(layers: Sequence[Layer], *, columns: int, rows: int) -> list[str]:
+def draw(layers: Sequence[LayerState], *, columns: int, rows: int) -> list[str]:
     """A line per layer, at most `rows`; finished layers give way first. No line is wider than `columns`."""
     shown = list(layers)
     hidden = len(shown) - rows
@@ -53,7 +33,7 @@ def draw(layers: Sequence[Layer], *, columns: int, rows: int) -> list[str]:
     return lines
 
 
-def _line(layer: Layer, columns: int) -> str:
+def _line(layer: LayerState, columns: int) -> str:
     amount = f"{size(layer.done)} of {size(layer.size)}"
     stage = _STAGES.get(layer.stage, printable(layer.stage)[:10]) + (f", retry {layer.retries}" if layer.retries else "")
     head, tail = printable(short(layer.digest)), f"{amount:<22} {stage}"
@@ -73,7 +53,7 @@ class Screen:
         self._measure = measure or _terminal_size
         self._height = 0
 
-    def show(self, layers: Sequence[Layer]) -> None:
+    def show(self, layers: Sequence[LayerState]) -> None:
         """Draw the layers in place of what was drawn last."""
         columns, rows = self._measure()
         self.put(draw(layers, columns=columns - 1, rows=max(1, rows - 2)))
@@ -98,7 +78,7 @@ class Lines:
         self._stream = stream
         self._told: set[str] = set()
 
-    def show(self, layers: Sequence[Layer]) -> None:
+    def show(self, layers: Sequence[LayerState]) -> None:
         for layer in layers:
             if layer.stage in _DONE and layer.digest not in self._told:
                 self._told.add(layer.digest)

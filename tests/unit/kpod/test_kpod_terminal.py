@@ -4,13 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.kpod.pull import choose
-from criollo.kpod.terminal import Layer, Lines, Pull, Screen, draw
+from criollo.kpod.terminal import Lines, Screen, draw
+from criollo.model.transfer import LayerState, TransferState
 
 DIGEST = "sha256:" + "1" * 64
 
 
-def layer(**fields: object) -> Layer:
-    return Layer(**{"digest": DIGEST, "size": 1000, "done": 500, "stage": "pulling", **fields})  # type: ignore[arg-type]
+def layer(**fields: object) -> LayerState:
+    return LayerState(**{"digest": DIGEST, "size": 1000, "done": 500, "stage": "pulling", **fields})  # type: ignore[arg-type]
 
 
 def test_a_bar_is_as_full_as_the_layer() -> None:
@@ -38,11 +39,11 @@ def test_finished_layers_give_way_first() -> None:
 
 
 @given(
-    st.lists(st.builds(Layer, digest=st.text(), size=st.integers(), done=st.integers(), stage=st.text()), max_size=30),
+    st.lists(st.builds(LayerState, digest=st.text(), size=st.integers(), done=st.integers(), stage=st.text()), max_size=30),
     st.integers(1, 200),
     st.integers(1, 40),
 )
-def test_no_picture_is_larger_than_the_terminal(layers: list[Layer], columns: int, rows: int) -> None:
+def test_no_picture_is_larger_than_the_terminal(layers: list[LayerState], columns: int, rows: int) -> None:
     lines = draw(layers, columns=columns, rows=rows)
     assert len(lines) <= rows
     assert all(len(line) <= columns and line.isprintable() for line in lines)
@@ -66,7 +67,7 @@ def test_lines_tell_of_each_layer_once() -> None:
 
 
 def test_the_pull_of_an_image_is_found_by_any_of_its_names() -> None:
-    pulls = [Pull("docker.io/library/busybox:latest"), Pull("quay.io/x/y:1")]
+    pulls = [TransferState(reference="docker.io/library/busybox:latest"), TransferState(reference="quay.io/x/y:1")]
     for name in ("busybox", "busybox:latest", "docker.io/busybox"):
         assert choose(pulls, name) == pulls[0]
     assert choose(pulls, "quay.io/x/y:1") == pulls[1]
@@ -75,6 +76,6 @@ def test_the_pull_of_an_image_is_found_by_any_of_its_names() -> None:
 
 
 def test_a_short_name_is_found_at_another_registry() -> None:
-    pulls = [Pull("quay.io/x/busybox:latest")]
+    pulls = [TransferState(reference="quay.io/x/busybox:latest")]
     assert choose(pulls, "busybox") == pulls[0]
-    assert choose([*pulls, Pull("a.io/busybox:latest")], "busybox") is None
+    assert choose([*pulls, TransferState(reference="a.io/busybox:latest")], "busybox") is None
