@@ -65,10 +65,27 @@ from criollo.workers.pool import Workers
 
 log = get_logger(__name__)
 
+
+def _overlay(layers: Layers, workers: Workers, root: Path, options: Options) -> LayerDriver:
+    return Overlay(layers, root=root, flags=options.mount_flags)
+
+
+def _btrfs(layers: Layers, workers: Workers, root: Path, options: Options) -> LayerDriver:
+    from criollo.storage.btrfs import Btrfs  # overlay is what nearly all have
+
+    return Btrfs(layers, workers, root)
+
+
+def _vfs(layers: Layers, workers: Workers, root: Path, options: Options) -> LayerDriver:
+    from criollo.storage.vfs import Vfs
+
+    return Vfs(layers, workers, root)
+
+
 DRIVERS: Final[dict[str, Callable[[Layers, Workers, Path, Options], LayerDriver]]] = {
-    "overlay": lambda layers, workers, root, options: Overlay(layers, root=root, flags=options.mount_flags),
-    "btrfs": lambda layers, workers, root, options: _btrfs(layers, workers, root),
-    "vfs": lambda layers, workers, root, options: _vfs(layers, workers, root),
+    "overlay": _overlay,
+    "btrfs": _btrfs,
+    "vfs": _vfs,
 }
 LOCK: Final = "lock"
 MOUNT_SETATTR_SINCE: Final = (5, 12)  # mount_setattr(2): recursive read-only and id-mapped mounts
@@ -206,18 +223,6 @@ def _drop_parent(containers: Containers) -> None:
     """The cgroup above pods whose client gave none: made with the first of them, and nobody else takes it away."""
     if containers.cgroup_driver is Driver.CGROUPFS:
         Hierarchies.detect().drop_if_empty(DEFAULT_PARENT[Driver.CGROUPFS])
-
-
-def _btrfs(layers: Layers, workers: Workers, root: Path) -> LayerDriver:
-    from criollo.storage.btrfs import Btrfs  # overlay is what nearly all have
-
-    return Btrfs(layers, workers, root)
-
-
-def _vfs(layers: Layers, workers: Workers, root: Path) -> LayerDriver:
-    from criollo.storage.vfs import Vfs
-
-    return Vfs(layers, workers, root)
 
 
 def _places(settings: Settings) -> Places:
