@@ -19,7 +19,7 @@ from criollo.aio.together import together
 from criollo.errors import CriolloError, Damaged, Invalid, explain
 from criollo.images import seals
 from criollo.images.artifacts import is_blob
-from criollo.images.collect import leased
+from criollo.images.collect import drop_layers, leased
 from criollo.images.commit import BLOB_FILE, plan
 from criollo.images.context import Images
 from criollo.model.care import DAMAGED, MISSING, UNCHECKED, ImageCheck, LayerCheck, Report
@@ -91,24 +91,31 @@ async def _check_layers(images: Images, report: Report) -> None:
 async def look(images: Images, name: str, *, quick: bool = False, pace: Pace | None = None) -> LayerCheck | Verified | None:
     """Look at one layer; None when a quick look finds nothing, or the layer went meanwhile."""
     with leased(images, [name]):
-        row = images.rows.layer(name)
-        if not await threads.files(images.layers.has, name):
-            if row is None and not images.rows.is_used(name):
-                return None
-            return told(images, name, MISSING, ["its directory is missing"])
-        if row is None:
-            if not images.rows.is_used(name):
-                return None
-            return told(images, name, DAMAGED, ["the database has no record of it"])
-        if quick:
+        found = await _look(images, name, quick, pace or Pace())
+    if name not in images.finished:  # which waits for the next try of its pull
+        await drop_layers(images, [name])  # its image may have been removed while we held it
+    return found
+
+
+async def _look(images: Images, name: str, quick: bool, pace: Pace) -> LayerCheck | Verified | None:
+    row = images.rows.layer(name)
+    if not await threads.files(images.layers.has, name):
+        if row is None and not images.rows.is_used(name):
             return None
-        try:
-            found = await verify(images, row, pace or Pace())
-        except (Damaged, Invalid) as error:
-            return told(images, name, DAMAGED, [str(error)])
-        if found is None:
-            return told(images, name, UNCHECKED, ["it has no seal: an older version has pulled it"])
-        return found if not found.damaged else told(images, name, DAMAGED, list(found.damage), found.damaged)
+        return told(images, name, MISSING, ["its directory is missing"])
+    if row is None:
+        if not images.rows.is_used(name):
+            return None
+        return told(images, name, DAMAGED, ["the database has no record of it"])
+    if quick:
+        return None
+    try:
+        found = await verify(images, row, pace)
+    except (Damaged, Invalid) as error:
+        return told(images, name, DAMAGED, [str(error)])
+    if found is None:
+        return told(images, name, UNCHECKED, ["it has no seal: an older version has pulled it"])
+    return found if not found.damaged else told(images, name, DAMAGED, list(found.damage), found.damaged)
 
 
 async def verify(images: Images, row: LayerRow, pace: Pace) -> Verified | None:

@@ -31,7 +31,7 @@ from criollo.oci.platform import host_platform, select
 from criollo.oci.reference import Reference
 from criollo.registry import namespaced
 from criollo.registry.auth import Credentials
-from criollo.registry.blobs import Route
+from criollo.registry.blobs import Route, WrongBlob
 from criollo.registry.client import Shown
 from criollo.registry.logins import Logins
 from criollo.telemetry.log import get_logger
@@ -234,9 +234,12 @@ async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
 
     try:
         await add_layer(pull.images, blob, feed, source=pull.reference.domain)
-    except (Damaged, Invalid):
+    except Damaged as error:
+        hosts = pull.route.hosts_of(blob.descriptor)
         pull.route.leave_out_mirrors_of(blob.descriptor)
-        raise
+        if not hosts or isinstance(error, WrongBlob):
+            raise
+        raise Damaged(f"cannot use layer {blob.descriptor.digest} from registry {hosts}: {error}") from error
     except NotFound as error:
         if blob.descriptor.is_foreign:
             raise foreign_layer_missing(blob.descriptor.digest) from error

@@ -53,6 +53,10 @@ class Route:
         self._served.setdefault(str(blob.digest), []).append(endpoint)
         self._noted(blob, endpoint)
 
+    def hosts_of(self, blob: Blob) -> str:
+        """Whose bytes of the blob they were, for a message."""
+        return ", ".join(sorted({endpoint.api_host for endpoint in self._served.get(str(blob.digest), [])}))
+
     def leave_out_mirrors_of(self, blob: Blob) -> bool:
         """The blob was wrong: leave out the mirrors that it came from. False when there were none to leave out."""
         mirrors = {endpoint for endpoint in self._served.pop(str(blob.digest), []) if endpoint.is_mirror}
@@ -65,7 +69,11 @@ class ReaderGone(HostFailed):
     """The sink's reader ended first; it knows why."""
 
 
-class Spoiled(Damaged):
+class WrongBlob(Damaged):
+    """A registry has something else than the blob; the message names it."""
+
+
+class Spoiled(WrongBlob):
     """Wrong bytes have reached the sink: no other endpoint can mend that."""
 
 
@@ -93,7 +101,7 @@ class Download:
 
         Raises:
             Retryable: it broke off before the end.
-            Damaged: the registry offers something of another size; nothing has been passed on.
+            WrongBlob: the registry offers something of another size; nothing has been passed on.
             Spoiled: size or digest of what was passed on is wrong.
             ReaderGone: the sink's reader ended.
             Exhausted, HostFailed: the sink cannot be written.
@@ -124,7 +132,7 @@ class Download:
             return 0
         length = answer.headers.get("Content-Length", "")
         if length and length != str(self._blob.size):
-            raise Damaged(
+            raise WrongBlob(
                 f"cannot use blob {self._blob.digest} from registry {host}: it has {length[:20]} bytes, "
                 f"its descriptor says {self._blob.size}"
             )

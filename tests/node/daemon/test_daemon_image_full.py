@@ -111,8 +111,16 @@ def filling_at(daemon: Daemon, point: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("point", ["criollo.storage.layers:Layers.stage:after", "criollo.storage.layers:Layers.commit:before"])
 def test_while_layers_are_made(daemon: Daemon, bad: BadRegistry, point: str) -> None:
+    """The upper layer comes when the disk is full: what was there before may be finished."""
+    gate = Gate()
     with filling_at(daemon, point):
-        assert "o space left" in refused_pull(daemon, bad)
+        bad.break_at(f"/blobs/{IMAGE.layers[1].digest}", gate.fault(), times=1)
+        pulling = daemon.cri.begin("PullImage", pull_request(bad.reference("app", "v1")))
+        wait_for((daemon.root / "filler").exists)
+        gate.open()
+        assert "o space left" in told(pulling)
+        nothing_left(daemon)
+        assert images(daemon) == []
     the_next_pull_works(daemon, bad)
 
 

@@ -101,7 +101,7 @@ def test_worker_is_confined(layer: int, tmp_path: Path) -> None:
     async def body(workers: Workers) -> None:
         async with workers.unpack(layer, "none") as job:
             feed(job.pipe_fd, entry(b"here") + header(b"f", size=b"%011o\0" % 100))
-            await until((tmp_path / "layer/here").exists)
+            await until((tmp_path / "layer/f").exists)
             (pid,) = children(fork_server())
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
             capabilities = sum(1 << number for number in (0, 1, 3, 4, 21, 27, 31))
