@@ -191,6 +191,19 @@ class Hierarchies(NamedTuple):
             if root not in spared:
                 (root / path.lstrip("/") / "cgroup.procs").write_text(str(pid))
 
+    def expect_moves(self) -> None:
+        """Let the kernel get ready for processes that are about to be moved between cgroups.
+
+        The first move waits for an RCU grace period, 5 to 15 ms, and those that follow within about as long do not (kernel,
+        cgroup_threadgroup_rwsem and kernel/rcu/sync.c). Writing a process to where it is waits the same and moves nothing.
+        """
+        own = of_process(os.getpid())
+        for controller, root in (*self.controllers.items(), ("", self.unified)):
+            if root is not None and controller in own:
+                with contextlib.suppress(OSError):  # no process may sit in a version 2 cgroup that has others below it
+                    (root / own[controller].lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+                return
+
     def exists(self, path: str) -> bool:
         """Whether any hierarchy has this cgroup."""
         return any((root / path.lstrip("/")).is_dir() for root in self.roots())

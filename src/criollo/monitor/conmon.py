@@ -117,6 +117,15 @@ class Conmon:
             TimedOut: no word `launch.timeout_s` seconds after that. Everything that had been started is killed.
             whatever `ground` raises.
         """
+        made: list[Created] = []
+
+        async def create() -> None:
+            made.append(await self._create(launch, hierarchies, ground))
+
+        await together((create(), threads.files(hierarchies.expect_moves)))  # the runtime comes to its move much later
+        return made[0]
+
+    async def _create(self, launch: Launch, hierarchies: Hierarchies, ground: Coroutine[Any, Any, None] | None) -> Created:
         start = _Start()
         try:
             work = [self._start(launch, hierarchies, start)]

@@ -108,7 +108,10 @@ class Command:
 
         A runtime that tells of the command's end and goes on has `grace_s`; after that it still `lingers`.
         """
-        await first(self.ended(), self._after_told(grace_s))
+        if not self._is_followed:
+            await self.ended()
+        else:
+            await first(self.ended(), self._after_told(grace_s))
         if not process.has_ended(self._pidfd):
             assert self._told is not None
             return self._told

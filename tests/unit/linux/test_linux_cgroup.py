@@ -1,5 +1,6 @@
 """Cgroup paths, mount tables, and hierarchies in plain directories."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,17 @@ def test_the_root_is_never_killed_or_removed(path: str) -> None:
         Hierarchies({}, None).kill(path)
     with pytest.raises(Invalid):
         Hierarchies({}, None).remove(path)
+
+
+def test_before_moves_the_daemon_is_written_to_where_it_is(tmp_path: Path) -> None:
+    own = cgroup.of_process(os.getpid())["pids"].lstrip("/")
+    (tmp_path / own).mkdir(parents=True, exist_ok=True)
+    procs = tmp_path / own / "cgroup.procs"
+    procs.write_text("")
+    Hierarchies({"pids": tmp_path}, None).expect_moves()
+    assert procs.read_text() == str(os.getpid())
+
+
+def test_a_node_that_refuses_such_a_write_is_left_as_it_is(tmp_path: Path) -> None:
+    Hierarchies({"pids": tmp_path / "absent"}, None).expect_moves()
+    assert list(tmp_path.iterdir()) == []
