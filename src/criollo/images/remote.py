@@ -14,12 +14,15 @@ from criollo.registry.tags import list_tags
 
 
 class RemoteImage(NamedTuple):
-    """What a name leads to. `raw` and `digest` are of the manifest or index itself, `manifest` is of this platform."""
+    """What a name leads to. `raw` and `digest` are of the manifest or index itself; `manifest` is this platform's, with its
+    bytes `chosen` and the repository that served it."""
 
     reference: Reference
     raw: bytes
     digest: Digest
     manifest: Manifest
+    chosen: bytes
+    source: str
 
 
 async def look(registry: Registry, ref: Reference, shown: Shown = None, *, platform: Platform | None = None) -> RemoteImage:
@@ -33,7 +36,7 @@ async def look(registry: Registry, ref: Reference, shown: Shown = None, *, platf
     for _ in range(MAX_INDEX_DEPTH + 1):
         found = decode_manifest(fetched.raw, fetched.media_type, artifacts=True)
         if isinstance(found, Manifest):
-            return RemoteImage(ref, first.raw, first.digest, found)
+            return RemoteImage(ref, first.raw, first.digest, found, fetched.raw, fetched.source or ref.name)
         chosen = select(platform or host_platform(), found.manifests)
         fetched = await registry.manifest(ref.with_digest(chosen.digest), shown)
     raise Invalid("manifest", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")

@@ -6,6 +6,7 @@ there, so that the image can be judged by that one too without being pulled agai
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from criollo.aio import threads
@@ -15,7 +16,7 @@ from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import Kind
 from criollo.registry import attached, lookaside
-from criollo.registry.client import Shown
+from criollo.registry.client import Registry, Shown
 from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces
 from criollo.telemetry.log import get_logger
 from criollo.trust.judge import Case, Evidence
@@ -42,12 +43,13 @@ async def prove(images: Images, asked: Asked, *, namespace: str) -> tuple[Digest
         Unavailable: where the signatures are does not answer.
     """
     ref, digest = asked.reference, Digest.of(asked.raw)
+    registry, conf = images.registry, images.signatures_conf
     wanted = images.judge.kinds_wanted(ref, namespace)
-    blobs = await _look(images, asked, wanted) if wanted else []
+    blobs = await find_signatures(registry, conf, asked, wanted) if wanted else []
     further = images.judge.kinds_useful(ref) - wanted
     if further:
         try:
-            blobs = [*blobs, *await _look(images, asked, further)]
+            blobs = [*blobs, *await find_signatures(registry, conf, asked, further)]
         except CriolloError as error:
             log.info("signatures that another policy wants cannot be had", image=ref, error=error)
     evidence = Evidence(digest, tuple(dict.fromkeys(blobs)))
@@ -55,10 +57,16 @@ async def prove(images: Images, asked: Asked, *, namespace: str) -> tuple[Digest
     return digest, evidence.blobs
 
 
-async def _look(images: Images, asked: Asked, kinds: frozenset[Kind]) -> list[bytes]:
+async def find_signatures(registry: Registry, conf: Path | None, asked: Asked, kinds: frozenset[Kind]) -> list[bytes]:
+    """The signatures of a manifest as blobs, where the files in the directory `conf` say that they are.
+
+    Raises:
+        Denied: those files cannot be read.
+        Unavailable: where the signatures are does not answer.
+    """
     ref, digest = asked.reference, Digest.of(asked.raw)
     try:
-        places = await threads.files(SignaturePlaces.load, images.signatures_conf)
+        places = await threads.files(SignaturePlaces.load, conf)
     except CriolloError as error:
         raise Denied(f"cannot use image {ref}: where its signatures are cannot be read: {error}") from error
     names = [ref]
@@ -66,9 +74,9 @@ async def _look(images: Images, asked: Asked, kinds: frozenset[Kind]) -> list[by
         names.insert(0, _named_by(asked.source, ref))
     found: list[bytes] = []
     for base, path in dict.fromkeys(_lookasides(places, names)):
-        found += await lookaside.fetch(images.registry, base, path, digest)
+        found += await lookaside.fetch(registry, base, path, digest)
     if Kind.SIGSTORE in kinds and any(places.uses_attachments(name) for name in names):
-        found += [each.to_blob() for each in await attached.fetch(images.registry, ref, digest, asked.shown)]
+        found += [each.to_blob() for each in await attached.fetch(registry, ref, digest, asked.shown)]
     return found
 
 

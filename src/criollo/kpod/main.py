@@ -31,6 +31,8 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "pull": Verb("criollo.kpod.pull", "pull", "Fetch an image from its registry."),
     "push": Verb("criollo.kpod.push", "push", "Push an image to a registry."),
+    "sign": Verb("criollo.kpod.signing", "sign", "Sign an image at its registry."),
+    "verify": Verb("criollo.kpod.signing", "verify", "Tell whether the trust policy lets an image run."),
     "registry": Verb("criollo.kpod.registry", "registry", "Show where images are looked for, and why."),
     "images": Verb("criollo.kpod.images", "images", "List images."),
     "tag": Verb("criollo.kpod.names", "tag", "Give an image further names."),

@@ -1,17 +1,24 @@
 """Sigstore signatures in the registry itself: the layers of the image `<repository>:sha256-<hex>.sig`, as cosign puts them.
 
+Each is there uncompressed, so its diff id in the config is its digest. Whoever adds one writes the image anew: of two who do so
+at once, one is lost.
+
 Source: cosign's SIGNATURE_SPEC, section Storage.
 """
 
 import os
+from typing import Any
+
+from msgspec import json
 
 from criollo.errors import Invalid, NotFound
 from criollo.oci.digest import Digest
-from criollo.oci.image_spec import OCI_MANIFEST, Descriptor, Manifest, decode_manifest
+from criollo.oci.image_spec import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, decode_manifest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import SIGSTORE_TYPE, Signature, sigstore
 from criollo.registry.client import Registry, Shown
 from criollo.registry.lookaside import LIMITS, MAX_SIGNATURES, MAX_TOTAL_BYTES
+from criollo.registry.uploads import BytesBody, Uploads
 
 
 async def fetch(registry: Registry, ref: Reference, digest: Digest, shown: Shown = None) -> list[Signature]:
@@ -21,7 +28,42 @@ async def fetch(registry: Registry, ref: Reference, digest: Digest, shown: Shown
         Invalid: there are too many or too long ones, or they are no image of this kind.
         Unavailable, Forbidden, Unauthenticated, Damaged: as for a manifest.
     """
-    place = ref.with_tag(f"{digest.algorithm}-{digest.hex}.sig")
+    place = _place(ref, digest)
+    layers = [layer for layer in await _layers(registry, place, shown) if layer.media_type == SIGSTORE_TYPE]
+    if len(layers) > MAX_SIGNATURES or sum(layer.size for layer in layers) > MAX_TOTAL_BYTES:
+        raise Invalid(f"signatures {place}", "too many or too long", LIMITS)
+    return [await _fetch_one(registry, place, layer, shown) for layer in layers]
+
+
+async def attach(registry: Registry, ref: Reference, digest: Digest, signature: Signature, shown: Shown = None) -> Reference:
+    """Add a signature to those of a manifest; returns where they are.
+
+    Raises:
+        Invalid: what is there already is no image of this kind.
+        Unavailable, Forbidden, Unauthenticated: the registry says so, or does not answer.
+    """
+    place = _place(ref, digest)
+    uploads = Uploads(registry, place, shown)
+    layers = [_described(each) for each in await _layers(registry, place, shown)]
+    layers.append({**await _send(uploads, signature.payload, SIGSTORE_TYPE), "annotations": signature.annotations})
+    rootfs = {"type": "layers", "diff_ids": [each["digest"] for each in layers]}
+    config = json.encode({"architecture": "", "os": "", "config": {}, "rootfs": rootfs})
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": await _send(uploads, config, OCI_CONFIG),
+        "layers": layers,
+    }
+    await uploads.manifest(OCI_MANIFEST, json.encode(document))
+    return place
+
+
+def _place(ref: Reference, digest: Digest) -> Reference:
+    return ref.with_tag(f"{digest.algorithm}-{digest.hex}.sig")
+
+
+async def _layers(registry: Registry, place: Reference, shown: Shown) -> list[Descriptor]:
+    """The attachments of all kinds; none where there is no such image."""
     try:
         answer = await registry.manifest(place, shown, accept=(OCI_MANIFEST,))
     except NotFound:
@@ -29,10 +71,18 @@ async def fetch(registry: Registry, ref: Reference, digest: Digest, shown: Shown
     manifest = decode_manifest(answer.raw, answer.media_type, artifacts=True)
     if not isinstance(manifest, Manifest):
         raise Invalid(f"signatures {place}", "an index", "an image whose layers are the signatures")
-    layers = [layer for layer in manifest.layers if layer.media_type == SIGSTORE_TYPE]
-    if len(layers) > MAX_SIGNATURES or sum(layer.size for layer in layers) > MAX_TOTAL_BYTES:
-        raise Invalid(f"signatures {place}", "too many or too long", LIMITS)
-    return [await _fetch_one(registry, place, layer, shown) for layer in layers]
+    return list(manifest.layers)
+
+
+def _described(layer: Descriptor) -> dict[str, Any]:
+    return {"mediaType": layer.media_type, "digest": str(layer.digest), "size": layer.size, "annotations": layer.annotations}
+
+
+async def _send(uploads: Uploads, content: bytes, media_type: str) -> dict[str, Any]:
+    """Send a small blob; its descriptor."""
+    digest = Digest.of(content)
+    await uploads.send(digest, BytesBody(content))
+    return {"mediaType": media_type, "digest": str(digest), "size": len(content)}
 
 
 async def _fetch_one(registry: Registry, place: Reference, layer: Descriptor, shown: Shown) -> Signature:

@@ -5,6 +5,9 @@ They may be anybody's: whoever writes there is believed by nobody, the policy's 
 Source: containers/image, docs/signature-protocols.md, section "docker/distribution registries - separate storage".
 """
 
+import contextlib
+import os
+import tempfile
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -38,6 +41,35 @@ async def fetch(registry: Registry, base: str, repository: str, digest: Digest) 
             raise Invalid(f"signatures of {digest} below {base}", "too many or too long", LIMITS)
         found.append(blob)
     return found
+
+
+def store(base: str, repository: str, digest: Digest, blob: bytes) -> Path:
+    """Write a signature under the next free number and return its file; blocking.
+
+    Raises:
+        Invalid: the lookaside is no directory of this host, or full.
+        HostFailed, Exhausted: the kernel refused.
+    """
+    parts = urlsplit(base)
+    if parts.scheme != "file":
+        raise Invalid("lookaside", base, "file:///… to write into; set lookaside-staging in registries.d, or name a directory")
+    place = Path(unquote(parts.path)) / f"{repository}@{digest.algorithm}={digest.hex}"
+    with explain(f"write a signature into {place}"):
+        place.mkdir(0o755, parents=True, exist_ok=True)
+        fd, fresh = tempfile.mkstemp(prefix=".signature-", dir=place)
+        try:
+            with open(fd, "wb") as file:
+                file.write(blob)
+                os.fchmod(file.fileno(), 0o644)
+                file.flush()
+                os.fsync(file.fileno())
+            for number in range(1, MAX_SIGNATURES + 1):
+                with contextlib.suppress(FileExistsError):
+                    os.link(fresh, place / f"signature-{number}")
+                    return place / f"signature-{number}"
+        finally:
+            os.unlink(fresh)
+    raise Invalid(f"signatures of {digest} in {place}", MAX_SIGNATURES, "fewer; remove old ones")
 
 
 async def _fetch_one(registry: Registry, url: str) -> bytes | None:

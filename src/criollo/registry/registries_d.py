@@ -31,6 +31,7 @@ class Places(msgspec.Struct, frozen=True):
 
     lookaside: str | None = None
     attachments: bool | None = None
+    staging: str | None = None
 
 
 class SignaturePlaces:
@@ -61,6 +62,11 @@ class SignaturePlaces:
     def lookaside(self, reference: Reference) -> str | None:
         """The URL below which signatures of the repository are, without the repository; None if no file says."""
         return next((each.lookaside for each in self._of(reference) if each.lookaside), None)
+
+    def staging(self, reference: Reference) -> str | None:
+        """The URL below which signatures of the repository are written; None if no file says."""
+        told = next((each.staging for each in self._of(reference) if each.staging), None)
+        return told or self.lookaside(reference)
 
     def uses_attachments(self, reference: Reference) -> bool:
         """Whether sigstore signatures are looked for in the registry itself."""
@@ -149,7 +155,11 @@ def _places(said: Any, where: str) -> Places:
     attachments = said.get(_ATTACHMENTS)
     if attachments is not None and not isinstance(attachments, bool):
         raise Invalid(f"{where}.{_ATTACHMENTS}", attachments, "true or false")
-    return Places(said.get("lookaside") or said.get("sigstore") or None, attachments)
+    return Places(
+        said.get("lookaside") or said.get("sigstore") or None,
+        attachments,
+        said.get("lookaside-staging") or said.get("sigstore-staging") or None,
+    )
 
 
 def _check_url(value: object, where: str) -> None:

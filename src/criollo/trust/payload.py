@@ -7,6 +7,8 @@ Source: containers-signature(5), section JSON data format; cosign's SIGNATURE_SP
 
 from typing import Final, NamedTuple
 
+import msgspec
+
 from criollo.errors import Invalid
 from criollo.oci import document
 from criollo.oci.digest import Digest
@@ -43,6 +45,16 @@ def parse_payload(raw: bytes, kind: Kind) -> Claim:
     exactly(identity, {"docker-reference"}, f"{where}.critical.identity")
     digest = Digest.parse(text(image["docker-manifest-digest"], f"{where}.docker-manifest-digest"), f"{where} digest")
     return Claim(digest, text(identity["docker-reference"], f"{where}.docker-reference"))
+
+
+def make_payload(kind: Kind, digest: Digest, name: str, *, creator: str, now: int) -> bytes:
+    """The text to be signed: that the manifest is `name`. `now` is in seconds since the epoch."""
+    critical = {
+        "identity": {"docker-reference": name},
+        "image": {"docker-manifest-digest": str(digest)},
+        "type": _TYPES[kind],
+    }
+    return msgspec.json.encode({"critical": critical, "optional": {"creator": creator, "timestamp": now}})
 
 
 def _check_optional(value: object, kind: Kind) -> None:

@@ -20,7 +20,7 @@ from criollo.trust.requirements import Requirement, Sources
 LIMIT_S: Final = 30.0
 MAX_REQUEST_BYTES: Final = 64 << 20
 MAX_ANSWER_BYTES: Final = 1 << 20
-_SIGNATURE: Final = "dev.cosignproject.cosign/signature"
+SIGNATURE_ANNOTATION: Final = "dev.cosignproject.cosign/signature"
 _CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
 _CHAIN: Final = "dev.sigstore.cosign/chain"
 _LOG_ENTRY: Final = "dev.sigstore.cosign/bundle"
@@ -129,7 +129,7 @@ def _doubtful(signature: Signature) -> Doubtful:
     said = signature.annotations
     return Doubtful(
         payload=signature.payload,
-        signature=said.get(_SIGNATURE),
+        signature=said.get(SIGNATURE_ANNOTATION),
         certificate=said.get(_CERTIFICATE),
         chain=said.get(_CHAIN),
         log_entry=said.get(_LOG_ENTRY),

@@ -10,7 +10,7 @@ from criollo.aio import threads
 from criollo.errors import Invalid
 from criollo.oci.digest import Digest
 from criollo.oci.signature import MAX_BYTES
-from criollo.registry.lookaside import MAX_SIGNATURES, fetch
+from criollo.registry.lookaside import MAX_SIGNATURES, fetch, store
 
 DIGEST = Digest.of(b"x")
 NO_REGISTRY = cast(Any, None)
@@ -50,3 +50,20 @@ def test_all_together_have_a_limit(tmp_path):
         put_signature(tmp_path, "team/app", DIGEST, bytes(MAX_BYTES), number=number)
     with pytest.raises(Invalid, match="too many or too long"):
         read(f"file://{tmp_path}")
+
+
+def test_what_is_stored_is_found_in_order(tmp_path):
+    paths = [store(f"file://{tmp_path}/a%20b", "team/app", DIGEST, b"%d" % number) for number in (1, 2)]
+    assert [path.name for path in paths] == ["signature-1", "signature-2"]
+    assert read(f"file://{tmp_path}/a%20b") == [b"1", b"2"]
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == ["signature-1", "signature-2"]
+    assert paths[0].stat().st_mode & 0o777 == 0o644
+
+
+def test_nothing_is_stored_where_nobody_can_write(tmp_path):
+    with pytest.raises(Invalid, match="lookaside-staging"):
+        store("https://example.com/s", "team/app", DIGEST, b"x")
+    for number in range(1, MAX_SIGNATURES + 1):
+        put_signature(tmp_path, "team/app", DIGEST, b"x", number=number)
+    with pytest.raises(Invalid, match="remove old ones"):
+        store(f"file://{tmp_path}", "team/app", DIGEST, b"x")

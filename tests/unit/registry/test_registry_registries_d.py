@@ -123,3 +123,15 @@ def test_the_directory_of_a_user_wins(tmp_path):
     own = tmp_path / ".config/containers/registries.d"
     own.mkdir(parents=True)
     assert find_directory({"HOME": str(tmp_path)}) == own
+
+
+def test_signatures_are_written_to_the_staging_place_or_where_they_are_read(tmp_path):
+    found = places(
+        tmp_path,
+        a={
+            "default-docker": {"lookaside": "https://a.example/s"},
+            "docker": {"b.example": {"lookaside": "https://b.example/s", "lookaside-staging": "file:///srv/s"}},
+        },
+    )
+    assert found.staging(Reference.parse("b.example/x:v1")) == "file:///srv/s"
+    assert found.staging(Reference.parse("c.example/x:v1")) == "https://a.example/s"
