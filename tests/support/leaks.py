@@ -128,7 +128,12 @@ def fork_servers() -> list[int]:
 
 
 def _is_fork_server(pid: int) -> bool:
+    """Whether a child is one; within exec it has no command line for a moment, and as a zombie none for ever."""
     try:
-        return b"criollo.workers.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
+        while not (words := Path(f"/proc/{pid}/cmdline").read_bytes()):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+            time.sleep(0.001)
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    return b"criollo.workers.main" in words
