@@ -8,6 +8,7 @@ Everything is opened beneath the directory's descriptor and read to a limit: arc
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
@@ -88,6 +89,14 @@ def read_layout(directory: int, *, name: str = "") -> Iterator[Found]:
         if manifest is None:
             raise Invalid("archive", "neither index.json nor manifest.json in it", "an OCI layout or a docker archive")
         yield from _docker(directory, manifest, name)
+
+
+def transport_of(directory: int, path: Path) -> str:
+    """What container tools call images from `path`, whose layout is in `directory`; blocking."""
+    with explain("read the archive"):
+        if files.read_in_root(directory, "index.json", MAX_MANIFEST_BYTES) is None:
+            return "docker-archive"
+    return "oci" if path.is_dir() else "oci-archive"
 
 
 def _oci(directory: int, raw_index: bytes, given: str) -> Iterator[Found]:

@@ -16,7 +16,7 @@ from criollo.errors import Damaged, Invalid, NotFound
 from criollo.images.collect import assembling
 from criollo.images.commit import Feed, add_layer, feed_from_file, plan, record
 from criollo.images.context import Images
-from criollo.images.layout import Found, LayerFile, Named, read_layout
+from criollo.images.layout import Found, LayerFile, Named, read_layout, transport_of
 from criollo.linux import files
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
@@ -33,11 +33,13 @@ async def load_images(images: Images, path: Path, *, name: str = "") -> list[Nam
     Raises:
         Invalid: no such file, or neither an OCI layout nor a docker archive.
         NotFound: nothing in it is for this platform.
+        Denied: the policy does not let images come from such a file.
         Damaged: a blob is not what its digest says.
         Exhausted: the disk is full.
     """
     loaded: dict[str, Named] = {}
     async with opened_layout(images, path) as directory:
+        images.judge.judge_file(await threads.files(transport_of, directory, path), path)
         layout = read_layout(directory, name=name)
         while (found := await threads.files(next, layout, None)) is not None:
             image = await load_found(images, directory, found)

@@ -116,6 +116,21 @@ class Judge:
         if verdict.refusal:
             raise Denied(verdict.refusal)
 
+    def judge_file(self, transport: str, path: Path) -> None:
+        """Let images be loaded from a file or directory, or refuse it: files bring no signatures.
+
+        Raises:
+            Denied: the node's policy wants more than nothing of this transport.
+        """
+        policy = self.policies.find()
+        scope, requirements = policy.demands_of_file(transport, path)
+        for requirement in requirements:
+            if requirement.type != ACCEPT:
+                raise Denied(
+                    f"cannot load {path}: signature policy {policy.source}, scope {scope!r}, demands {requirement.type} of "
+                    f"{transport} images, which no file meets; allow it below transports.{transport}, or pull the image"
+                )
+
     def _scope(self, case: Case, namespace: str) -> _Scope:
         policy = self.policies.find(namespace)
         found = ("default", policy.default) if case.reference is None else policy.demands(case.reference)

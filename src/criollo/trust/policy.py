@@ -88,10 +88,14 @@ class Policy:
         scope, requirements = self._demands(reference.with_digest(reference.digest))
         return scope, (*requirements, *self._scopes.get(f"{reference.name}:{reference.tag}", ()))
 
-    def demands_of_transport(self, transport: str) -> tuple[str, Sequence[Requirement]]:
-        """The same for images that come by something else than a registry, such as `docker-archive`: its default scope."""
-        found = self._transports.get(transport, {}).get("")
-        return ("default", self.default) if found is None else (f"{transport} default", found)
+    def demands_of_file(self, transport: str, path: Path) -> tuple[str, Sequence[Requirement]]:
+        """The same for images that come from a file or directory, as `docker-archive` or `oci`: of the path, one above it, or
+        the transport's default."""
+        scopes = self._transports.get(transport, {})
+        for scope in (str(path), *map(str, path.parents)):
+            if scope in scopes:
+                return scope, scopes[scope]
+        return (f"{transport} default", scopes[""]) if "" in scopes else ("default", self.default)
 
     def _demands(self, reference: Reference) -> tuple[str, Sequence[Requirement]]:
         for scope in _scopes(reference):

@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -11,7 +13,7 @@ import pytest
 from support.cri import pb
 from support.daemon import running_daemon
 from support.image_node import no_images_left, pull, refused
-from support.images import busybox_image, push
+from support.images import busybox_image, push, write_oci_layout
 from support.registry import run_registry
 from support.signing import SIGSTORE, SigstoreKey, attach, payload, put_signature, write_json
 
@@ -188,3 +190,22 @@ def test_an_image_volume_is_judged_too(daemon, upstream):
     with pytest.raises(grpc.RpcError, match="rejects it"):
         daemon.create(pod, wanted)
     daemon.remove_pod(pod)
+
+
+def test_an_archive_is_loaded_only_where_the_policy_wants_nothing_of_it(daemon, tmp_path):
+    image = busybox_image(config={"Labels": {"name": "loaded"}})
+    write_oci_layout(tmp_path / "layout", {"r.invalid/loaded:v1": image})
+
+    def load():
+        run = "import sys; from criollo.kpod.main import run; sys.exit(run())"
+        words = ["-c", "", "-d", "", "--listen", daemon.socket, "load", "-i", str(tmp_path / "layout")]
+        return subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True, timeout=60)
+
+    rule(daemon, REJECT)
+    refused_load = load()
+    assert refused_load.returncode == 1
+    assert "demands reject of oci images" in refused_load.stderr
+    assert os.listdir(daemon.root / "staging") == []
+    write_json(daemon.place / "policy.json", {"default": [REJECT], "transports": {"oci": {str(tmp_path): [ACCEPT]}}})
+    assert load().returncode == 0
+    rule(daemon, ACCEPT)

@@ -177,3 +177,15 @@ def test_kinds_that_a_pull_looks_for(court):
 def test_evidence_is_told_apart_by_every_byte():
     marks = {Evidence(MANIFEST, blobs).fingerprint for blobs in ((), (b"a",), (b"b",), (b"a", b"b"))}
     assert len(marks) == 4
+
+
+def test_a_file_may_be_loaded_only_where_nothing_is_wanted_of_it(court):
+    court.rule(REJECT)
+    for transport in ("oci-archive", "docker-archive"):
+        with pytest.raises(Denied, match=f"demands reject of {transport} images") as caught:
+            court.judge.judge_file(transport, court.root / "a.tar")
+        assert f"transports.{transport}" in str(caught.value)
+    court.path.write_text(json.dumps({"default": [by()], "transports": {"oci-archive": {"": [ACCEPT]}}}))
+    court.judge.judge_file("oci-archive", court.root / "a.tar")
+    with pytest.raises(Denied, match="sigstoreSigned"):
+        court.judge.judge_file("docker-archive", court.root / "a.tar")

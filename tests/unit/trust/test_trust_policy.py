@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -95,8 +96,10 @@ def test_the_deciding_scope_is_named():
 
 def test_images_of_other_transports_have_their_own_default():
     judge = policy(REJECT, **{"docker-archive": {"": ACCEPT}, "oci": {"/x": ACCEPT}})
-    assert judge.demands_of_transport("docker-archive")[0] == "docker-archive default"
-    assert judge.demands_of_transport("oci")[0] == "default"
+    assert judge.demands_of_file("docker-archive", Path("/a.tar"))[0] == "docker-archive default"
+    assert judge.demands_of_file("oci", Path("/y"))[0] == "default"
+    assert judge.demands_of_file("oci", Path("/x/y"))[0] == "/x"
+    assert judge.demands_of_file("oci", Path("/xy"))[0] == "default"
 
 
 @pytest.mark.parametrize(
