@@ -135,10 +135,13 @@ def _daemon(**parameters: Any) -> int:
     """A Kubernetes container runtime: without a command, run the daemon."""
     if click.get_current_context().invoked_subcommand is not None:
         return 0
-    loaded = settle_on_host(_loaded(parameters), Host.here(os.environ))
+    def read() -> Loaded:
+        return settle_on_host(_loaded(parameters), Host.here(os.environ))
+
+    loaded = read()
     from criollo.daemon.main import serve  # gRPC and all drivers: 20 MiB and 0.3 s that no verb needs
 
-    return serve(loaded)
+    return serve(loaded, read)
 
 
 def _loaded(parameters: dict[str, Any]) -> Loaded:

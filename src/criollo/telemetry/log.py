@@ -78,6 +78,11 @@ def set_up(level: str, *, form: str = "text", stream: IO[str] | None = None) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Tell lines from this level on."""
     logging.getLogger("criollo").setLevel(LEVELS[level])
 
 

@@ -156,13 +156,14 @@ def test_no_verb_serves_with_settings_of_this_host(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tmp_path))
     seen: list[Loaded] = []
     stand_in = type(sys)("criollo.daemon.main")
-    stand_in.serve = lambda loaded: seen.append(loaded) or 7  # type: ignore[attr-defined,func-returns-value]
+    stand_in.serve = lambda loaded, read: seen.extend((loaded, read())) or 7  # type: ignore[attr-defined,func-returns-value]
     monkeypatch.setitem(sys.modules, "criollo.daemon.main", stand_in)
     arguments = [*NONE, "--listen", "/run/x.sock", "--log-format", "json", "--cgroup-manager", "cgroupfs"]
     assert run(arguments) == 7
     assert seen[0].settings.api.listen == "/run/x.sock"
     assert seen[0].settings.runtime.runtimes["crun"].runtime_path == str(tmp_path / "crun")
     assert seen[0].log_format == "json"
+    assert seen[1] == seen[0]
 
 
 def test_verbs_do_not_load_the_daemon() -> None:
