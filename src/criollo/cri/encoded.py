@@ -11,6 +11,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from google.protobuf.message import Message
 
 KEPT: Final = 2000  # of about 700 bytes
+_LENGTH_DELIMITED: Final = 2  # wire type
 
 
 class _Record(Protocol):
@@ -32,12 +33,27 @@ class Encoded(Generic[R]):
         """The list message of these records."""
         if len(self._kept) > KEPT:
             self._kept.clear()  # mostly of objects that are gone; who is still there is back after one list
-        return b"".join(map(self._item, records))
+        return b"".join(map(self.item, records))
 
-    def _item(self, record: R) -> bytes:
+    def item(self, record: R) -> bytes:
+        """The message of this record."""
         known = self._kept.get(record.id)
         if known is not None and known[0] is record:
             return known[1]
         item = self._write(record).SerializeToString()
         self._kept[record.id] = record, item
         return item
+
+
+def nested(field_number: int, message: bytes) -> bytes:
+    """An encoded message as a field of the one around it."""
+    return _varint(field_number << 3 | _LENGTH_DELIMITED) + _varint(len(message)) + message
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)

@@ -3,6 +3,7 @@
 Source: proc(5), /proc/net/dev.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 _COLUMNS: Final = 16
@@ -11,13 +12,24 @@ _LOOPBACK: Final = "lo"
 
 
 class Interface(NamedTuple):
-    """Bytes and errors since the interface was made."""
+    """What went through an interface since it was made."""
 
     name: str
     rx_bytes: int
     rx_errors: int
     tx_bytes: int
     tx_errors: int
+    rx_packets: int = 0
+    rx_dropped: int = 0
+    tx_packets: int = 0
+    tx_dropped: int = 0
+
+
+class Network(NamedTuple):
+    """The interfaces of a pod; none where its network is the host's or cannot be seen any more."""
+
+    at_ns: int
+    interfaces: Sequence[Interface]
 
 
 def parse_interfaces(content: bytes) -> list[Interface]:
@@ -29,8 +41,9 @@ def parse_interfaces(content: bytes) -> list[Interface]:
         if not colon or len(words) < _COLUMNS or not all(word.isascii() and word.isdigit() for word in words):
             continue
         if (name := name.strip()) != _LOOPBACK:
-            received, sent = words[:8], words[8:16]
-            found.append(Interface(name, int(received[0]), int(received[2]), int(sent[0]), int(sent[2])))
+            received, sent = [int(word) for word in words[:4]], [int(word) for word in words[8:12]]
+            counted = (received[0], received[2], sent[0], sent[2], received[1], received[3], sent[1], sent[3])
+            found.append(Interface(name, *counted))
     return found
 
 

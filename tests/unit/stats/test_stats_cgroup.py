@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from criollo.linux.cgroup import Hierarchies
 from criollo.stats import cgroup
 from criollo.stats.cgroup import CgroupStats, Memory, Pressure, Stalls, Swap
-from criollo.stats.collect import Collector, Sample, make_sample, nano_cores
+from criollo.stats.opened import read_once
 
 PSI = b"some avg10=41.97 avg60=10.24 avg300=2.54 total=14419525\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 
@@ -34,7 +34,7 @@ def test_version_2(tmp_path: Path) -> None:
     _write(tmp_path / "pod/c1", files)
     stalls = Stalls(Pressure(41.97, 10.24, 2.54, 14419525), Pressure(0.0, 0.0, 0.0, 0))
     wanted = CgroupStats(2_500_000, Memory(1000, 600, 300, 4000, 7, 1), Swap(50, None), 3, stalls, None, None)
-    assert cgroup.read(Hierarchies({}, tmp_path), "/pod/c1") == wanted
+    assert read_once(Hierarchies({}, tmp_path), "/pod/c1") == wanted
 
 
 def test_version_1(tmp_path: Path) -> None:
@@ -50,22 +50,21 @@ def test_version_1(tmp_path: Path) -> None:
     _write(roots["memory"] / "c1", memory)
     _write(roots["pids"] / "c1", {"pids.current": "3\n"})
     wanted = CgroupStats(2_500_000, Memory(1000, 600, 300, 4000, 7, 1), Swap(50, 1000), 3, None, None, None)
-    assert cgroup.read(Hierarchies(roots, None), "/c1") == wanted
+    assert read_once(Hierarchies(roots, None), "/c1") == wanted
 
 
 def test_no_limit_of_version_1_is_none(tmp_path: Path) -> None:
     files = {"memory.usage_in_bytes": "1000", "memory.limit_in_bytes": "9223372036854771712", "memory.stat": ""}
     _write(tmp_path / "c1", files)
-    stats = cgroup.read(Hierarchies({"memory": tmp_path}, None), "/c1")
+    stats = read_once(Hierarchies({"memory": tmp_path}, None), "/c1")
     assert stats is not None
     assert stats.memory is not None
     assert stats.memory.limit is None
 
 
 def test_vanished_cgroup_is_none(tmp_path: Path) -> None:
-    assert cgroup.read(Hierarchies({}, tmp_path), "/gone") is None
-    assert cgroup.read(Hierarchies({"memory": tmp_path}, None), "/gone") is None
-    assert Collector(Hierarchies({}, tmp_path)).collect({"x": "/gone"}) == {}
+    assert read_once(Hierarchies({}, tmp_path), "/gone") is None
+    assert read_once(Hierarchies({"memory": tmp_path}, None), "/gone") is None
 
 
 @given(st.binary(max_size=300))
@@ -73,27 +72,18 @@ def test_any_content_is_parsed(content: bytes) -> None:
     cgroup.parse_number(content)
     cgroup.parse_keyed(content)
     cgroup.parse_pressure(content)
+    cgroup.find_keyed(b"\n" + content, b"\nanon ")
+    cgroup.parse_v1([content] * 6, [content] * 3)
+    cgroup.parse_v2([content] * 7, [content] * 3)
 
 
-def test_rate_is_the_mean_since_the_sample_before() -> None:
-    before = Sample(at_ns=0, cpu_ns=1_000_000_000, nano_cores=5)
-    assert nano_cores(1_500_000_000, 1_000_000_000, before) == 500_000_000
-    assert nano_cores(1_500_000_000, 1_000, before) == 5
-    assert nano_cores(0, 1_000_000_000, before) == 0
-    assert nano_cores(1, 1, None) is None
+@given(st.dictionaries(st.from_regex(rb"[a-z_]{1,12}", fullmatch=True), st.integers(0, 10**18)))
+def test_a_key_is_found_as_parsing_all_lines_finds_it(counters: dict[bytes, int]) -> None:
+    content = b"".join(b"%s %d\n" % pair for pair in counters.items())
+    assert cgroup.parse_keyed(content) == counters
+    for key in (*counters, b"absent"):
+        assert cgroup.find_keyed(b"\n" + content, b"\n" + key + b" ") == counters.get(key, 0)
 
 
-def test_available_is_what_the_limit_leaves() -> None:
-    stats = CgroupStats(1, Memory(1000, 600, 300, 500, 7, 1), Swap(50, None), 3, None, None, None)
-    sample = make_sample(stats, 9, None)
-    assert (sample.memory_available_bytes, sample.swap_available_bytes) == (0, None)
-
-
-def test_quick_repeats_do_not_starve_the_rate(tmp_path: Path) -> None:
-    moments = iter([0, 60_000_000, 120_000_000])
-    collector = Collector(Hierarchies({}, tmp_path), clock=lambda: next(moments))
-    rates = []
-    for used_us in (0, 30_000, 60_000):
-        _write(tmp_path / "c1", {"cpu.stat": f"usage_usec {used_us}\n"})
-        rates.append(collector.collect({"x": "/c1"})["x"].nano_cores)
-    assert rates == [None, None, 500_000_000]
+def test_pressure_of_old_kernels_has_one_line() -> None:
+    assert cgroup.parse_pressure(PSI.splitlines(keepends=True)[0]) == Stalls(Pressure(41.97, 10.24, 2.54, 14419525), None)

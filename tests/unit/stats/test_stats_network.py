@@ -17,8 +17,8 @@ def test_each_interface_but_loopback_is_read() -> None:
         b"eth0:1:18446744073709551615 1 2 0 0 0 0 0 7 1 0 0 0 0 0 0\n"
     )
     assert parse_interfaces(content) == [
-        Interface("eth0", 1234567, 3, 89012, 4),
-        Interface("eth0:1", (1 << 64) - 1, 2, 7, 0),
+        Interface("eth0", 1234567, 3, 89012, 4, rx_packets=1000, rx_dropped=0, tx_packets=500, tx_dropped=0),
+        Interface("eth0:1", (1 << 64) - 1, 2, 7, 0, rx_packets=1, rx_dropped=0, tx_packets=1, tx_dropped=0),
     ]
 
 
