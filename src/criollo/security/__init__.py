@@ -1,1 +1,1 @@
-"""What a container may do: capabilities today; seccomp, AppArmor and SELinux belong here too."""
+"""What a container may do: capabilities, seccomp filters, AppArmor profiles, SELinux labels."""

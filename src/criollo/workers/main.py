@@ -19,7 +19,20 @@ import msgspec
 
 from criollo import errors
 from criollo.linux import sandbox
-from criollo.workers import assemble, confine, copying, decrypt, live, messages, pack, probe, seal_check, unpack, userns
+from criollo.workers import (
+    assemble,
+    confine,
+    copying,
+    decrypt,
+    live,
+    messages,
+    pack,
+    probe,
+    relabel,
+    seal_check,
+    unpack,
+    userns,
+)
 from criollo.workers.messages import (
     AssembleJob,
     CollectJob,
@@ -30,6 +43,7 @@ from criollo.workers.messages import (
     PlaceJob,
     ProbeJob,
     Progress,
+    RelabelJob,
     Result,
     UnpackJob,
     UnwrapJob,
@@ -137,6 +151,9 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
                 answer, made = userns.make(job)
             elif isinstance(job, ProbeJob):
                 _probe_until_last(job, answers)
+            elif isinstance(job, RelabelJob):
+                sandbox.keep_only((answers.fileno(),))
+                answer = relabel.relabel(job, _Reporter(answers).report)
             elif isinstance(job, UnwrapJob):
                 answer = decrypt.unwrap(job, answers.fileno())
             else:

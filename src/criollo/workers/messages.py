@@ -85,6 +85,14 @@ class ProbeJob(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     create: bool
 
 
+class RelabelJob(msgspec.Struct, frozen=True, kw_only=True, tag="relabel"):
+    """Give a volume an SELinux label. No descriptors. `skip_if_right`: not when its top has one that means the same."""
+
+    path: str
+    label: str
+    skip_if_right: bool = False
+
+
 class UsernsJob(msgspec.Struct, frozen=True, kw_only=True, tag="userns"):
     """Make a user namespace and namespaces of the other kinds that it owns (`net`, `ipc`, `uts`). No descriptors.
 
@@ -122,7 +130,7 @@ class PlaceJob(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     ids: Ids = Ids()
 
 
-Job = UnpackJob | VerifyJob | UnwrapJob | PackJob | AssembleJob | ProbeJob | UsernsJob | CollectJob | PlaceJob
+Job = UnpackJob | VerifyJob | UnwrapJob | PackJob | AssembleJob | ProbeJob | RelabelJob | UsernsJob | CollectJob | PlaceJob
 
 
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True, tag="unpacked"):
@@ -177,6 +185,13 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     readonly: bool = False
 
 
+class Relabelled(msgspec.Struct, frozen=True, kw_only=True, tag="relabelled"):
+    """How many files and directories got another label."""
+
+    changed: int
+    skipped: bool = False
+
+
 class Namespaces(msgspec.Struct, frozen=True, kw_only=True, tag="namespaces"):
     """The kinds of the namespaces whose descriptors came along, in the same order; or the sysctl file at fault, and why."""
 
@@ -219,5 +234,5 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     status: int
 
 
-Result = Unpacked | Verified | Unwrapped | Packed | Assembled | Probe | Namespaces | Copied
+Result = Unpacked | Verified | Unwrapped | Packed | Assembled | Probe | Relabelled | Namespaces | Copied
 Answer = Result | Progress | Failed | Ended

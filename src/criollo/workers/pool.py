@@ -23,6 +23,7 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 
 from criollo.errors import HostFailed
 from criollo.linux.namespaces import Kind
+from criollo.telemetry.trail import waiting
 from criollo.workers.fork_server import ForkServer
 from criollo.workers.messages import (
     MAX_ENTRIES,
@@ -37,6 +38,8 @@ from criollo.workers.messages import (
     PlaceJob,
     Probe,
     ProbeJob,
+    RelabelJob,
+    Relabelled,
     Unpacked,
     UnpackJob,
     UnwrapJob,
@@ -186,7 +189,26 @@ class Workers:
             CriolloError: it cannot be looked at.
         """
         async with self._others:
-            return await self._prober.ask(ProbeJob(path=path, create=create), timeout_s)
+            with waiting(f"look at volume source {path}"):
+                return await self._prober.ask(ProbeJob(path=path, create=create), timeout_s)
+
+    async def relabel(self, path: str, label: str, *, skip_if_right: bool = False, stall_s: float = STALL_S) -> Relabelled:
+        """Give a volume and all below it an SELinux label; with `skip_if_right` only if its top has another one.
+
+        Raises:
+            Denied: the node itself lives by the label of that place.
+            TimedOut: no progress for `stall_s` seconds.
+            CriolloError: the kernel refused.
+        """
+        job = RelabelJob(path=path, label=label, skip_if_right=skip_if_right)
+        async with self._others:
+            with waiting(f"relabel volume {path}"):
+                running = await self._server.start(job, (), f"relabel volume {path!r}", stall_s)
+                async with running.held():
+                    answer = await running.outcome()
+        if not isinstance(answer, Relabelled):
+            raise HostFailed(f"cannot relabel volume {path!r}: the worker answered {type(answer).__name__}")
+        return answer
 
     @contextlib.asynccontextmanager
     async def userns(

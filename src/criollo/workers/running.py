@@ -157,5 +157,13 @@ def _how_ended(status: int) -> str:
 
 _ERRORS: Final[dict[str, type[CriolloError]]] = {
     kind.__name__: kind
-    for kind in (errors.Damaged, errors.Exhausted, errors.HostFailed, errors.Unsupported, errors.TimedOut, errors.Unavailable)
+    for kind in (
+        errors.Damaged,
+        errors.Denied,
+        errors.Exhausted,
+        errors.HostFailed,
+        errors.Unsupported,
+        errors.TimedOut,
+        errors.Unavailable,
+    )
 }

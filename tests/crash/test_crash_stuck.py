@@ -1,0 +1,189 @@
+"""Things that hang: each costs one worker and its own request, is named, and leaves no name taken."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from support.cri import pb
+from support.daemon import Daemon, running_daemon, wait_for
+from support.footprint import footprint, left
+from support.hooked import Hooks
+from support.registry import Registry
+
+from criollo.linux import mount
+
+pytestmark = pytest.mark.node
+
+needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the kernel has no FUSE")
+
+
+@pytest.fixture(scope="module")
+def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
+    return Hooks(tmp_path_factory.mktemp("hooks"))
+
+
+@pytest.fixture(scope="module")
+def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with running_daemon(
+        tmp_path_factory.mktemp("stuck"),
+        subnet="10.199.63.0/24",
+        registries=registry.registries_conf(),
+        settings=hooks.settings(),
+        tuned={"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2},
+    ) as running:
+        hooks.use(running)
+        running.pull(registry.reference("busybox"))
+        yield running
+
+
+@pytest.fixture
+def daemon(shared: Daemon) -> Iterator[Daemon]:
+    before = footprint(shared)
+    yield shared
+    shared.remove_everything()
+    assert left(shared, before) == {}
+
+
+def told(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()
+
+
+class DeadMount:
+    """A FUSE file system whose server never answers; it comes to an end when the server does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        mount.mount("dead", directory, "fuse", 0, f"fd={self._server},rootmode=40000,user_id=0,group_id=0")
+
+    def close(self) -> None:
+        if self._server >= 0:
+            os.close(self._server)
+            self._server = -1
+            mount.unmount(self.directory, detach=True)
+
+
+@contextlib.contextmanager
+def dead_mount(directory: Path) -> Iterator[DeadMount]:
+    directory.mkdir(exist_ok=True)
+    dead = DeadMount(directory)
+    try:
+        yield dead
+    finally:
+        dead.close()
+
+
+@needs_fuse
+def test_repeated_create_joins_the_one_that_hangs_and_the_name_is_free_afterwards(
+    daemon: Daemon, image: str, tmp_path: Path
+) -> None:
+    pod = daemon.run_pod()
+    config = daemon.container_config(image, "sleep", "1000", name="again")
+    config.mounts.add(container_path="/v", host_path=str(tmp_path / "dead/below"))
+    request = pb.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=daemon.pod_config())
+    with dead_mount(tmp_path / "dead"):
+        calls = [daemon.cri.begin("CreateContainer", request) for _ in range(3)]
+        wait_for(lambda: probing(daemon, tmp_path) >= 1)
+        assert probing(daemon, tmp_path) == 1
+        for call in calls:
+            code, text = told(call.result)
+            assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert str(tmp_path / "dead/below") in text
+    container = daemon.run_container(pod, config)
+    assert daemon.output(container, "ls", "/v") == ""
+
+
+def probing(daemon: Daemon, place: Path) -> int:
+    """How many processes of the daemon's wait in the kernel for a file system that does not answer."""
+    count = 0
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if "fuse" in Path(f"/proc/{entry}/wchan").read_text() and descends(int(entry), daemon.pid):
+                count += 1
+    return count
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+@needs_fuse
+def test_volume_that_dies_under_a_container_keeps_nobody(daemon: Daemon, image: str, tmp_path: Path) -> None:
+    """The mount is there before the container is made, and answers no more afterwards: stop, remove and a restart go on."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    pod = daemon.run_pod()
+    config = daemon.container_config(image, "sleep", "1000")
+    mounted = config.mounts.add(container_path="/v", host_path=str(volume))
+    mounted.propagation = pb.PROPAGATION_HOST_TO_CONTAINER
+    subprocess.run(["mount", "--bind", str(volume), str(volume)], check=True)
+    subprocess.run(["mount", "--make-shared", str(volume)], check=True)
+    try:
+        (volume / "below").mkdir()
+        container = daemon.run_container(pod, config)
+        with dead_mount(volume / "below"):
+            daemon.restart(signal.SIGKILL)
+            assert daemon.status(container).state == pb.CONTAINER_RUNNING
+            assert daemon.output(container, "echo", "there") == "there\n"
+            assert daemon.cri.call("ListContainerStats").stats
+            daemon.stop_container(container)
+            daemon.remove_container(container)
+            daemon.remove_pod(pod)
+    finally:
+        subprocess.run(["umount", "-l", str(volume)], check=True)
+
+
+def test_plugin_that_hangs_on_del_keeps_no_pod_and_no_address(daemon: Daemon, hooks: Hooks) -> None:
+    before, config = footprint(daemon), daemon.pod_config("del")
+    pod = daemon.run_pod(config)
+    with hooks.script("DEL", "exec sleep 1000"):
+        daemon.stop_pod(pod)
+        other = daemon.run_pod()
+    daemon.remove_pod(other)
+    daemon.remove_pod(pod)
+    wait_for(lambda: footprint(daemon)["addresses"] == before["addresses"])
+    daemon.remove_pod(daemon.run_pod(config))
+
+
+def test_plugin_that_hangs_on_add_leaves_the_pods_name_free(daemon: Daemon, hooks: Hooks) -> None:
+    config = daemon.pod_config("add")
+    with hooks.script("ADD", "exec sleep 1000"):
+        request = pb.RunPodSandboxRequest(config=config)
+        calls = [daemon.cri.begin("RunPodSandbox", request) for _ in range(2)]
+        for call in calls:
+            assert told(call.result)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    daemon.run_pod(config)
+
+
+@pytest.mark.parametrize("verb", ["state", "delete"])
+def test_runtime_that_hangs_does_not_keep_a_daemon_from_starting(daemon: Daemon, hooks: Hooks, image: str, verb: str) -> None:
+    pod = daemon.run_pod(handler="hooked")
+    container = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
+    with hooks.script(verb, "exec sleep 1000"):
+        daemon.restart(signal.SIGKILL)
+        assert daemon.status(container).state == pb.CONTAINER_RUNNING
+        daemon.run_pod()
+    daemon.remove_pod(pod)
+
+
+def test_monitor_that_hangs_in_create_is_ended_and_named(daemon: Daemon, hooks: Hooks, image: str) -> None:
+    """A runtime that stops the monitor above it: nobody answers any more."""
+    pod, config = daemon.run_pod(handler="hooked"), daemon.container_config(image, "sleep", "1000")
+    before = footprint(daemon)
+    with hooks.script("create", "kill -STOP $PPID; exec sleep 1000"):
+        code, text = told(lambda: daemon.create(pod, config))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "container" in text
+    assert left(daemon, before) == {}
+    daemon.start_container(daemon.create(pod, config))
