@@ -46,7 +46,7 @@ def read_file(file: str, *, silent: bool = False) -> dict[str, Pod]:
     Raises:
         Invalid: it is no manifest, or has no pod.
     """
-    from criollo.kpod.documents import LIMIT_BYTES, read_documents  # PyYAML: 2 MiB and 30 ms for this verb alone
+    from criollo.oci.yaml_documents import LIMIT_BYTES, read_documents  # PyYAML: 2 MiB and 30 ms for this verb alone
 
     if file == "-":
         raw = sys.stdin.buffer.read(LIMIT_BYTES + 1)

@@ -82,7 +82,7 @@ async def _gather(
 ) -> tuple["Explanation", list[Verdict | None], list[list[Answer]]]:
     # The engine brings all drivers: 0.3 s that other verbs do not need.
     from criollo.aio import threads
-    from criollo.engine import open_policies, open_registry
+    from criollo.engine.images import open_policies, open_registry
     from criollo.registry.explain import explain as explain_name
 
     client = open_registry(settings, os.environ)

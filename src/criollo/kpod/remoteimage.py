@@ -52,7 +52,7 @@ def write_raw(content: bytes) -> None:
 async def _gather(settings: "Settings", name: str, wanted: Look) -> bytes | Any:
     # The engine brings all drivers: 0.3 s that other verbs do not need.
     from criollo.aio import threads
-    from criollo.engine import open_registry
+    from criollo.engine.images import open_registry
     from criollo.images import remote
     from criollo.registry.auth import Credentials
 

@@ -110,7 +110,7 @@ async def _own_engine(loaded: Loaded) -> AsyncIterator[Path]:
     from criollo.aio import threads
     from criollo.config.host import Host, settle_on_host
     from criollo.daemon.serving import serve_on
-    from criollo.engine import open_engine
+    from criollo.engine.opening import open_engine
 
     os.umask(0o022)  # as the daemon: what is made for containers is readable by them
     settled = settle_on_host(loaded, Host.here(os.environ))

@@ -105,7 +105,7 @@ def _wish(said: dict[str, Any]) -> Wish:
 async def _sign(settings: "Settings", name: str, wish: Wish) -> "list[tuple[Digest, str]]":
     # The engine brings all drivers: 0.3 s that other verbs do not need.
     from criollo.aio import threads
-    from criollo.engine import open_registry
+    from criollo.engine.images import open_registry
 
     client = open_registry(settings, os.environ)
     try:
@@ -166,7 +166,7 @@ async def _keep(client: "Registry", ref: "Reference", digest: "Digest", signatur
 
 async def _verify(settings: "Settings", name: str, said: dict[str, Any]) -> "Verdict":
     from criollo.aio import threads
-    from criollo.engine import open_policies, open_registry
+    from criollo.engine.images import open_policies, open_registry
     from criollo.images import remote
     from criollo.images.examine import examine
     from criollo.registry.registries_d import find_directory

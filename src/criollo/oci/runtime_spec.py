@@ -108,6 +108,10 @@ class Hooks(Part, frozen=True, kw_only=True):
     poststart: tuple[Hook, ...] = ()
     poststop: tuple[Hook, ...] = ()
 
+    def followed_by(self, later: "Hooks") -> "Hooks":
+        """Both, stage by stage."""
+        return Hooks(**{stage: getattr(self, stage) + getattr(later, stage) for stage in self.__struct_fields__})
+
 
 class Namespace(Part, frozen=True, kw_only=True):
     """`type`: pid, network, mount, ipc, uts, user, cgroup or time; an empty `path` makes a new one."""
@@ -238,6 +242,14 @@ class IntelRdt(Part, frozen=True, kw_only=True):
     clos_id: str = msgspec.field(default="", name="closID")
     l3_cache_schema: str = ""
     mem_bw_schema: str = ""
+    schemata: tuple[str, ...] = ()  # since 1.3
+    enable_monitoring: bool = False  # since 1.3
+
+
+class NetDevice(Part, frozen=True, kw_only=True):
+    """A network interface of the host that moves into the container's network namespace; since 1.3."""
+
+    name: str = ""
 
 
 class Linux(Part, frozen=True, kw_only=True):
@@ -254,6 +266,7 @@ class Linux(Part, frozen=True, kw_only=True):
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
     intel_rdt: IntelRdt | None = None
+    net_devices: dict[str, NetDevice] = {}
 
 
 class Spec(Part, frozen=True, kw_only=True):

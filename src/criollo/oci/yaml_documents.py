@@ -1,4 +1,4 @@
-"""A file of manifests: YAML without its traps, or JSON.
+"""A file of documents: YAML without its traps, or JSON. Importing this costs PyYAML: 2 MiB and 30 ms.
 
 Refused: more than a megabyte, aliases (a page of them expands to gigabytes: CVE-2019-11253), tags, keys twice in one
 mapping, keys that are no text, nesting beyond any manifest. Dates and 1:30 are text, as they are for Kubernetes.

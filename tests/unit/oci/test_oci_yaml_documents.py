@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.errors import Invalid
-from criollo.kpod.documents import LIMIT_BYTES, read_documents
+from criollo.oci.yaml_documents import LIMIT_BYTES, read_documents
 
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "), max_size=12

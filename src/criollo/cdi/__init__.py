@@ -1,0 +1,1 @@
+"""Devices of vendors, described by CDI specs on this node. `registry.py` first."""

@@ -1,0 +1,1 @@
+"""OCI hooks that administrators lay down for all containers. `directory.py` first."""
