@@ -1,7 +1,7 @@
 """Control groups: where pods and containers sit, and making, emptying and removing those places.
 
-    cgroupfs   <parent>/crio-<id>                          the runtime makes it; we make <parent> for the pod
-    systemd    a.slice/a-b.slice/crio-<id>.scope           systemd makes both
+    cgroupfs   <parent>/crio-<id>                     the runtime makes it; we make <parent> for the pod
+    systemd    a.slice/a-b.slice/crio-<id>.scope      systemd makes both: the slice asked by us, the scope by the runtime
 
 A path here starts with `/` and is the same below every hierarchy: one on version 2, one per controller on version 1,
 plus the empty version 2 tree of a hybrid node. Deciding a path is pure; all that touches files is blocking.
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Self
 
 from criollo.errors import Invalid
 
-DEFAULT_PARENT: Final = {"cgroupfs": "/crio", "systemd": "system.slice"}
+DEFAULT_PARENT: Final = {"cgroupfs": "/crio", "systemd": "crio.slice"}
 _SLICE: Final = re.compile(r"[a-zA-Z0-9:_.\\@]+(?:-[a-zA-Z0-9:_.\\@]+)*\.slice")  # systemd.unit(5), without empty parts
 _MAX_PATH: Final = 2048
 _MAX_PROCS: Final = 1 << 22
@@ -39,6 +39,15 @@ class Place(NamedTuple):
 
     spec_path: str
     path: str
+
+
+class SliceLimits(NamedTuple):
+    """What a slice is held to. Below 0 is no limit; a weight of 0 leaves the one that is."""
+
+    memory_bytes: int
+    cpu_quota_us: int
+    cpu_period_us: int
+    cpu_weight: int
 
 
 class Version(StrEnum):
@@ -68,6 +77,13 @@ def pod_cgroup(driver: Driver, parent: str) -> Place:
     return Place(path, path)
 
 
+def driver_of(parent: str, otherwise: Driver = Driver.CGROUPFS) -> Driver:
+    """Who made a settled parent: its pod may be older than the configuration. `otherwise` for none."""
+    if not parent:
+        return otherwise
+    return Driver.CGROUPFS if parent.startswith("/") else Driver.SYSTEMD
+
+
 def container_cgroup(driver: Driver, parent: str, container_id: str, *, prefix: str = "crio") -> Place:
     """The cgroup of a container; `prefix` "crio-conmon" gives its monitor's.
 
@@ -94,6 +110,12 @@ def expand_slice(name: str) -> str:
         raise Invalid("cgroup_parent", name, "the name of a systemd slice, like kubepods-pod1.slice: cgroup_manager is systemd")
     parts = name.removesuffix(".slice").split("-")
     return "".join("/" + "-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)))
+
+
+def parent_slice(name: str) -> str:
+    """The slice in which a slice lies: `a.slice` for `a-b.slice`, `-.slice` for `a.slice`."""
+    above = name.removesuffix(".slice").rpartition("-")[0]
+    return f"{above or '-'}.slice"
 
 
 def parse_proc_cgroup(text: str) -> dict[str, str]:
@@ -154,6 +176,11 @@ class Hierarchies(NamedTuple):
             return Version.HYBRID if self.unified else Version.V1
         return Version.V2 if self.unified else Version.V1
 
+    @property
+    def is_unified(self) -> bool:
+        """One tree for all controllers: version 2 alone."""
+        return self.version is Version.V2
+
     def roots(self) -> list[Path]:
         """Every hierarchy's root, each once (cpu and cpuacct are often one)."""
         return list(dict.fromkeys([*self.controllers.values(), *([self.unified] if self.unified else [])]))
@@ -207,6 +234,11 @@ class Hierarchies(NamedTuple):
     def exists(self, path: str) -> bool:
         """Whether any hierarchy has this cgroup."""
         return any((root / path.lstrip("/")).is_dir() for root in self.roots())
+
+    def is_used(self, path: str) -> bool:
+        """Whether a cgroup has others below it, or processes in it."""
+        places = [root / path.lstrip("/") for root in self.roots()]
+        return any(len(list(_tree(place))) > 1 for place in places) or bool(self.processes(path))
 
     def processes(self, path: str) -> list[int]:
         """Pids in a cgroup and below it; empty when it does not exist."""

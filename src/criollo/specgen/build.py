@@ -47,7 +47,11 @@ def build(request: SpecRequest, host: HostFacts) -> Built:
         annotations={**annotations(request), **({PRECOMPILED: seccomp.program} if seccomp.program else {})},
         linux=linux(request, host, rootfs_propagation, seccomp=seccomp.document),
     )
-    return Built(spec=spec, notes=tuple(dict.fromkeys([*notes, *process_notes])))
+    if request.edits is not None:
+        from criollo.specgen.edits import apply  # few containers ask for CDI devices
+
+        spec = apply(spec, request.edits, request)
+    return Built(spec=spec, notes=tuple(dict.fromkeys([*notes, *process_notes, *mounts.notes(request, host)])))
 
 
 def _seccomp(request: SpecRequest, first: runtime_spec.Process) -> Filter:
@@ -56,7 +60,8 @@ def _seccomp(request: SpecRequest, first: runtime_spec.Process) -> Filter:
     if profile is None:
         return Filter(runtime_spec.NO_SECCOMP)
     bounding = first.capabilities.bounding if first.capabilities is not None else ()
-    return profile.filter(bounding, precompiled=request.defaults.precompiles_seccomp)
+    listener = request.confinement.seccomp_listener
+    return profile.filter(bounding, precompiled=request.defaults.precompiles_seccomp, listener=listener)
 
 
 def _check_user(request: SpecRequest) -> None:
@@ -81,9 +86,9 @@ def _confinement_notes(request: SpecRequest, host: HostFacts) -> list[str]:
     if not done.seccomp_done and _wants_default(security.seccomp, "seccomp"):
         notes.append("seccomp profile RuntimeDefault is not applied: nobody has looked for it; the container is unconfined")
     if not done.apparmor_done and _wants_default(security.apparmor, "apparmor") and host.apparmor:
-        notes.append("AppArmor profile RuntimeDefault is not applied: this build has no AppArmor support")
+        notes.append("AppArmor profile RuntimeDefault is not applied: nobody has looked for it; the container is unconfined")
     if security.selinux is not None and host.selinux and not done.process_label:
-        notes.append("SELinux options are not applied: this build has no SELinux support")
+        notes.append("SELinux options are not applied: selinux is off in the configuration, or the pod is the host's")
     return notes
 
 

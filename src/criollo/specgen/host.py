@@ -57,6 +57,7 @@ class HostFacts(Record, frozen=True, kw_only=True):
     selinux: bool = False
     thermal_paths: tuple[str, ...] = ()  # per-CPU counters that other tenants' load can be read from
     kernel: tuple[int, int] = (0, 0)  # major and minor version
+    delegates_cgroups: bool = False  # nobody lifts the limits of a cgroup namespace from within
     has_mqueue: bool = False  # the node has its message queues at /dev/mqueue
 
     @property
@@ -79,12 +80,20 @@ def gather(
         has_swap_accounting=_has_swap(read, names, v2=bool(controllers)),
         has_pids="pids" in controllers.split() or bool(_names(names, f"{_CGROUP}/pids")),
         hugepage_sizes=_hugepages(names) if "hugetlb" in controllers.split() or _names(names, f"{_CGROUP}/hugetlb") else (),
-        apparmor=_text(read, "/sys/module/apparmor/parameters/enabled").startswith("Y"),
+        apparmor=_text(read, "/sys/module/apparmor/parameters/enabled").startswith("Y")
+        and bool(_names(names, "/sys/kernel/security/apparmor")),  # securityfs is not there in every container
         selinux=bool(_text(read, "/sys/fs/selinux/enforce")),
         thermal_paths=_thermal(names),
         kernel=kernel_version(_text(read, "/proc/sys/kernel/osrelease")),
+        delegates_cgroups=_delegates(_text(read, "/proc/self/mounts")),
         has_mqueue="mqueue" in _names(names, "/dev"),
     )
+
+
+def _delegates(mounts: str) -> bool:
+    """Whether a cgroup2 is mounted with nsdelegate. Source: cgroups(7)."""
+    fields = (line.split(" ") for line in mounts.splitlines())
+    return any(line[2] == "cgroup2" and "nsdelegate" in line[3].split(",") for line in fields if len(line) > 3)
 
 
 def parse_limits(text: str) -> dict[str, int]:

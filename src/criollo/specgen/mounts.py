@@ -15,8 +15,9 @@ from criollo.model.container import Mount, Propagation
 from criollo.model.pod import NamespaceMode
 from criollo.oci import runtime_spec
 from criollo.specgen import paths
+from criollo.specgen.devices import device_mounts
 from criollo.specgen.host import HostFacts
-from criollo.specgen.linux import device_mounts
+from criollo.specgen.process import runs_systemd
 from criollo.specgen.request import ImageDefaults, PlannedMount, SourcePropagation, SpecRequest, is_mapped, mappings
 
 TTY_GROUP: Final = 5  # devpts files belong to it: devpts(5), gid=
@@ -29,6 +30,8 @@ _BELOW_PROC: Final = frozenset(  # what runc lets through as well: libcontainer/
         "cpuinfo diskstats loadavg meminfo net/dev slabinfo stat swaps sys/crypto/fips_enabled sys/kernel/ns_last_pid uptime"
     ).split()
 )
+_OF_READ_ONLY: Final = {"/run": "0755", "/tmp": "1777", "/var/tmp": "1777"}  # noqa: S108
+_OF_SYSTEMD: Final = {"/run": "0755", "/run/lock": "0755", "/tmp": "1777", "/var/log/journal": "0755"}  # noqa: S108
 _STRENGTH: Final = {"": 0, Propagation.HOST_TO_CONTAINER.value: 1, Propagation.BIDIRECTIONAL.value: 2}
 
 
@@ -55,9 +58,20 @@ def mounts(request: SpecRequest, host: HostFacts) -> tuple[tuple[runtime_spec.Mo
 def defaults(request: SpecRequest, host: HostFacts) -> list[runtime_spec.Mount]:
     """What every container has unless something else is asked for at its place."""
     found = [*_kernel_mounts(request, host), *device_mounts(request), *_pod_mounts(request)]
-    if request.defaults.read_only:
-        found += [_writable_tmpfs(path, mode) for path, mode in (("/run", "0755"), ("/tmp", "1777"), ("/var/tmp", "1777"))]  # noqa: S108
-    return found
+    fresh = dict(_OF_READ_ONLY) if request.defaults.read_only else {}
+    if runs_systemd(request.config, request.image):
+        fresh |= _OF_SYSTEMD
+    found += [_writable_tmpfs(path, mode) for path, mode in fresh.items()]
+    return [*found, *request.default_mounts]
+
+
+def notes(request: SpecRequest, host: HostFacts) -> list[str]:
+    """What of the cgroups is not as the container wants it."""
+    is_systemd = runs_systemd(request.config, request.image)
+    if not (is_systemd or request.writable_cgroups) or _has_writable_cgroups(request, host):
+        return []
+    why = "the node has cgroup v1" if not host.cgroup_v2 else "the node's cgroup2 is mounted without nsdelegate"
+    return [f"cgroups are read-only in a container that wants to write them (systemd, or by annotation): {why}"]
 
 
 def host_source(mount: Mount, prefix: str) -> str:
@@ -197,6 +211,7 @@ def _kernel_mounts(request: SpecRequest, host: HostFacts) -> list[runtime_spec.M
     namespaces = request.pod.config.security.namespaces
     in_user_ns = request.has_user_namespace
     writable = "rw" if request.privileged else "ro"
+    cgroups = "rw" if request.privileged or _has_writable_cgroups(request, host) else "ro"
     host_pids = request.config.security.namespaces.pid is NamespaceMode.NODE
     host_ipc = namespaces.ipc is NamespaceMode.NODE
     host_network = namespaces.network is NamespaceMode.NODE
@@ -207,7 +222,7 @@ def _kernel_mounts(request: SpecRequest, host: HostFacts) -> list[runtime_spec.M
         _fresh("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _bound("/sys", sys_access) if in_user_ns and host_network else _fresh("/sys", "sysfs", "sysfs", *_SAFE, writable),
         _fresh("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty),
-        _fresh("/sys/fs/cgroup", "cgroup", "cgroup", *_SAFE, "relatime", writable),
+        _fresh("/sys/fs/cgroup", "cgroup", "cgroup", *_SAFE, "relatime", cgroups),
     ]
     if not (in_user_ns and host_ipc):
         found.append(_fresh("/dev/mqueue", "mqueue", "mqueue", *_SAFE))
@@ -216,21 +231,36 @@ def _kernel_mounts(request: SpecRequest, host: HostFacts) -> list[runtime_spec.M
     return found
 
 
+def _has_writable_cgroups(request: SpecRequest, host: HostFacts) -> bool:
+    """Its own cgroups, as its namespace shows them. An init system gets them unasked where it cannot lift its own limits there:
+    the kernel guards the top of a namespace with nsdelegate only (cgroups(7))."""
+    if not host.cgroup_v2:
+        return False
+    return request.writable_cgroups or (host.delegates_cgroups and runs_systemd(request.config, request.image))
+
+
 def _pod_mounts(request: SpecRequest) -> list[runtime_spec.Mount]:
     pod = request.pod
     found = []
     readonly = request.config.security.readonly_rootfs or request.defaults.read_only
     options = ("bind", "ro" if readonly else "rw", *_SAFE)
     if pod.shm:
-        found.append(runtime_spec.Mount(destination="/dev/shm", type="bind", source=pod.shm, options=("bind", "rw")))  # noqa: S108
+        # The kernel does not let a user namespace part the node's own from what is mounted below it.
+        how = "rbind" if pod.shm == "/dev/shm" and request.has_user_namespace else "bind"  # noqa: S108
+        found.append(runtime_spec.Mount(destination="/dev/shm", type="bind", source=pod.shm, options=(how, "rw")))  # noqa: S108
     for destination, source in (
         ("/etc/resolv.conf", pod.resolv_conf),
         ("/etc/hostname", pod.hostname_file),
         ("/etc/hosts", pod.hosts),
-        ("/run/.containerenv", pod.container_env),
     ):
         if source:
             found.append(runtime_spec.Mount(destination=destination, type="bind", source=source, options=options))
+    if pod.container_env:
+        found.append(
+            runtime_spec.Mount(
+                destination="/run/.containerenv", type="bind", source=pod.container_env, options=("bind", "ro", *_SAFE)
+            )
+        )
     return found
 
 

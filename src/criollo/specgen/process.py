@@ -34,10 +34,10 @@ def process(request: SpecRequest, host: HostFacts) -> tuple[runtime_spec.Process
     score, score_notes = oom_score(request.config.resources.oom_score_adj, host)
     granted, granted_notes = _capabilities(request, host)
     no_new_privs, privs_notes = _no_new_privileges(request)
-    user = request.user
+    user, umask = request.user, UMASK if request.umask is None else request.umask
     return runtime_spec.Process(
         terminal=request.config.tty,
-        user=runtime_spec.User(uid=user.uid, gid=user.gid, umask=UMASK, additional_gids=user.groups),
+        user=runtime_spec.User(uid=user.uid, gid=user.gid, umask=umask, additional_gids=user.groups),
         args=arguments(request.config, request.image),
         env=env,
         cwd=working_directory(request.config, request.image),
@@ -47,6 +47,7 @@ def process(request: SpecRequest, host: HostFacts) -> tuple[runtime_spec.Process
         apparmor_profile="" if request.privileged else request.confinement.apparmor_profile,
         oom_score_adj=score,
         selinux_label=request.confinement.process_label,
+        exec_cpu_affinity=runtime_spec.CpuAffinity(initial=request.exec_cpu) if request.exec_cpu else None,
     ), [*env_notes, *limit_notes, *score_notes, *granted_notes, *privs_notes]
 
 
@@ -64,6 +65,7 @@ def exec_process(first: runtime_spec.Process, argv: Sequence[str], *, terminal: 
         apparmor_profile=first.apparmor_profile,
         oom_score_adj=first.oom_score_adj,
         selinux_label=first.selinux_label,
+        exec_cpu_affinity=first.exec_cpu_affinity,
     )
 
 
@@ -73,10 +75,21 @@ def arguments(config: ContainerConfig, image: ImageDefaults) -> tuple[str, ...]:
     Raises:
         Invalid: nothing to run, or an argument that no program can be given.
     """
-    args = (*config.command, *config.args) if config.command else (*image.entrypoint, *(config.args or image.cmd))
+    args = _words(config, image)
     if not args or not args[0]:
         raise Invalid("command", args, "a command: neither the request nor the image names one")
     return _checked_args(args, "command")
+
+
+def runs_systemd(config: ContainerConfig, image: ImageDefaults) -> bool:
+    """Whether the first process is an init system, which wants filesystems of its own where it is used to have them."""
+    program = next(iter(_words(config, image)), "")
+    return program.endswith("/sbin/init") or program.rpartition("/")[2] == "systemd"
+
+
+def usual_stop_signal(config: ContainerConfig, image: ImageDefaults) -> str:
+    """The signal that ends a container which names none: systemd powers off at this one only. Source: systemd(1), Signals."""
+    return "SIGRTMIN+3" if runs_systemd(config, image) else "SIGTERM"
 
 
 def environment(request: SpecRequest) -> tuple[tuple[str, ...], list[str]]:
@@ -92,12 +105,16 @@ def environment(request: SpecRequest) -> tuple[tuple[str, ...], list[str]]:
         merged["TERM"] = "xterm"
     if request.pod.hostname:
         merged["HOSTNAME"] = request.pod.hostname
+    if runs_systemd(request.config, request.image):
+        merged["container"] = "crio"  # systemd's question where it runs: systemd-detect-virt(1)
     notes: list[str] = []
     for source, words in (("default_env", request.defaults.env), ("image config Env", request.image.env)):
         merged.update(_split(words, source, notes))
     for name, value in request.config.env:
         _check_variable(name, value, "envs")
         merged[name] = value
+    for name, value in request.env_if_unset:
+        merged.setdefault(name, value)
     merged.setdefault("HOME", request.user.home)
     paths.check_text(merged["HOME"], "HOME")
     return tuple(_encodable(f"{name}={value}", name, notes) for name, value in merged.items()), notes
@@ -125,6 +142,10 @@ def oom_score(asked: int, host: HostFacts) -> tuple[int, list[str]]:
         return asked, []
     note = f"oom_score_adj is {host.oom_score_adj} instead of {asked}: the daemon has no {SYS_RESOURCE} to lower it"
     return host.oom_score_adj, [note]
+
+
+def _words(config: ContainerConfig, image: ImageDefaults) -> tuple[str, ...]:
+    return (*config.command, *config.args) if config.command else (*image.entrypoint, *(config.args or image.cmd))
 
 
 def _capabilities(request: SpecRequest, host: HostFacts) -> tuple[runtime_spec.Capabilities, list[str]]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from criollo.model.container import ContainerConfig, Mount
+from criollo.model.edits import Edits
 from criollo.model.pod import IdMapping, PodConfig, Record
 from criollo.oci import runtime_spec
 from criollo.security import capabilities
@@ -94,6 +95,7 @@ class Confinement(Record, frozen=True, kw_only=True):
 
     seccomp: Profile | None = None
     seccomp_done: bool = False
+    seccomp_listener: str = ""  # a socket where somebody waits to hear of what the filter refuses
     apparmor_profile: str = ""
     apparmor_done: bool = False
     process_label: str = ""
@@ -114,9 +116,11 @@ class Defaults(Record, frozen=True, kw_only=True):
     privileged_without_host_devices: bool = False
     annotations: dict[str, str] = {}
     allowed_annotations: tuple[str, ...] = ()
+    unsafe_annotations: tuple[str, ...] = ()  # as the runtime names them; a pod's count where they are allowed
     systemd_cgroups: bool = False
     supports_rro: bool = False  # the runtime and the kernel know recursive read-only mounts
     supports_idmap: bool = False  # likewise mounts with id mappings
+    supports_net_devices: bool = False  # the runtime moves network interfaces
     precompiles_seccomp: bool = False  # the runtime takes a filter as program, and is slow at making one
     repeats_mappings: bool = True  # the runtime wants the mappings of a user namespace that it joins
 
@@ -140,6 +144,14 @@ class SpecRequest(Record, frozen=True, kw_only=True):
     devices: tuple[DeviceNode, ...] = ()
     host_devices: tuple[DeviceNode, ...] = ()
     hooks: runtime_spec.Hooks | None = None
+    default_mounts: tuple[runtime_spec.Mount, ...] = ()  # of the node; those of the request take their place
+    umask: int | None = None
+    writable_cgroups: bool = False  # its own ones, on cgroup v2
+    edits: Edits | None = None  # of CDI devices
+    env_if_unset: tuple[tuple[str, str], ...] = ()  # for names that nobody else sets
+    exec_cpu: str = ""  # where commands run in the container start
+    block_io: runtime_spec.BlockIo | None = None
+    rdt: runtime_spec.IntelRdt | None = None
     confinement: Confinement = Confinement()
     defaults: Defaults = Defaults()
 

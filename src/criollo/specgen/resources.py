@@ -7,8 +7,10 @@ Source: OCI runtime-spec, config-linux.md, Control groups; CRI v1, LinuxContaine
 import re
 from typing import Final
 
+import msgspec
+
 from criollo.errors import Invalid
-from criollo.model.pod import HugepageLimit, Resources
+from criollo.model.pod import HugepageLimit, PodConfig, Resources
 from criollo.oci import runtime_spec
 from criollo.specgen.host import HostFacts
 
@@ -40,6 +42,34 @@ def resources_update(asked: Resources, *, host: HostFacts, min_memory_bytes: int
 def pids(limit: int, host: HostFacts) -> runtime_spec.Pids | None:
     """None for no limit of ours: crun before 1.9 does not take -1."""
     return runtime_spec.Pids(limit=limit) if limit > 0 and host.has_pids else None
+
+
+def as_cri(value: Resources) -> dict[str, object]:
+    """The fields that are given, under the names that the CRI has for them, as JSON documents of other runtimes show them."""
+    limits = [{"page_size": each.page_size, "limit": each.limit_bytes} for each in value.hugepage_limits]
+    found: dict[str, object] = {
+        "cpu_period": value.cpu_period_us,
+        "cpu_quota": value.cpu_quota_us,
+        "cpu_shares": value.cpu_shares,
+        "memory_limit_in_bytes": value.memory_limit_bytes,
+        "oom_score_adj": value.oom_score_adj,
+        "cpuset_cpus": value.cpuset_cpus,
+        "cpuset_mems": value.cpuset_mems,
+        "hugepage_limits": limits,
+        "unified": value.unified,
+        "memory_swap_limit_in_bytes": value.memory_swap_limit_bytes,
+    }
+    return {name: each for name, each in found.items() if each}
+
+
+def pod_annotations(pod: PodConfig) -> dict[str, str]:
+    """What a runtime that runs pods as machines needs to know of their size: overhead and the sum of the containers."""
+    found: dict[str, str] = {}
+    for kind, name, value in (("Overhead", "overhead", pod.overhead), ("Resources", "resources", pod.resources)):
+        if value is not None:
+            text = msgspec.json.encode(as_cri(value)).decode()
+            found |= {f"pod-linux-{name}.crio.io": text, f"io.kubernetes.cri-o.PodLinux{kind}": text}
+    return found
 
 
 def _cpu(asked: Resources) -> runtime_spec.Cpu | None:

@@ -31,7 +31,7 @@ V2 = "34 30 0:30 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n35 1 8:1 / /
         (Driver.SYSTEMD, "a-b.slice", Place("a-b.slice:crio:c1", "/a.slice/a-b.slice/crio-c1.scope")),
         (Driver.SYSTEMD, "/a.slice/a-b.slice", Place("a-b.slice:crio:c1", "/a.slice/a-b.slice/crio-c1.scope")),
         (Driver.SYSTEMD, "-.slice", Place("-.slice:crio:c1", "/crio-c1.scope")),
-        (Driver.SYSTEMD, "", Place("system.slice:crio:c1", "/system.slice/crio-c1.scope")),
+        (Driver.SYSTEMD, "", Place("crio.slice:crio:c1", "/crio.slice/crio-c1.scope")),
     ],
 )
 def test_place_of_a_container(driver: Driver, parent: str, place: Place) -> None:
@@ -68,6 +68,37 @@ def test_no_parent_leads_outside(driver: Driver, parent: str) -> None:
         return
     assert path.startswith("/")
     assert not {"..", "."} & set(path.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("parent", "driver"),
+    [("/kubepods/pod1", Driver.CGROUPFS), ("/", Driver.CGROUPFS), ("a-b.slice", Driver.SYSTEMD), ("-.slice", Driver.SYSTEMD)],
+)
+def test_a_settled_parent_says_who_made_it(parent: str, driver: Driver) -> None:
+    assert cgroup.driver_of(parent) is driver
+    assert cgroup.driver_of(cgroup.pod_cgroup(driver, parent).spec_path, otherwise=Driver.CGROUPFS) is driver
+
+
+def test_who_makes_parents_for_what_has_none() -> None:
+    assert cgroup.driver_of("", Driver.SYSTEMD) is Driver.SYSTEMD
+
+
+@pytest.mark.parametrize(("name", "above"), [("a-b-c.slice", "a-b.slice"), ("a-b.slice", "a.slice"), ("a.slice", "-.slice")])
+def test_slices_lie_in_each_other(name: str, above: str) -> None:
+    assert cgroup.parent_slice(name) == above
+
+
+def test_a_cgroup_is_used_by_processes_and_by_what_is_below(tmp_path: Path) -> None:
+    hierarchies = Hierarchies({}, tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/cgroup.procs").touch()
+    assert not hierarchies.is_used("/a")
+    (tmp_path / "a/cgroup.procs").write_text("1\n")
+    assert hierarchies.is_used("/a")
+    (tmp_path / "a/cgroup.procs").write_text("")
+    (tmp_path / "a/b").mkdir()
+    assert hierarchies.is_used("/a")
+    assert not hierarchies.is_used("/absent")
 
 
 def test_proc_cgroup_of_both_versions() -> None:

@@ -60,7 +60,7 @@ def test_one_line_per_field_whatever_the_words(searches: list[str], options: lis
 
 def test_a_pod_of_its_own_has_shm_and_no_hosts(tmp_path: Path) -> None:
     files = locate(pod(), runroot=tmp_path)
-    assert set(files) == {"hostname", "resolv.conf", "shm"}
+    assert set(files) == {"hostname", "resolv.conf", "containerenv", "shm"}
     assert files["shm"] == str(tmp_path / "pods" / POD / "shm")
 
 

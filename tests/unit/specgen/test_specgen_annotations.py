@@ -7,6 +7,7 @@ from specgen_requests import config, pod, request
 
 from criollo.errors import Invalid
 from criollo.specgen.annotations import annotations, permitted
+from criollo.specgen.asked import FORMER
 from criollo.specgen.request import Defaults
 
 
@@ -27,7 +28,9 @@ def test_container_wins_over_pod_and_pod_over_defaults() -> None:
      "io.kubernetes.cri-o.TTY",
      "io.kubernetes.cri.container-type", "io.container.manager", "io.katacontainers.config.hypervisor.path",
      "unified-cgroup.crio.io", "unified-cgroup.crio.io/ctr", "cdi.k8s.io/x", "module.wasm.image/variant",
-     "io.containers.trace-syscall", "a\n.crio.io", "umask.crio.io/a\nb"],
+     "io.containers.trace-syscall", "bundle", "org.criu.config", "io.kubernetes.cri-o.Devices",
+     "io.kubernetes.cri-o.UnifiedCgroup/c",
+     "seccomp-profile.kubernetes.cri-o.io/POD", "a\n.crio.io", "umask.crio.io/a\nb"],
 )  # fmt: skip
 def test_control_words_do_not_come_from_a_pod(key: str) -> None:
     hostile = {key: "value-of-the-pod", "plain": "x"}
@@ -37,8 +40,42 @@ def test_control_words_do_not_come_from_a_pod(key: str) -> None:
 
 
 def test_no_list_opens_what_is_ours() -> None:
-    asked = {"org.systemd.property.After": "x", "io.kubernetes.cri-o.TTY": "x", "run.oci.hooks.stdout": "x"}
-    assert permitted(asked, tuple(asked)) == {}
+    asked = {"io.kubernetes.cri-o.TTY": "x", "run.oci.hooks.stdout": "x", "run.oci.seccomp_bpf_data": "x", "krun.cpus": "1"}
+    assert permitted(asked, (*asked, "run.oci.")) == {}
+
+
+def test_properties_of_the_scope_are_for_who_may() -> None:
+    asked = {"org.systemd.property.After": "x", "org.systemd.property.Slice": "y"}
+    assert permitted(asked, ["org.systemd.property.After"]) == {"org.systemd.property.After": "x"}
+    assert permitted(asked, ["org.systemd.property."]) == asked
+    made = annotations(
+        request(
+            pod=pod(annotations={"org.systemd.property.CollectMode": "'inactive'"}),
+            defaults=Defaults(systemd_cgroups=True, allowed_annotations=("org.systemd.property.",)),
+        )
+    )
+    assert made["org.systemd.property.CollectMode"] == "'inactive-or-failed'"
+
+
+@pytest.mark.parametrize(("name", "former"), FORMER.items())
+def test_both_names_of_a_feature_count_where_one_is_allowed(name: str, former: str) -> None:
+    asked = {name: "1", former: "2", f"{name}/web": "3", f"{former}/web": "4", f"{former}.web": "5"}
+    assert permitted(asked, []) == {}
+    assert permitted(asked, [name]) == asked
+    assert permitted(asked, [former]) == asked
+
+
+@pytest.mark.parametrize("former", FORMER.values())
+def test_a_name_that_only_begins_so_is_no_feature(former: str) -> None:
+    assert (f"{former}x" in permitted({f"{former}x": "1"}, [former])) is not former.startswith("io.kubernetes.cri-o.")
+
+
+def test_what_the_runtime_calls_unsafe_needs_leave() -> None:
+    asked = {"org.vendor.knob": "1", "org.vendor.all.x": "2", "plain": "3"}
+    unsafe = ("org.vendor.knob", "org.vendor.all.")
+    assert permitted(asked, [], unsafe=unsafe) == {"plain": "3"}
+    assert permitted(asked, ["org.vendor.knob", "org.vendor.all."], unsafe=unsafe) == asked
+    assert permitted(asked, ["org.vendor.all.x"], unsafe=unsafe) == {"org.vendor.all.x": "2", "plain": "3"}
 
 
 def test_allowed_names_cover_variants_after_a_slash_only() -> None:
@@ -93,9 +130,5 @@ def test_configured_annotations_are_left_as_they_are() -> None:
 
 @given(st.dictionaries(st.text(max_size=30), st.text(max_size=10), max_size=4))
 def test_nothing_of_ours_ever_passes(asked: dict[str, str]) -> None:
-    prefixed = {
-        prefix + key: value
-        for key, value in asked.items()
-        for prefix in ("org.systemd.property.", "krun.", "io.kubernetes.cri-o.")
-    }
+    prefixed = {prefix + key: value for key, value in asked.items() for prefix in ("run.oci.", "krun.", "io.kubernetes.cri-o.")}
     assert permitted(prefixed, tuple(prefixed)) == {}

@@ -44,6 +44,7 @@ def test_v2_host() -> None:
         },
         {
             "/dev": ["null", "mqueue"],
+            "/sys/kernel/security/apparmor": ["profiles"],
             "/sys/kernel/mm/hugepages": ["hugepages-1048576kB", "hugepages-2048kB", "junk"],
             "/sys/fs/cgroup/system.slice/crio.service": ["memory.swap.max", "memory.max"],
             "/sys/devices/system/cpu": ["cpu10", "cpu0", "cpufreq", "cpu2"],
@@ -92,3 +93,16 @@ def test_this_host_has_facts() -> None:
     facts = gather()
     assert "CAP_CHOWN" in facts.capabilities or not facts.may_raise
     assert "nofile" in facts.rlimits
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nsdelegate,memory_recursiveprot 0 0", True),
+        ("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0", False),
+        ("none /mnt tmpfs rw,nsdelegate 0 0", False),
+        ("junk", False),
+    ],
+)
+def test_cgroups_are_delegated_where_they_are_mounted_so(line: str, answer: bool) -> None:
+    assert gathered({"/proc/self/mounts": f"proc /proc proc rw 0 0\n{line}\n"}, {}).delegates_cgroups is answer

@@ -7,7 +7,6 @@ import pytest
 from specgen_requests import HOST, WEAK_HOST, config, pod, request, security
 
 from criollo.errors import Invalid, WrongState
-from criollo.model.container import Device
 from criollo.model.pod import HugepageLimit, IdMapping, NamespaceMode, Namespaces, Resources
 from criollo.oci import runtime_spec
 from criollo.specgen import linux, resources
@@ -68,72 +67,6 @@ def test_mappings_are_left_out_where_the_runtime_asks_the_namespace() -> None:
     assert (joined.uid_mappings, joined.gid_mappings) == ((), ())
     made = linux.linux(request(pod=pod(uids=MAPPED, gids=MAPPED), defaults=asks), HOST, "")
     assert len(made.uid_mappings) == len(made.gid_mappings) == 1
-
-
-def test_devices_begin_with_deny_all_and_last_of_a_path_wins() -> None:
-    other = DeviceNode(path="/dev/fuse", host_path="/dev/kmsg", type="c", major=1, minor=11, permissions="r")
-    nodes, rules = linux.devices(request(devices=(FUSE, other)))
-    assert rules[0] == runtime_spec.DeviceRule(allow=False, access="rwm")
-    assert [(node.path, node.major) for node in nodes] == [("/dev/fuse", 1)]
-    assert rules[1:] == (runtime_spec.DeviceRule(allow=True, type="c", major=1, minor=11, access="r"),)
-
-
-def test_user_namespace_makes_no_devices_but_allows_them() -> None:
-    fields: dict[str, Any] = {"devices": (FUSE,), "pod": pod(uids=MAPPED, gids=MAPPED)}
-    assert linux.devices(request(**fields)) == ((), linux.devices(request(devices=(FUSE,)))[1])
-    (mount,) = linux.device_mounts(request(**fields))
-    assert (mount.destination, mount.source, mount.type) == ("/dev/fuse", "/dev/fuse", "bind")
-    assert linux.device_mounts(request(devices=(FUSE,))) == []
-
-
-def test_user_namespace_shows_all_host_devices_to_privileged() -> None:
-    asked = {"config": config(security=security(privileged=True)), "host_devices": (KMSG,), "devices": (FUSE,)}
-    nodes, rules = linux.devices(request(**asked, pod=pod(uids=MAPPED, gids=MAPPED)))
-    assert (nodes, [rule.allow for rule in rules]) == ((), [True])
-    mounts = linux.device_mounts(request(**asked, pod=pod(uids=MAPPED, gids=MAPPED)))
-    assert [mount.destination for mount in mounts] == ["/dev/kmsg", "/dev/fuse"]
-
-
-def test_privileged_has_host_devices_unless_configured_otherwise() -> None:
-    asked = {"config": config(security=security(privileged=True)), "host_devices": (KMSG,), "devices": (FUSE,)}
-    nodes, rules = linux.devices(request(**asked))
-    assert [node.path for node in nodes] == ["/dev/kmsg", "/dev/fuse"]
-    assert rules == (runtime_spec.DeviceRule(allow=True, access="rwm"),)
-    nodes, rules = linux.devices(request(**asked, defaults=Defaults(privileged_without_host_devices=True)))
-    assert [node.path for node in nodes] == ["/dev/fuse"]
-    assert not rules[0].allow
-
-
-def test_device_over_a_host_device_is_refused_in_a_privileged_container() -> None:
-    hidden = DeviceNode(path="/dev/kmsg", host_path="/dev/null", type="c", major=1, minor=3)
-    asked = {"config": config(security=security(privileged=True)), "host_devices": (KMSG,)}
-    with pytest.raises(Invalid, match="privileged"):
-        linux.devices(request(devices=(hidden,), **asked))
-    linux.devices(request(devices=(KMSG,), **asked))
-
-
-@pytest.mark.parametrize(
-    "change", [{"type": "p"}, {"path": "relative"}, {"path": "/proc/x"}, {"permissions": "rwx"}, {"permissions": "rr"}]
-)
-def test_malformed_devices_are_refused(change: dict[str, str]) -> None:
-    fields = {field: getattr(FUSE, field) for field in FUSE.__struct_fields__}
-    with pytest.raises(Invalid):
-        linux.devices(request(devices=(DeviceNode(**{**fields, **change}),)))
-    with pytest.raises(Invalid):
-        linux.devices(request(devices=(DeviceNode(**{**fields, **change}),), pod=pod(uids=MAPPED, gids=MAPPED)))
-
-
-def test_directory_of_devices_keeps_its_shape_elsewhere() -> None:
-    found = [
-        DeviceNode(path="", host_path=f"/dev/snd/{name}", type="c", major=116, minor=n)
-        for n, name in enumerate(("seq", "by/x"))
-    ]
-    placed = linux.placed(Device(container_path="/dev/sound", host_path="/dev/snd/", permissions="rw"), found)
-    assert [(node.path, node.permissions) for node in placed] == [("/dev/sound/seq", "rw"), ("/dev/sound/by/x", "rw")]
-    with pytest.raises(Invalid):
-        linux.placed(Device(container_path="/dev/x", host_path="/dev/none"), [])
-    with pytest.raises(Invalid):
-        linux.placed(Device(container_path="/dev/x", host_path="/dev/sn"), found)
 
 
 def test_masks_are_the_requests_plus_ours_or_none() -> None:

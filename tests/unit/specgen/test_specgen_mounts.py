@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from specgen_requests import HOST, config, pod, request, security
+from specgen_requests import HOST, WEAK_HOST, config, pod, request, security
 
 from criollo.errors import Invalid, Unsupported
 from criollo.linux.mount import MountEntry
@@ -43,8 +44,9 @@ def test_defaults_are_the_kernels_and_the_pods() -> None:
 def test_pod_files_may_be_written_where_the_root_may(readonly: bool, access: str) -> None:
     files = pod(hosts="/run/pod/hosts", container_env="/run/pod/.containerenv")
     found = made(pod=files, config=config(security=security(readonly_rootfs=readonly)))
-    for path in ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"):
+    for path in ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts"):
         assert access in found[path].options
+    assert "ro" in found["/run/.containerenv"].options
 
 
 def test_privileged_writes_sysfs_and_cgroups() -> None:
@@ -275,3 +277,33 @@ def test_any_destinations_are_ordered_clean_and_off_proc(destinations: list[str]
     assert [name.count("/") for name in names] == sorted(name.count("/") for name in names)
     assert not any("//" in name or "/.." in name or name.endswith("/") for name in names)
     assert not any(mount.destination.startswith("/proc") and mount.type == "bind" for mount in found)
+
+
+def test_the_nodes_shm_comes_whole_into_a_user_namespace() -> None:
+    assert made(pod=pod(shm="/dev/shm"))["/dev/shm"].options == ("bind", "rw")
+    assert made(pod=pod(shm="/dev/shm", uids=MAPPED, gids=MAPPED))["/dev/shm"].options == ("rbind", "rw")
+
+
+def test_an_init_system_gets_filesystems_and_its_cgroups_where_it_cannot_lift_limits() -> None:
+    systemd = config(command=("/lib/systemd/systemd",))
+    guarded = msgspec.structs.replace(HOST, delegates_cgroups=True)
+    for host, access in ((guarded, "rw"), (HOST, "ro"), (WEAK_HOST, "ro")):
+        found = {each.destination: each for each in mounts.mounts(request(config=systemd), host)[0]}
+        assert {found[path].type for path in ("/run", "/run/lock", "/tmp", "/var/log/journal")} == {"tmpfs"}
+        assert access in found["/sys/fs/cgroup"].options
+        assert bool(mounts.notes(request(config=systemd), host)) is (access == "ro")
+    assert "/tmp" not in made()
+    assert mounts.notes(request(), WEAK_HOST) == []
+
+
+def test_cgroups_are_writable_by_annotation_on_version_2() -> None:
+    for host, access in ((HOST, "rw"), (WEAK_HOST, "ro")):
+        found = {each.destination: each for each in mounts.mounts(request(writable_cgroups=True), host)[0]}
+        assert access in found["/sys/fs/cgroup"].options
+
+
+def test_mounts_of_the_node_give_way_to_the_requests() -> None:
+    zone = runtime_spec.Mount(destination="/etc/localtime", type="bind", source="/zone", options=("bind", "ro"))
+    assert made(default_mounts=(zone,))["/etc/localtime"].source == "/zone"
+    asked = PlannedMount(mount=Mount(container_path="/etc/localtime"), source="/mine")
+    assert made(asked, default_mounts=(zone,))["/etc/localtime"].source == "/mine"

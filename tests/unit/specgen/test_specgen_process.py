@@ -189,3 +189,40 @@ def test_exec_has_the_containers_identity_and_its_own_words() -> None:
     assert [word for word in built.env if word.startswith("TERM=")] == ["TERM=xterm"]
     with pytest.raises(Invalid):
         process.exec_process(first, ())
+
+
+def test_what_nobody_sets_may_be_filled_in() -> None:
+    env, _ = process.environment(request(env_if_unset=(("GOMAXPROCS", "4"),), image=ImageDefaults(env=("A=1",))))
+    assert "GOMAXPROCS=4" in env
+    env, _ = process.environment(request(env_if_unset=(("GOMAXPROCS", "4"),), image=ImageDefaults(env=("GOMAXPROCS=9",))))
+    assert [each for each in env if each.startswith("GOMAXPROCS")] == ["GOMAXPROCS=9"]
+
+
+def test_commands_start_on_the_cpu_that_the_container_is_given() -> None:
+    first, _ = process.process(request(exec_cpu="3"), HOST)
+    assert process.exec_process(first, ["true"]).exec_cpu_affinity == runtime_spec.CpuAffinity(initial="3")
+    first, _ = process.process(request(), HOST)
+    assert first.exec_cpu_affinity is None
+
+
+@pytest.mark.parametrize(
+    ("program", "answer"),
+    [
+        ("/sbin/init", True),
+        ("/usr/sbin/init", True),
+        ("/lib/systemd/systemd", True),
+        ("systemd", True),
+        ("/bin/init", False),
+        ("/x-systemd", False),
+    ],
+)
+def test_an_init_system_is_told_where_it_runs_and_how_it_is_stopped(program: str, answer: bool) -> None:
+    asked = config(command=(program,))
+    assert process.runs_systemd(asked, IMAGE) is answer
+    assert process.usual_stop_signal(asked, IMAGE) == ("SIGRTMIN+3" if answer else "SIGTERM")
+    assert ("container=crio" in process.environment(request(config=asked))[0]) is answer
+
+
+def test_a_umask_may_be_given() -> None:
+    for given, expected in ((None, 0o022), (0o077, 0o077), (0, 0)):
+        assert process.process(request(umask=given), HOST)[0].user.umask == expected
