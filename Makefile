@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check node crash peers bench demo docs lock
+.PHONY: help setup test check node crash vm peers bench demo docs lock
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,7 +16,7 @@ setup: ## packages, .venv with pinned libraries, the mounts tests need; quick wh
 
 test: setup ## all checks and all tests that this machine can run
 	@$(MAKE) --no-print-directory check
-	$(PYTEST) -m "not peer"
+	$(PYTEST) -m "not peer and not vm"
 
 check: ## format, lint, types, import contracts, spelling, shell scripts
 	$(BIN)/ruff format --check .
@@ -31,6 +31,9 @@ node: setup ## only the tests with real runtimes, monitors, networks and registr
 
 crash: setup ## only the tests that kill the daemon
 	$(PYTEST) tests/crash
+
+vm: setup ## the tests that want systemd, cgroup v2 or AppArmor, in a virtual machine; TESTS=tests/vm/FILE for one (root)
+	$(BIN)/python tests/vm/machine test $(TESTS)
 
 peers: setup ## critest and crictl against our daemon
 	@if [ -d tests/peers ] && command -v critest >/dev/null && command -v crictl >/dev/null; then \

@@ -8,8 +8,9 @@ Conmon is subreaper and parent of the container's first process, so its end is t
 with `--sync`: it stays our child, known by pid at once, and is reaped by `exits`; when the daemon goes, it lives on.
 Its cwd is the bundle because that is where it leaves the file `oom`.
 
-Invariants: after a failure nothing of it runs any more; no descriptor but its pipes reaches it; conmon never counts to
-the memory limit of the pod it watches (CVE-2019-14891).
+Invariants: after a failure nothing of it runs any more; no descriptor but its pipes reaches it; it sits in its cgroup
+before the runtime starts. Memory of a pod that is used up never kills its monitor (CVE-2019-14891): it does not count
+there, unless its scope is put into the pod's slice by name; and conmon's own OOM score is the least there is.
 Source: conmon 2.1, conmon(8), src/cli.c, src/parent_pipe_fd.c.
 """
 
@@ -23,10 +24,12 @@ from typing import Any, Final, NamedTuple
 
 from criollo.aio import process, threads
 from criollo.aio.cleanup import cleanup
+from criollo.aio.systemd import Systemd
 from criollo.aio.together import together
 from criollo.errors import Invalid, TimedOut, ToolFailed, explain
 from criollo.linux import procfs, proctree
 from criollo.linux.cgroup import Hierarchies
+from criollo.telemetry import trail
 from criollo.telemetry.log import get_logger
 from criollo.wire import conmon as protocol
 from criollo.wire.runtime import readable
@@ -34,13 +37,15 @@ from criollo.wire.runtime import readable
 log = get_logger(__name__)
 
 PIDFILE: Final = "pidfile"
+CGROUP_PREFIX: Final = "crio-conmon"
 _SUN_PATH: Final = 108  # unix(7): bytes of a socket's address
 _STDERR_BYTES: Final = 1 << 14
 
 
 class Launch(NamedTuple):
     """One container to be created. `runtime` is the program with its global options; `cgroup` is where conmon shall
-    sit (a path below the hierarchies; empty: where the daemon sits); `log_path` is absolute, empty for no log."""
+    sit (a path below the hierarchies; empty: where the daemon sits), or in a scope of its own in the slice `slice_name`;
+    `log_path` is absolute, empty for no log."""
 
     container_id: str
     name: str
@@ -52,8 +57,15 @@ class Launch(NamedTuple):
     stdin_once: bool = False
     systemd_cgroup: bool = False
     cgroup: str = ""
+    slice_name: str = ""
     env: Mapping[str, str] = {}
     timeout_s: float = 240.0
+    no_pivot: bool = False
+
+
+def scope_of(container_id: str) -> str:
+    """The name of a monitor's own scope."""
+    return f"{CGROUP_PREFIX}-{container_id}.scope"
 
 
 class Created(NamedTuple):
@@ -73,6 +85,7 @@ class Conmon:
     ) -> None:
         self.path, self.exits_dir, self.attach_dir = path, exits_dir, attach_dir
         self._log_size_max, self._no_sync_log = log_size_max, no_sync_log
+        self.units = Systemd()  # who makes scopes of monitors
 
     def argv(self, launch: Launch) -> list[str]:
         """Conmon's command line.
@@ -94,6 +107,8 @@ class Conmon:
             argv += ["--log-size-max", str(self._log_size_max)]
         if self._no_sync_log:
             argv.append("--no-sync-log")
+        if launch.no_pivot:
+            argv.append("--no-pivot")
         if launch.tty:
             argv.append("--terminal")
         if launch.stdin:
@@ -130,6 +145,7 @@ class Conmon:
         try:
             work = [self._start(launch, hierarchies, start)]
             await together(work if ground is None else [ground, *work])
+            start.step = trail.program(self.argv(launch), start.pid, "monitor and runtime")  # before, it waits for us
             start.go()
             try:
                 async with asyncio.timeout(launch.timeout_s):
@@ -144,6 +160,8 @@ class Conmon:
             await cleanup(start.kill(), limit_s=30, what=f"kill the monitor of container {launch.container_id}")
             raise
         finally:
+            if start.step is not None:
+                start.step.end(None, start.stderr())
             start.close()
 
     def forget(self, container_id: str) -> None:
@@ -169,7 +187,9 @@ class Conmon:
         argv = self.argv(launch)
         log.debug("starting conmon", container=launch.container_id, argv=argv)
         await threads.spawning(start.spawn, argv, launch)
-        if launch.cgroup:
+        if launch.slice_name:
+            await self.units.start_monitor_scope(scope_of(launch.container_id), launch.slice_name, start.pid)
+        elif launch.cgroup:
             with explain(f"move the monitor of container {launch.container_id} into cgroup {launch.cgroup}"):
                 await threads.files(_enter_cgroup, hierarchies, launch.cgroup, start.pid)
 
@@ -180,6 +200,7 @@ class _Start:
     def __init__(self) -> None:
         self.pid = 0
         self.message = ""
+        self.step: trail.Step | None = None
         self.sync_read, self._sync_write = os.pipe2(os.O_CLOEXEC)
         self._go_read, self._go_write = os.pipe2(os.O_CLOEXEC)
         self._said = _bounded_memory("conmon-stderr", _STDERR_BYTES)

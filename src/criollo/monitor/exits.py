@@ -1,4 +1,4 @@
-"""Learn that a container ended, and how: the monitor's pidfd, its exit file, the signs of an OOM kill.
+"""Learn that a container ended, and how: the monitor's pidfd, its exit file, and by `oom` whether its memory was used up.
 
 Conmon writes `<exits_dir>/<id>` (the exit code in decimal) when the container's output is in the log, and ends. So the
 pidfd of conmon is the event, and the file must be there by then. If it is not, the monitor died before its container:
@@ -6,7 +6,7 @@ nobody reads that container's output any more, so it is killed and reported as 1
 
 A `wait_exit` never fails for what it finds: junk in the file counts as no file. Paths are opened without following
 links and without blocking, and read to a few bytes (threats R1, R3).
-Source: conmon 2.1, src/conmon.c, src/cgroup.c; kernel, memory.events and memory.oom_control.
+Source: conmon 2.1, src/conmon.c.
 """
 
 import contextlib
@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 
 from criollo.aio import process, threads
 from criollo.linux import procfs
-from criollo.linux.cgroup import Hierarchies, Version
+from criollo.linux.cgroup import Hierarchies
+from criollo.monitor.oom import Kills
 from criollo.telemetry.log import get_logger
 from criollo.wire.conmon import MAX_EXIT_FILE, Garbled, parse_exit_file
 
@@ -51,11 +52,12 @@ class Watched(NamedTuple):
     cgroup: str = ""
 
 
-async def wait_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies) -> Exit:
+async def wait_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies, *, kills: Kills) -> Exit:
     """Return when the container has ended and its log is complete. May be repeated, also by a later daemon.
 
     A monitor that is gone already is no error: its exit file tells, else the container is killed.
     """
+    kills.begin(watched.cgroup)
     pidfd = procfs.open_pidfd(watched.monitor_pid, watched.monitor_started)
     if pidfd is None:
         _reap_zombie(watched.monitor_pid, watched.monitor_started)
@@ -65,8 +67,8 @@ async def wait_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies)
             process.reap(pidfd)
         finally:
             os.close(pidfd)
-    found = read_exit(watched, exits_dir, hierarchies)
-    return found if found is not None else await _lost(watched, hierarchies)
+    found = read_exit(watched, exits_dir, kills)
+    return found if found is not None else await _lost(watched, hierarchies, kills)
 
 
 def end_monitor(watched: Watched) -> None:
@@ -81,7 +83,7 @@ def end_monitor(watched: Watched) -> None:
             os.close(pidfd)
 
 
-def read_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies) -> Exit | None:
+def read_exit(watched: Watched, exits_dir: Path, kills: Kills) -> Exit | None:
     """The exit that the monitor recorded; None when there is none, or nothing that could be one."""
     try:
         fd = os.open(exits_dir / watched.container_id, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
@@ -100,32 +102,13 @@ def read_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies) -> Ex
         return None
     finally:
         os.close(fd)
-    return Exit(code, status.st_mtime_ns, was_oom_killed(watched, hierarchies))
+    return Exit(code, status.st_mtime_ns, kills.of(watched.bundle, watched.cgroup))
 
 
-def was_oom_killed(watched: Watched, hierarchies: Hierarchies) -> bool:
-    """Whether the kernel killed a process of the container for its memory limit.
-
-    Conmon's file `oom` may come late or never on version 1, so the cgroup, which stays until `delete`, is asked too.
-    """
-    with contextlib.suppress(OSError):
-        os.lstat(watched.bundle / "oom")
-        return True
-    directory = hierarchies.directory("memory", watched.cgroup) if watched.cgroup else None
-    if directory is None:
-        return False
-    name = "memory.events" if hierarchies.version is Version.V2 else "memory.oom_control"
-    try:
-        with open(directory / name, "rb") as file:
-            return _kills(file.read(4096)) > 0
-    except OSError:
-        return False
-
-
-async def _lost(watched: Watched, hierarchies: Hierarchies) -> Exit:
+async def _lost(watched: Watched, hierarchies: Hierarchies, kills: Kills) -> Exit:
     """The monitor is gone without a word: end the container, wherever it still lives."""
     log.error("monitor ended without an exit code", container=watched.container_id, monitor=watched.monitor_pid)
-    oom = was_oom_killed(watched, hierarchies)
+    oom = kills.of(watched.bundle, watched.cgroup)
     pidfd = procfs.open_pidfd(watched.pid, watched.pid_started)
     if pidfd is not None:
         try:
@@ -147,11 +130,3 @@ def _reap_zombie(pid: int, started: int) -> None:
             pidfd = os.pidfd_open(pid)
             process.reap(pidfd)
             os.close(pidfd)
-
-
-def _kills(content: bytes) -> int:
-    for line in content.splitlines():
-        key, _, value = line.partition(b" ")
-        if key == b"oom_kill" and value.isdigit():
-            return int(value)
-    return 0

@@ -190,6 +190,19 @@ def mounting(version: Version, features: Mapping[str, object]) -> Mounting:
     return Mounting("rro" in (said.mount_options or ()), bool(idmap and idmap.enabled))
 
 
+def moves_interfaces(features: Mapping[str, object]) -> bool:
+    """Whether a runtime knows linux.netDevices."""
+    linux = features.get("linux")
+    devices = linux.get("netDevices") if isinstance(linux, dict) else None
+    return isinstance(devices, dict) and devices.get("enabled") is True
+
+
+def unsafe_annotations(features: Mapping[str, object]) -> tuple[str, ...]:
+    """The annotations that change what the runtime does, as it says; a name with a final dot stands for all below it."""
+    found = features.get("potentiallyUnsafeConfigAnnotations")
+    return tuple(name for name in found if isinstance(name, str) and name) if isinstance(found, list) else ()
+
+
 def repeats_mappings(version: Version) -> bool:
     """Whether a spec that names a user namespace to join must have its mappings too.
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from criollo.aio.jobs import Job, Jobs
-from criollo.errors import CriolloError, HostFailed, Unavailable, WrongState
+from criollo.errors import CriolloError, HostFailed, NotFound, Unavailable, WrongState
+from criollo.telemetry import hooks, trail
+from criollo.telemetry.node_metrics import NodeMetrics
+from criollo.telemetry.trail import Trail
 
 
 class Scene:
@@ -210,3 +213,57 @@ def test_closing_lets_a_job_finish() -> None:
         await closing
 
     assert not play(scenario).cleaned
+
+
+def test_joined_job_is_counted_by_its_stage_and_leaves_a_trail(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = NodeMetrics()
+    monkeypatch.setattr(hooks, "metrics", counted)
+    trails: list[Trail] = []
+
+    async def main() -> None:
+        jobs: Jobs[int] = Jobs("make")
+        go = asyncio.Event()
+
+        async def work(job: Job[int]) -> int:
+            trails.append(job.trail)
+            job.stage("container volumes")
+            await go.wait()
+            assert trail.current() is job.trail
+            return 1
+
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(jobs.join("k", work))
+            while not trails:
+                await asyncio.sleep(0)
+            second = group.create_task(jobs.join("k", work))
+            await asyncio.sleep(0)
+            go.set()
+        assert (first.result(), second.result()) == (1, 1)
+
+    asyncio.run(main())
+    assert 'resources_stalled_at_stage{stage="container volumes"} 1' in counted.page()
+    assert [(each.kind, each.name, each.error) for each in trails] == [("make", "k", "")]
+
+
+def test_trail_of_a_job_that_was_abandoned_says_why() -> None:
+    trails: list[Trail] = []
+
+    async def main() -> None:
+        jobs: Jobs[None] = Jobs("make")
+
+        async def work(job: Job[None]) -> None:
+            trails.append(job.trail)
+            await asyncio.Event().wait()
+
+        async def wait() -> None:
+            with pytest.raises(NotFound):
+                await jobs.join("k", work)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(wait())
+            while not trails:
+                await asyncio.sleep(0)
+            await jobs.abandon("k", NotFound("pod", "p"))
+
+    asyncio.run(main())
+    assert trails[0].error == "pod p not found"

@@ -79,6 +79,26 @@ def test_a_fresh_thread_is_gone_after_its_call() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to unshare")
+def test_a_forsaken_call_gives_its_result_or_is_left_behind() -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        release.wait(60)
+        ended.set()
+
+    async def main() -> None:
+        assert await threads.forsaken(60, lambda word: word, "told") == "told"
+        with pytest.raises(ZeroDivisionError):
+            await threads.forsaken(60, lambda: 1 // 0)
+        with pytest.raises(TimeoutError):
+            await threads.forsaken(0.01, hang)
+        release.set()
+        while not ended.is_set():
+            await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+
+
 def test_threads_of_mounts_have_a_directory_of_their_own(tmp_path: Any) -> None:
     async def main() -> None:
         await threads.mounts(os.chdir, tmp_path)

@@ -7,7 +7,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from criollo.aio.watch import changes
+import pytest
+
+from criollo.aio.watch import Remembered, changes
 
 LIMIT_S = 20
 
@@ -104,3 +106,68 @@ def test_closing_frees_the_descriptor(tmp_path: Path) -> None:
 
     before, after = asyncio.run(work())
     assert after == before
+
+
+def remembered(directory: Path) -> tuple[Remembered[list[str]], list[int]]:
+    """The names in a directory, and how often they were read."""
+    reads: list[int] = []
+
+    def read() -> list[str]:
+        reads.append(1)
+        return sorted(os.listdir(directory)) if directory.is_dir() else []
+
+    return Remembered([directory], read), reads
+
+
+def test_what_is_remembered_is_read_once_while_nothing_changes(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    known, reads = remembered(tmp_path)
+    assert [known.get() for _ in range(3)] == [["a"]] * 3
+    assert len(reads) == 1
+    known.close()
+
+
+def test_no_change_is_missed(tmp_path: Path) -> None:
+    known, _ = remembered(tmp_path / "d")
+    assert known.get() == []
+    (tmp_path / "d").mkdir()
+    assert known.get() == []
+    for number in range(20):
+        (tmp_path / "d" / f"{number:02}").touch()
+        assert len(known.get()) == number + 1
+    known.close()
+
+
+def test_a_failed_reading_is_repeated(tmp_path: Path) -> None:
+    answers: list[str] = ["bad", "good"]
+
+    def read() -> str:
+        if (answer := answers.pop(0)) == "bad":
+            raise ValueError(answer)
+        return answer
+
+    known = Remembered([tmp_path], read)
+    with pytest.raises(ValueError, match="bad"):
+        known.get()
+    assert [known.get(), known.get()] == ["good", "good"]
+    known.close()
+
+
+def test_without_a_watch_it_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise OSError(24, "too many")
+
+    monkeypatch.setattr("criollo.aio.watch.Inotify", refused)
+    known, reads = remembered(tmp_path)
+    known.get()
+    known.get()
+    assert len(reads) == 2
+
+
+def test_closing_lets_go_of_what_remembers(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    known, _ = remembered(tmp_path)
+    known.get()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    known.close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -170,3 +170,23 @@ def test_who_wants_the_mappings_of_a_namespace_it_joins(name: str, numbers: tupl
 )
 def test_who_is_given_a_seccomp_program(name: str, numbers: tuple[int, ...], slow: bool) -> None:
     assert runtime.precompiles_seccomp(Version(name, numbers, "")) is slow
+
+
+@pytest.mark.parametrize(
+    ("features", "answer"),
+    [
+        ({"linux": {"netDevices": {"enabled": True}}}, True),
+        ({"linux": {"netDevices": {"enabled": "yes"}}}, False),
+        ({"linux": {"netDevices": []}}, False),
+        ({"linux": None}, False),
+        ({}, False),
+    ],
+)
+def test_interfaces_are_moved_by_who_says_so(features: dict[str, object], answer: bool) -> None:
+    assert runtime.moves_interfaces(features) is answer
+
+
+def test_annotations_that_a_runtime_calls_unsafe_are_names() -> None:
+    assert runtime.unsafe_annotations({"potentiallyUnsafeConfigAnnotations": ["a.b.", "c", "", 5]}) == ("a.b.", "c")
+    assert runtime.unsafe_annotations({"potentiallyUnsafeConfigAnnotations": "a"}) == ()
+    assert runtime.unsafe_annotations({}) == ()
