@@ -20,8 +20,8 @@ class Cri:
     def __init__(self, socket: str) -> None:
         self.channel = grpc.insecure_channel(f"unix:{socket}", options=[("grpc.max_receive_message_length", 64 << 20)])
 
-    def call(self, method: str, request: Any = None, *, timeout_s: float = 60) -> Any:
-        return self._bound(method)(self._request(method, request), timeout=timeout_s)
+    def call(self, method: str, request: Any = None, *, timeout_s: float = 60, metadata: Any = None) -> Any:
+        return self._bound(method)(self._request(method, request), timeout=timeout_s, metadata=metadata)
 
     def begin(self, method: str, request: Any = None, *, timeout_s: float = 60) -> Any:
         """The call as a future: `.result()`, `.cancel()`."""

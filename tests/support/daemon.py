@@ -19,6 +19,7 @@ from support.cri import Cri, pb
 CRIO = Path(sys.executable).parent / "crio"
 FAULTY = Path(__file__).with_name("faulty_daemon.py")
 CNI_BIN = "/usr/lib/cni"
+CGROUPS = os.environ.get("CRIOLLO_TEST_CGROUPS") or "cgroupfs"  # the driver, where a test does not choose
 
 
 class Daemon:
@@ -64,7 +65,7 @@ class Daemon:
             "crio.api": {"listen": self.socket},
             "crio.runtime": {
                 "log_level": "debug",
-                "cgroup_manager": "cgroupfs",
+                "cgroup_manager": CGROUPS,
                 "namespaces_dir": str(self.runroot),
                 "container_exits_dir": str(self.runroot / "exits"),
                 "container_attach_socket_dir": str(self.runroot / "attach"),

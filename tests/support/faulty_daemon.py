@@ -81,11 +81,13 @@ def fill(file: Path) -> None:
 
 def tune(name: str, value: float) -> None:
     """Change a time that the product fixes."""
-    from criollo import engine
     from criollo.containers import volumes
     from criollo.containers.context import Containers
     from criollo.daemon import sweep
+    from criollo.engine import containers as engine_containers
+    from criollo.engine import pods as engine_pods
     from criollo.network.cni import Options
+    from criollo.pods import userns
     from criollo.pods.context import Pods
 
     if name == "uncollected_s":
@@ -99,10 +101,12 @@ def tune(name: str, value: float) -> None:
     elif name == "probe_s":
         volumes.PROBE_LIMIT_S = value
     elif name == "plugin_s":
-        engine.Cni = functools.partial(engine.Cni, options=Options(plugin_s=value))
+        engine_pods.Cni = functools.partial(engine_pods.Cni, options=Options(plugin_s=value))
+    elif name == "first_subid":
+        userns._ranges = lambda path: ((int(value), 3 << 16),)
     elif name in ("create_limit_s", "verb_limit_s"):
-        handler = engine._handler
-        engine._handler = lambda *of: msgspec.structs.replace(handler(*of), **{name: value})
+        handler = engine_containers._handler
+        engine_containers._handler = lambda *of: msgspec.structs.replace(handler(*of), **{name: value})
     else:
         raise ValueError(name)
 

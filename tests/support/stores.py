@@ -16,7 +16,7 @@ from support import leaks
 from support.images import Entry, tar_of
 
 from criollo.aio import threads
-from criollo.engine import DRIVERS
+from criollo.engine.images import DRIVERS
 from criollo.linux import mount
 from criollo.oci.digest import Digest, chain_ids
 from criollo.storage.base import Limit

@@ -5,38 +5,37 @@ owner, not of any request. Its stage says what it is doing; who waits longer tha
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from criollo.errors import CriolloError, Unavailable
+from criollo.telemetry import hooks
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.trail import Trail
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
 
 class Job(Generic[T]):
-    """One piece of work in progress: its name, its stages with their start times, its task.
+    """One piece of work in progress: its name, its stage, the trail of what it did, its task.
 
     `collected`: some request has the result. `ended_by`: why it was cancelled, which its waiters are told.
     """
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, kind: str = "") -> None:
         self.key = key
-        self.stages: list[tuple[str, float]] = [("start", time.monotonic())]
+        self.at_stage = "start"
+        self.trail = Trail(kind, key)
         self.task: asyncio.Task[T] | None = None
         self.waiters = 0
         self.collected = False
         self.ended_by: CriolloError | None = None
 
-    @property
-    def at_stage(self) -> str:
-        return self.stages[-1][0]
-
     def stage(self, name: str) -> None:
         """Say what comes now, e.g. 'sandbox network creation'."""
-        self.stages.append((name, time.monotonic()))
+        self.at_stage = name
+        self.trail.stage(name)
         log.debug("stage", job=self.key, stage=name)
 
 
@@ -74,10 +73,12 @@ class Jobs(Generic[T]):
             raise self._shutting_down(key)
         job = self._running.get(key)
         if job is None:
-            job = self._running[key] = Job(key)
+            job = self._running[key] = Job(key, self._kind)
             job.task = asyncio.get_running_loop().create_task(self._run(job, start, orphaned), name=f"{self._kind} {key}")
         else:
             log.info("joined a running job", kind=self._kind, job=key, stage=job.at_stage)
+            if hooks.metrics is not None:
+                hooks.metrics.stalled(job.at_stage)
         assert job.task is not None
         job.waiters += 1
         try:
@@ -125,7 +126,8 @@ class Jobs(Generic[T]):
         orphaned: Callable[[T], Awaitable[object]] | None,
     ) -> T:
         try:
-            result = await start(job)
+            with job.trail:
+                result = await start(job)
         except asyncio.CancelledError:
             if job.ended_by is not None:
                 raise job.ended_by from None
@@ -144,6 +146,7 @@ class Jobs(Generic[T]):
 def _cancel(job: Job[T], why: CriolloError) -> None:
     if job.ended_by is None and job.task is not None:
         job.ended_by = why
+        job.trail.fail(why)
         job.task.cancel()
 
 

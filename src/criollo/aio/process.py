@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.errors import TimedOut, ToolFailed, explain
+from criollo.telemetry import trail
 
 MINIMAL_ENV: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 TAIL_BYTES: Final = 2000
@@ -178,6 +179,7 @@ async def run(
     assert child.stderr is not None
     out, err = _Collector(child.stdout.fileno(), limit_bytes), _Collector(child.stderr.fileno(), limit_bytes)
     feed = _Feeder(child.stdin.fileno(), stdin, child.stdin.close)
+    step = trail.program(argv, child.pid, what)
     try:
         async with asyncio.timeout(timeout_s):
             status = await wait(child)
@@ -193,6 +195,7 @@ async def run(
             await _reap(child)
         out.close()
         err.close()
+        step.end(child.returncode, bytes(err.data[-TAIL_BYTES:]).decode("utf-8", "replace"))
         child.stdout.close()
         child.stderr.close()
     finished = Finished(status, bytes(out.data), bytes(err.data))

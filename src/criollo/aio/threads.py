@@ -3,6 +3,8 @@
 `mounts` threads have a working directory of their own (CLONE_FS unshared), so that a mount may use short relative paths.
 `fresh` is for code that enters another namespace: its thread ends afterwards and never returns to a pool.
 
+`forsaken` is for what may hang for ever and is not worth waiting for: the only one that is left behind.
+
 A thread cannot be cancelled. When the awaiting task is cancelled, the call goes on and the awaiter waits until it has
 ended, so nothing works on behalf of nobody.
 """
@@ -66,6 +68,28 @@ async def fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
     threading.Thread(target=work, name="fresh", daemon=True).start()
     return await _until_done(asyncio.wrap_future(future))
+
+
+async def forsaken(limit_s: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run in a thread of its own that may hang: after `limit_s`, or when the awaiter is cancelled, it is left behind.
+
+    Only for what harms nobody when it goes on by itself, or never ends.
+
+    Raises:
+        TimeoutError: it was left behind.
+    """
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from here on nobody takes the place of its result away
+
+    def work() -> None:
+        try:
+            future.set_result(function(*args, **kwargs))
+        except BaseException as error:  # handed over to the awaiter
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="forsaken", daemon=True).start()
+    async with asyncio.timeout(limit_s):
+        return await asyncio.wrap_future(future)
 
 
 def close() -> None:

@@ -18,7 +18,7 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks.extend(group.create_task(part) for part in work)
-    except* Exception as errors:
+    except ExceptionGroup as errors:  # not `except*`: Python before 3.11.4 wraps what is raised there in a group again
         raise _first(errors) from None
     return [task.result() for task in tasks]
 
@@ -55,8 +55,8 @@ async def first(*work: Coroutine[Any, Any, object]) -> None:
             _ = task.cancelled() or task.exception()  # looked at, or the loop reports it as forgotten
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -5,12 +5,15 @@ when it is quiet. A directory that does not exist yet is waited for through its 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from criollo.aio import threads
 from criollo.linux.inotify import IN_IGNORED, Inotify
+
+T = TypeVar("T")
 
 QUIET_S: Final = 0.2
 PATIENCE_S: Final = 2.0  # a directory that never rests is looked at this often
@@ -79,3 +82,55 @@ def _watch_nearest(watcher: Inotify, directory: Path) -> int:
             if candidate == directory or not directory.is_dir():
                 return watch
             break  # it was made between the two looks: watch itself
+
+
+class Remembered(Generic[T]):
+    """What `read` makes of directories, made again when they changed since.
+
+    Nobody is told of changes: `get` looks whether there were any, which costs a system call and misses none, not even one
+    of a moment ago. Where no watch is to be had it reads each time. For threads: blocking, safe to share.
+    """
+
+    def __init__(self, directories: Sequence[Path], read: Callable[[], T]) -> None:
+        self._directories, self._read = directories, read
+        self._lock = threading.Lock()
+        self._watcher: Inotify | None = None
+        self._watches: frozenset[int] = frozenset()
+        self._known: list[T] = []
+
+    def get(self) -> T:
+        """What is there now; what `read` raises is raised, and it is read again next time."""
+        with self._lock:
+            if self._known and not self._changed():
+                return self._known[0]
+            self._known.clear()
+            watched = self._watch()
+            found = self._read()
+            if watched:
+                self._known.append(found)
+            return found
+
+    def close(self) -> None:
+        """Let go of the watches; a later `get` takes new ones."""
+        with self._lock:
+            self._known.clear()
+            self._watches = frozenset()
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+
+    def _changed(self) -> bool:
+        assert self._watcher is not None
+        found = False
+        while events := self._watcher.read():
+            found = found or any(event.mask & ~IN_IGNORED for event in events)
+        return found
+
+    def _watch(self) -> bool:
+        """Stand before the first look, so that what happens in between is seen later."""
+        try:
+            self._watcher = self._watcher or Inotify()
+            self._watches = _arm(self._watcher, self._directories, self._watches)
+        except OSError:
+            return False
+        return True

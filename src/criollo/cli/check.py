@@ -54,7 +54,7 @@ def _asked(listen: Path, wish: Wish) -> Report:
 async def _alone(settings: Settings, wish: Wish) -> Report:
     # The drivers: 0.3 s that a question to the daemon does not need.
     from criollo.aio import threads
-    from criollo.engine import open_stores
+    from criollo.engine.opening import open_stores
     from criollo.images.check import Scope, check_stores
     from criollo.images.repair import repair_stores
     from criollo.state.integrity import findings

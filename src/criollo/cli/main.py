@@ -103,6 +103,17 @@ def _check(context: click.Context, /, age: str, **wanted: bool) -> int:
     return check.run(_loaded(context.find_root().params), check.Wish(age_s=age_s, **wanted))
 
 
+@click.command("explain")
+@click.argument("words", metavar="POD|CONTAINER")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def _explain(context: click.Context, words: str, as_json: bool) -> None:
+    """Tell what happened to a pod or container, and what is waited for; by id, its beginning, or name."""
+    from criollo.cli import explain  # http.client: 20 ms that the daemon does not need
+
+    explain.run(Path(_listening(context)), words, as_json=as_json)
+
+
 @click.command("wipe")
 @click.option("--containers", is_flag=True, help="Remove pods and containers.")
 @click.option("--images", is_flag=True, help="Remove images that no container needs.")
@@ -135,6 +146,7 @@ def _daemon(**parameters: Any) -> int:
     """A Kubernetes container runtime: without a command, run the daemon."""
     if click.get_current_context().invoked_subcommand is not None:
         return 0
+
     def read() -> Loaded:
         return settle_on_host(_loaded(parameters), Host.here(os.environ))
 
@@ -190,6 +202,6 @@ command = _Crio(
     invoke_without_command=True,
     context_settings=_CONTEXT,
     help=_daemon.__doc__,
-    commands={"check": _check, "config": _config, "version": _version, "wipe": _wipe, "help": _help},
+    commands={"check": _check, "config": _config, "explain": _explain, "version": _version, "wipe": _wipe, "help": _help},
 )
 click.version_option(__version__, "-v", "--version", message="crio version %(version)s (criollo)")(command)

@@ -17,7 +17,7 @@ from criollo.config.load import Loaded
 from criollo.config.settings import Settings
 from criollo.daemon.markers import Markers
 from criollo.daemon.recovery import BOOT, recover
-from criollo.engine import Stores, hold, open_engine, open_stores
+from criollo.engine.opening import Stores, hold, open_engine, open_stores
 from criollo.errors import CriolloError, Damaged, Denied, WrongState, explain
 from criollo.images.check import garbage, label
 from criollo.images.collect import collect_layers

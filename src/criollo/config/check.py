@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from criollo.config.ciphers import openssl_names
-from criollo.config.handlers import RuntimeHandler
+from criollo.config.handlers import LEAST_CPU_TIME_US, LONGEST_CPU_PERIOD_US, RuntimeHandler, Workload
 from criollo.config.keys import Setting
 from criollo.config.places import Place, origin_of, values_of
 from criollo.config.runtime import MINIMUM_LOG_SIZE_BYTES, Runtime
 from criollo.config.settings import Api, Settings
+from criollo.config.stats import Stats, check_metrics, check_period
+from criollo.config.telemetry import check_telemetry
 from criollo.config.values import Duration, parse_capability, parse_cpus, parse_device, parse_sysctl, parse_ulimit
 from criollo.errors import Invalid
 
@@ -22,12 +24,15 @@ Origins = Mapping[str, str]
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LAST_PORT: Final = 65535
+_LARGEST_CPU_VALUE: Final = 1 << 40
 _SOCKET_PATH_LIMIT: Final = 107  # sun_path without its final NUL, unix(7)
 _ABSOLUTE_LISTS: Final = (
     ("network", "plugin_dirs"),
     ("runtime", "allowed_devices"),
     ("runtime", "absent_mount_sources_to_reject"),
     ("runtime", "additional_artifact_stores"),
+    ("runtime", "cdi_spec_dirs"),
+    ("runtime", "hooks_dir"),
 )
 
 
@@ -50,11 +55,15 @@ def check(settings: Settings, origins: Origins) -> None:
     if settings.image.default_transport != "docker://":
         raise Invalid(origin_of(origins, ("image", "default_transport")), settings.image.default_transport, "'docker://'")
     _check_streams(settings.api, origins)
+    check_telemetry(settings.metrics, settings.tracing, lambda table, key: origin_of(origins, (table, key)))
     _check_runtime(settings.runtime, origins)
+    _check_stats(settings.stats, origins)
     systemd = settings.runtime.cgroup_manager == "systemd"
     _check_monitor_cgroup(settings.runtime.conmon_cgroup, origin_of(origins, ("runtime", "conmon_cgroup")), systemd=systemd)
     for name, handler in settings.runtime.runtimes.items():
         _check_handler(name, handler, origins, systemd=systemd)
+    for name, workload in settings.runtime.workloads.items():
+        _check_workload(name, workload, origins)
 
 
 def _check_streams(api: Api, origins: Origins) -> None:
@@ -119,12 +128,38 @@ def _check_runtime(runtime: Runtime, origins: Origins) -> None:
         )
 
 
+def _check_stats(stats: Stats, origins: Origins) -> None:
+    for name in ("collection_period", "stats_collection_period"):
+        check_period(origin_of(origins, ("stats", name)), getattr(stats, name))
+    check_metrics(origin_of(origins, ("stats", "included_pod_metrics")), stats.included_pod_metrics)
+
+
 def _check_handler(name: str, handler: RuntimeHandler, origins: Origins, *, systemd: bool) -> None:
     place = ("runtime", "runtimes", name)
     _check_environment(handler.monitor_env, origin_of(origins, (*place, "monitor_env")))
     _check_monitor_cgroup(handler.monitor_cgroup, origin_of(origins, (*place, "monitor_cgroup")), systemd=systemd)
     for platform, path in handler.platform_runtime_paths.items():
         _check_absolute(path, f"{origin_of(origins, (*place, 'platform_runtime_paths'))}: {platform}")
+
+
+def _check_workload(name: str, workload: Workload, origins: Origins) -> None:
+    def field(*inner: str) -> str:
+        return origin_of(origins, ("runtime", "workloads", name, *inner))
+
+    if not workload.activation_annotation:
+        raise Invalid(field("activation_annotation"), "", "the annotation that switches the workload on")
+    resources = workload.resources
+    for key in ("cpushares", "cpuquota", "cpuperiod", "cpulimit"):
+        if not 0 <= getattr(resources, key) <= _LARGEST_CPU_VALUE:
+            raise Invalid(field("resources", key), getattr(resources, key), f"a number from 0 to {_LARGEST_CPU_VALUE}")
+    if resources.cpuset:
+        parse_cpus(resources.cpuset, field("resources", "cpuset"))
+    if 0 < resources.cpuquota < max(resources.cpushares, LEAST_CPU_TIME_US):
+        expected = f"0, or at least {LEAST_CPU_TIME_US} and not less than cpushares ({resources.cpushares})"
+        raise Invalid(field("resources", "cpuquota"), resources.cpuquota, expected)
+    if 0 < resources.cpuperiod < LEAST_CPU_TIME_US or resources.cpuperiod > LONGEST_CPU_PERIOD_US:
+        expected = f"0, or a number from {LEAST_CPU_TIME_US} to {LONGEST_CPU_PERIOD_US}"
+        raise Invalid(field("resources", "cpuperiod"), resources.cpuperiod, expected)
 
 
 def _check_monitor_cgroup(group: str, field: str, *, systemd: bool) -> None:

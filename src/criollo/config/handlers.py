@@ -8,6 +8,8 @@ from criollo.config.values import Size
 
 DEFAULT_HANDLER: Final = "crun"
 MINIMUM_CREATE_TIMEOUT_S: Final = 30
+LEAST_CPU_TIME_US: Final = 1000  # kernel, kernel/sched/core.c: min_cfs_quota_period, max_cfs_quota_period
+LONGEST_CPU_PERIOD_US: Final = 1_000_000
 RUNTIME_TYPES: Final = ("oci", "vm", "pod")
 
 _LATER = Works.LATER
@@ -48,7 +50,7 @@ class RuntimeHandler(Table, frozen=True, kw_only=True):
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     )
     monitor_exec_cgroup: Annotated[
-        str, Key("Where the monitor of an exec runs: '' or 'container'.", works=_LATER, choices=("", "container"))
+        str, Key("Where the runtime's process of an exec runs: '' (with the daemon) or 'container'.", choices=("", "container"))
     ] = ""
     platform_runtime_paths: Annotated[
         Mapping[str, str], Key("Other runtime programs by platform: 'os/architecture' to path.", works=_LATER)
@@ -67,7 +69,7 @@ class RuntimeHandler(Table, frozen=True, kw_only=True):
     ] = False
     stream_websockets: Annotated[bool, Key("conmon-rs serves exec and attach over WebSocket.", works=_LATER)] = False
     exec_cpu_affinity: Annotated[
-        str, Key("'first': an exec starts on the first exclusive CPU of its container.", works=_LATER, choices=("", "first"))
+        str, Key("'first': an exec starts on the first exclusive CPU of its container.", choices=("", "first"))
     ] = ""
     seccomp_profile: Annotated[
         str, Key("The default seccomp profile of this handler. Empty: that of crio.runtime.", absolute=True)
@@ -77,21 +79,21 @@ class RuntimeHandler(Table, frozen=True, kw_only=True):
 class Resources(Table, frozen=True, kw_only=True):
     """What a workload gives a container that does not say: [crio.runtime.workloads.<name>.resources]."""
 
-    cpushares: Annotated[int, Key("CPU shares.", works=_LATER)] = 0
-    cpuquota: Annotated[int, Key("CPU quota in microseconds.", works=_LATER)] = 0
-    cpuperiod: Annotated[int, Key("CPU period in microseconds.", works=_LATER)] = 0
-    cpuset: Annotated[str, Key("CPUs, as a Linux CPU list.", works=_LATER)] = ""
-    cpulimit: Annotated[int, Key("CPU limit in thousandths of a CPU.", works=_LATER)] = 0
+    cpushares: Annotated[int, Key("CPU shares.")] = 0
+    cpuquota: Annotated[int, Key("CPU quota in microseconds.")] = 0
+    cpuperiod: Annotated[int, Key("CPU period in microseconds.")] = 0
+    cpuset: Annotated[str, Key("CPUs, as a Linux CPU list.")] = ""
+    cpulimit: Annotated[int, Key("CPU limit in thousandths of a CPU.")] = 0
 
 
 class Workload(Table, frozen=True, kw_only=True):
     """A way to change resources of pods that carry an annotation: [crio.runtime.workloads.<name>]."""
 
-    activation_annotation: Annotated[str, Key("The pod annotation that switches the workload on.", works=_LATER)] = ""
+    activation_annotation: Annotated[str, Key("The pod annotation that switches the workload on.")] = ""
     annotation_prefix: Annotated[
-        str, Key("Prefix of the annotations that set resources of single containers.", works=_LATER)
+        str, Key("Prefix of the annotations <prefix>/<container>, whose JSON sets resources of single containers.")
     ] = ""
-    allowed_annotations: Annotated[tuple[str, ...], Key("Annotations that pods of this workload may use.", works=_LATER)] = ()
+    allowed_annotations: Annotated[tuple[str, ...], Key("Annotations that pods of this workload may use.")] = ()
     resources: Resources = Resources()
 
 

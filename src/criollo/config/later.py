@@ -22,40 +22,6 @@ class CheckpointRestore(Table, frozen=True, kw_only=True):
     ] = "checkpoint_only"
 
 
-class Metrics(Table, frozen=True, kw_only=True):
-    """Prometheus metrics: [crio.metrics]."""
-
-    enable_metrics: Annotated[bool, Key("Serve metrics.", works=_LATER)] = False
-    metrics_collectors: Annotated[tuple[str, ...], Key("The metrics to serve; empty: all.", works=_LATER)] = ()
-    metrics_host: Annotated[str, Key("Address of the metrics server.", works=_LATER)] = "127.0.0.1"
-    metrics_port: Annotated[int, Key("Port of the metrics server.", works=_LATER)] = 9090
-    metrics_socket: Annotated[str, Key("Unix socket of the metrics server.", works=_LATER, absolute=True)] = ""
-    metrics_cert: Annotated[str, Key("Certificate of the metrics server.", works=_LATER, absolute=True)] = ""
-    metrics_key: Annotated[str, Key("Key of that certificate.", works=_LATER, absolute=True)] = ""
-
-
-class Tracing(Table, frozen=True, kw_only=True):
-    """OpenTelemetry traces: [crio.tracing]."""
-
-    enable_tracing: Annotated[bool, Key("Export spans.", works=_LATER)] = False
-    tracing_endpoint: Annotated[str, Key("Address of the collector's gRPC port.", works=_LATER)] = "127.0.0.1:4317"
-    tracing_sampling_rate_per_million: Annotated[int, Key("Spans kept of a million.", works=_LATER)] = 0
-
-
-class Stats(Table, frozen=True, kw_only=True):
-    """Numbers about containers: [crio.stats]."""
-
-    stats_collection_period: Annotated[
-        int, Key("Seconds between two samples; 0: on demand.", works=_LATER, deprecated="collection_period")
-    ] = 0
-    collection_period: Annotated[
-        int, Key("Seconds between two samples of statistics and metrics; 0: on demand.", works=_LATER, env="COLLECTION_PERIOD")
-    ] = 0
-    included_pod_metrics: Annotated[
-        tuple[str, ...], Key("Groups of pod metrics beyond the ones always served, or 'all'.", works=_LATER)
-    ] = ()
-
-
 class NriValidator(Table, frozen=True, kw_only=True):
     """What plugins may not do: [crio.nri.default_validator]."""
 

@@ -70,7 +70,10 @@ def load(
         draft.take(_handlers(handlers.split(","), RUNTIMES_ENVIRONMENT), RUNTIMES_ENVIRONMENT)
     for key, value in overrides.items():
         _override(draft, key, value)
-    base = defaults(systemd=os.path.isdir("/run/systemd/system") if systemd is None else systemd)
+    base = defaults(
+        systemd=os.path.isdir("/run/systemd/system") if systemd is None else systemd,
+        selinux=os.path.exists("/sys/fs/selinux/enforce"),
+    )
     settings, origins = draft.settings(base), draft.origins
     check(settings, origins)
     settled, notes = settle(settings, base, origins)

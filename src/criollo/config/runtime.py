@@ -21,9 +21,7 @@ class Runtime(Table, frozen=True, kw_only=True):
 
     default_runtime: Annotated[str, Key("The handler of pods that name none.")] = DEFAULT_HANDLER
     runtimes: Annotated[Mapping[str, RuntimeHandler], Key("The runtime handlers.")] = msgspec.field(default_factory=built_in)
-    workloads: Annotated[Mapping[str, Workload], Key("The workloads.", works=_LATER)] = msgspec.field(
-        default_factory=dict[str, Workload]
-    )
+    workloads: Annotated[Mapping[str, Workload], Key("The workloads.")] = msgspec.field(default_factory=dict[str, Workload])
 
     cgroup_manager: Annotated[
         str, Key("Who makes cgroups. Default: systemd where it runs, else cgroupfs.", choices=("systemd", "cgroupfs"))
@@ -48,8 +46,8 @@ class Runtime(Table, frozen=True, kw_only=True):
     drop_infra_ctr: Annotated[
         bool, Key("Pods get no infra container unless they share their PID namespace or the handler needs one.")
     ] = True
-    infra_ctr_cpuset: Annotated[str, Key("CPUs of infra containers, as a Linux CPU list.", works=_LATER)] = ""
-    shared_cpuset: Annotated[str, Key("CPUs that containers with exclusive CPUs may share when asked.", works=_LATER)] = ""
+    infra_ctr_cpuset: Annotated[str, Key("CPUs of infra containers and monitors, as a Linux CPU list.")] = ""
+    shared_cpuset: Annotated[str, Key("CPUs that containers with exclusive CPUs may share when asked.")] = ""
     ctr_stop_timeout: Annotated[
         int,
         Key(
@@ -77,7 +75,6 @@ class Runtime(Table, frozen=True, kw_only=True):
         int,
         Key(
             "Least GOMAXPROCS put into containers without exclusive CPUs; 0: none.",
-            works=_LATER,
             env="CONTAINER_INJECT_GOMAXPROCS",
         ),
     ] = 0
@@ -93,18 +90,18 @@ class Runtime(Table, frozen=True, kw_only=True):
     )
     additional_devices: Annotated[tuple[str, ...], Key("Devices of every container: host path[:container path][:rwm].")] = ()
     device_ownership_from_security_context: Annotated[
-        bool, Key("Devices belong to the user and group the container runs as.", works=_LATER)
+        bool, Key("Devices belong to the user and group that the container's security context names.")
     ] = False
-    cdi_spec_dirs: Annotated[tuple[str, ...], Key("Directories of CDI device specs; later ones win.", works=_LATER)] = (
+    cdi_spec_dirs: Annotated[tuple[str, ...], Key("Directories of CDI device specs; later ones win.")] = (
         "/etc/cdi",
         "/var/run/cdi",
     )
-    hooks_dir: Annotated[tuple[str, ...], Key("Directories of OCI hook files; later ones win.", works=_LATER)] = (
+    hooks_dir: Annotated[tuple[str, ...], Key("Directories of OCI hook files; later ones win.")] = (
         "/usr/share/containers/oci/hooks.d",
     )
     default_mounts: Annotated[tuple[str, ...], Key("Mounts of every container.", works=Works.DEAD, flag="")] = ()
     default_mounts_file: Annotated[
-        str, Key("A file of mounts for every container, one /source:/target per line.", works=_LATER, absolute=True)
+        str, Key("A file of mounts for every container, one /source:/target per line.", absolute=True)
     ] = ""
     absent_mount_sources_to_reject: Annotated[
         tuple[str, ...], Key("Paths that are not created when a mount names them and they do not exist: the container fails.")
@@ -114,11 +111,9 @@ class Runtime(Table, frozen=True, kw_only=True):
     ] = ""
     timezone: Annotated[
         str,
-        Key(
-            "Time zone of containers: a name, 'Local' for the host's, empty for none.", works=_LATER, env="CONTAINER_TIME_ZONE"
-        ),
+        Key("Time zone of containers: a name, 'Local' for the host's, empty for none.", env="CONTAINER_TIME_ZONE"),
     ] = ""
-    no_pivot: Annotated[bool, Key("The runtime moves its root mount instead of pivot_root.", works=_LATER)] = False
+    no_pivot: Annotated[bool, Key("The runtime moves its root mount instead of pivot_root.")] = False
 
     log_level: Annotated[str, Key("The least severe log lines that are written.", choices=LOG_LEVELS, short="l")] = "info"
     log_filter: Annotated[str, Key("Only log lines that match this regular expression.", works=_LATER)] = ""
@@ -133,20 +128,21 @@ class Runtime(Table, frozen=True, kw_only=True):
         bool, Key("Container output goes to the journal as well.", works=_LATER, flag="log-journald")
     ] = False
 
-    selinux: Annotated[bool, Key("Label containers for SELinux.", works=_LATER)] = False
-    hostnetwork_disable_selinux: Annotated[
-        bool, Key("Pods in the host's network are not confined by SELinux.", works=_LATER)
-    ] = True
+    selinux: Annotated[bool, Key("Label containers for SELinux. Default: on where the node has it.")] = False
+    hostnetwork_disable_selinux: Annotated[bool, Key("Pods in the host's network are not confined by SELinux.")] = True
     seccomp_profile: Annotated[
         str, Key("The default seccomp profile. Empty, or not there: the built-in one.", absolute=True)
     ] = ""
     privileged_seccomp_profile: Annotated[
         str, Key("Seccomp profile of privileged containers. Empty: they have none.", absolute=True)
     ] = ""
-    apparmor_profile: Annotated[str, Key("The default AppArmor profile.", works=_LATER)] = "crio-default"
-    blockio_config_file: Annotated[str, Key("Classes of block I/O.", works=_LATER, absolute=True)] = ""
-    blockio_reload: Annotated[bool, Key("Read the block I/O classes anew for each container.", works=_LATER)] = False
-    rdt_config_file: Annotated[str, Key("Classes of cache and memory bandwidth.", works=_LATER, absolute=True)] = ""
+    apparmor_profile: Annotated[
+        str,
+        Key("AppArmor profile of containers that ask for no other: crio-default (ours), one that is loaded, or 'unconfined'."),
+    ] = "crio-default"
+    blockio_config_file: Annotated[str, Key("Classes of block I/O.", absolute=True)] = ""
+    blockio_reload: Annotated[bool, Key("Read the block I/O classes anew for each container.")] = False
+    rdt_config_file: Annotated[str, Key("Classes of cache and memory bandwidth.", absolute=True)] = ""
     irqbalance_config_file: Annotated[str, Key("The configuration of the irqbalance service.", works=_LATER, absolute=True)] = (
         "/etc/sysconfig/irqbalance"
     )
@@ -157,16 +153,10 @@ class Runtime(Table, frozen=True, kw_only=True):
         "/etc/crio/keys/"
     )
     additional_artifact_stores: Annotated[tuple[str, ...], Key("Read-only stores of OCI artifacts.", works=_LATER)] = ()
-    uid_mappings: Annotated[str, Key("User ids of all containers: container:host:size.", works=_LATER, deprecated=_USERNS)] = ""
-    gid_mappings: Annotated[str, Key("Group ids of all containers: container:host:size.", works=_LATER, deprecated=_USERNS)] = (
-        ""
-    )
-    minimum_mappable_uid: Annotated[
-        int, Key("The lowest host user id that may be mapped.", works=_LATER, deprecated=_USERNS)
-    ] = -1
-    minimum_mappable_gid: Annotated[
-        int, Key("The lowest host group id that may be mapped.", works=_LATER, deprecated=_USERNS)
-    ] = -1
+    uid_mappings: Annotated[str, Key("User ids of all containers: container:host:size.", deprecated=_USERNS)] = ""
+    gid_mappings: Annotated[str, Key("Group ids of all containers: container:host:size.", deprecated=_USERNS)] = ""
+    minimum_mappable_uid: Annotated[int, Key("The lowest host user id that may be mapped.", deprecated=_USERNS)] = -1
+    minimum_mappable_gid: Annotated[int, Key("The lowest host group id that may be mapped.", deprecated=_USERNS)] = -1
     enable_criu_support: Annotated[
         bool,
         Key("false switches checkpoints off.", works=_LATER, deprecated="container_level_enabled of crio.checkpoint_restore"),

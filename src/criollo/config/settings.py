@@ -11,8 +11,10 @@ import msgspec
 
 from criollo.config.care import Care
 from criollo.config.keys import Key, Table, Works
-from criollo.config.later import CheckpointRestore, Metrics, Nri, Stats, Tracing
+from criollo.config.later import CheckpointRestore, Nri
 from criollo.config.runtime import Runtime
+from criollo.config.stats import Stats
+from criollo.config.telemetry import Metrics, Tracing
 from criollo.config.values import Duration
 
 MESSAGE_SIZE_BYTES: Final = 80 << 20
@@ -173,6 +175,6 @@ class Settings(Table, frozen=True, kw_only=True):
     care: Care = Care()
 
 
-def defaults(*, systemd: bool) -> Settings:
-    """The settings of a host that no file says anything about; `systemd`: it is PID 1 there."""
-    return Settings(runtime=Runtime(cgroup_manager="systemd" if systemd else "cgroupfs"))
+def defaults(*, systemd: bool, selinux: bool = False) -> Settings:
+    """The settings of a host that no file says anything about; `systemd` is PID 1 there, `selinux` on in the kernel."""
+    return Settings(runtime=Runtime(cgroup_manager="systemd" if systemd else "cgroupfs", selinux=selinux))

@@ -9,7 +9,7 @@ import msgspec
 
 from criollo.config.handlers import DEFAULT_HANDLER, MINIMUM_CREATE_TIMEOUT_S, RuntimeHandler, built_in
 from criollo.config.keys import Works
-from criollo.config.places import Place, dotted, origin_of, values_of
+from criollo.config.places import dotted, origin_of, values_of
 from criollo.config.runtime import MINIMUM_STOP_TIMEOUT_S, Runtime
 from criollo.config.settings import MESSAGE_SIZE_BYTES, Settings
 
@@ -44,14 +44,8 @@ def _positive(size_bytes: int) -> int:
 
 def _without_effect(settings: Settings, base: Settings, origins: Origins) -> Iterator[str]:
     usual = {place: value for place, _, value in values_of(base)}
-    workloads: set[Place] = set()
     for place, setting, value in values_of(settings):
         key = setting.key
-        if place[:2] == ("runtime", "workloads"):
-            if place[:3] not in workloads:
-                workloads.add(place[:3])
-                yield f"{origin_of(origins, place[:3])}: {Works.LATER}"
-            continue
         if value == usual.get(place, setting.default):
             continue
         instead = f"use {key.deprecated}" if key.deprecated else ""

@@ -11,10 +11,11 @@ from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
 from criollo.aio.together import all_through
-from criollo.containers import volumes
-from criollo.containers.confine import confinement
+from criollo.containers import linked_logs, volumes
+from criollo.containers.confine import confinement, container_labels, labels_of, listen, ready, seccomp_of
 from criollo.containers.context import Containers
 from criollo.containers.rootfs import Ground, Prepared, prepare
+from criollo.containers.shape import Asked, applied, shape_of
 from criollo.containers.storage_limit import limit_of
 from criollo.containers.teardown import tear_down
 from criollo.containers.views import image_defaults, log_path, mapped_for, pod_view
@@ -26,17 +27,19 @@ from criollo.images.collect import leased
 from criollo.images.trusted import judge_local
 from criollo.images.volumes import Volume, find_volumes, reported
 from criollo.linux import procfs
-from criollo.linux.cgroup import container_cgroup
+from criollo.linux.cgroup import container_cgroup, driver_of
 from criollo.model.container import Container, ContainerConfig, ContainerState, ContainerUser
 from criollo.model.ids import ContainerId, PodId, container_name, new_id
 from criollo.model.image import Image
-from criollo.model.pod import NamespaceMode, Pod, PodState
+from criollo.model.pod import NamespaceMode, Pod, PodState, Resources
 from criollo.model.signals import parse_signal
 from criollo.oci import runtime_spec
 from criollo.oci.image_spec import decode_config
 from criollo.runtimes.base import CreateRequest, Runtime
+from criollo.security.seccomp import Profile
 from criollo.specgen import users
 from criollo.specgen.build import build
+from criollo.specgen.process import usual_stop_signal
 from criollo.specgen.request import DeviceNode, ImageDefaults, PlannedMount, SpecRequest
 from criollo.telemetry.log import get_logger
 
@@ -96,10 +99,12 @@ def _ready_pod(containers: Containers, pod_id: str) -> Pod:
 async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, config: ContainerConfig, name: str) -> ContainerId:
     await containers.images.foreign.refresh()
     image, images = await _judged(containers, pod, config)
+    profile, notifier = await _asked_of_seccomp(containers, image, pod, config)
     pod = _ready_pod(containers, pod.id)  # from here to the row without a pause: who stops the pod finds it
     for used in (image, *(each.image for each in images.values())):
         resolve.require(containers.images, used.id)  # judging may take a while: it must be here still
     runtime = containers.handlers.get(pod.handler)
+    labels = container_labels(containers, config, pod)
     container = Container(
         id=ContainerId(new_id()),
         pod_id=pod.id,
@@ -115,11 +120,14 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
         volume_images=tuple(dict.fromkeys(each.image.id for each in images.values())),
         mounts=reported(config.mounts, images),
         privileged=config.security.privileged,
+        process_label=labels.process,
+        mount_label=labels.mount,
+        notifier=notifier,
     )
     try:
         containers.state.containers.insert(container)
         with leased(containers.images, [*image.layers, *(name for each in images.values() for name in each.image.layers)]):
-            container = await _bring_up(containers, job, pod, container, _Used(image, images), runtime=runtime)
+            container = await _bring_up(containers, job, pod, container, _Used(image, images, profile), runtime=runtime)
     except BaseException:
         await cleanup(tear_down(containers, container.id), what=f"create of container {container.id}")
         raise
@@ -135,11 +143,24 @@ async def _judged(containers: Containers, pod: Pod, config: ContainerConfig) -> 
     return image, await find_volumes(containers.images, config.mounts, namespace=namespace)
 
 
+async def _asked_of_seccomp(
+    containers: Containers, image: Image, pod: Pod, config: ContainerConfig
+) -> tuple[Profile | None, str]:
+    """The profile that annotations name, and what the notifier shall do; hardly any node allows them."""
+    if not containers.defaults_for(pod).allowed_annotations:
+        return None, ""
+    from criollo.containers import seccomp_asked
+
+    return await seccomp_asked.artifact_profile(containers, image, pod, config), seccomp_asked.notifier_of(containers, pod)
+
+
 class _Used(NamedTuple):
-    """The image that a container runs, and those that it mounts, by their places among its mounts."""
+    """The image that a container runs, those that it mounts, by their places among its mounts, and the seccomp profile that is
+    an artifact."""
 
     image: Image
     volumes: Mapping[int, Volume]
+    profile: Profile | None = None
 
 
 class _Gathered(NamedTuple):
@@ -151,6 +172,7 @@ class _Gathered(NamedTuple):
     devices: tuple[DeviceNode, ...]
     host_devices: tuple[DeviceNode, ...]
     target_pid_ns: str
+    profile: Profile | None
 
 
 class _Written(NamedTuple):
@@ -159,6 +181,7 @@ class _Written(NamedTuple):
     user: users.ResolvedUser
     notes: tuple[str, ...]
     has_poststart: bool
+    resources: Resources
 
 
 async def _bring_up(
@@ -173,7 +196,8 @@ async def _bring_up(
         job.stage("container runtime creation")
 
     created = await runtime.create(_create_request(containers, pod, container), ground())
-    user, notes, has_poststart = written[0]
+    containers.pin_monitor(container.id, created.monitor_pid)
+    user, notes, has_poststart, resources = written[0]
     for note in notes:
         containers.tell_once(note, container.id)
     container = msgspec.structs.replace(
@@ -185,7 +209,8 @@ async def _bring_up(
         monitor_started=created.monitor_started,
         user=ContainerUser(uid=user.uid, gid=user.gid, groups=user.groups),
         has_poststart=has_poststart,
-        stop_signal=container.config.stop_signal or parse_signal(stop_signal),
+        resources=resources,
+        stop_signal=container.config.stop_signal or parse_signal(stop_signal or usual_stop_signal(container.config, defaults)),
     )
     containers.state.containers.put(container)
     watch(containers, container)
@@ -199,20 +224,24 @@ async def _lay_ground(
     job.stage("container storage")
     mapped, (used, defaults) = mapped_for(pod), wanted
     await containers.images.foreign.check(used.image, *(volume.image for volume in used.volumes.values()))
-    limit = limit_of(container.config, pod.config, containers.defaults_of(container.handler), otherwise=containers.roots.limit)
-    rootfs = await containers.roots.create(container.id, used.image.layers, mapped=mapped, limit=limit)
+    limit = limit_of(container.config, pod.config, containers.defaults_for(pod), otherwise=containers.roots.limit)
+    label = container.mount_label
+    rootfs = await containers.roots.create(container.id, used.image.layers, mapped=mapped, limit=limit, label=label)
     bundle = containers.places.bundle(container.id)
     job.stage("container volumes")
-    devices = (*containers.additional_devices, *container.config.devices)
     gathered = _Gathered(
         image=defaults,
         ground=Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner()),
         mounts=await volumes.plan_mounts(containers, container, used.volumes, mapped=mapped) if container.config.mounts else (),
-        devices=await volumes.find_devices(devices) if devices else (),
+        devices=await volumes.find_devices(containers, pod, container),
         host_devices=await volumes.host_devices() if container.privileged else (),
         target_pid_ns=_target_pid_namespace(containers, container),
+        profile=used.profile,
     )
     job.stage("container spec")
+    await ready(containers, container.config.security)
+    if container.notifier:
+        await listen(containers, container)
     return await threads.files(_write_bundle, containers, pod, container, gathered)
 
 
@@ -225,15 +254,21 @@ def _request(containers: Containers, pod: Pod, container: Container, gathered: _
         image=gathered.image,
         user=prepared.user,
         rootfs=str(gathered.ground.rootfs),
-        cgroups_path=container_cgroup(containers.cgroup_driver, pod.cgroup_parent, container.id).spec_path,
+        cgroups_path=container_cgroup(driver_of(pod.cgroup_parent), pod.cgroup_parent, container.id).spec_path,
         image_name=container.config.image.user_specified_image or container.config.image.image,
         log_path=container.log_path,
         target_pid_ns=gathered.target_pid_ns,
         mounts=(*prepared.mounts, *gathered.mounts),
         devices=gathered.devices,
         host_devices=gathered.host_devices,
-        confinement=confinement(containers, container.config.security, container.handler),
-        defaults=containers.defaults_of(container.handler),
+        confinement=confinement(
+            containers,
+            container.config.security,
+            container.handler,
+            seccomp=seccomp_of(containers, container, gathered.profile),
+            labels=labels_of(container),
+        ),
+        defaults=containers.defaults_for(pod),
     )
 
 
@@ -258,13 +293,26 @@ def _target_pid_namespace(containers: Containers, container: Container) -> str:
 def _write_bundle(containers: Containers, pod: Pod, container: Container, gathered: _Gathered) -> _Written:
     """All that touches files, in one hop: the image's accounts, the spec."""
     ground = gathered.ground
+    linked_logs.link(pod.files, pod.config.log_directory, container.id, container.log_path)
     prepared = prepare(ground, container.config, gathered.image, image_volume_mode=containers.image_volume_mode)
-    built = build(_request(containers, pod, container, gathered, prepared), containers.host)
+    asked = _asked(containers, pod, container)
+    shape = shape_of(asked, containers.rules, cgroup_parent=pod.cgroup_parent)
+    request = containers.additions.to(_request(containers, pod, container, gathered, prepared), asked, ground)
+    built = build(applied(shape, request), containers.host)
     with explain(f"write bundle of container {container.id}"):
         fd = os.open(ground.bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(runtime_spec.encode(built.spec))
-    return _Written(prepared.user, built.notes, built.spec.has_poststart)
+    return _Written(prepared.user, (*shape.notes, *built.notes), built.spec.has_poststart, shape.resources)
+
+
+def _asked(containers: Containers, pod: Pod, container: Container) -> Asked:
+    return Asked(
+        config=container.config,
+        pod=pod.config,
+        allowed=containers.defaults_for(pod).allowed_annotations,
+        handler=pod.handler or containers.handlers.default,
+    )
 
 
 def _create_request(containers: Containers, pod: Pod, container: Container) -> CreateRequest:

@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Final
 
 from criollo.aio.streams import Streams
 from criollo.containers.context import Containers
 from criollo.containers.status import MAX_SPEC_BYTES, find_container
 from criollo.errors import Invalid, WrongState
+from criollo.linux.cgroup import of_process
 from criollo.model.container import Container, ContainerState
 from criollo.model.session import ExecSession
 from criollo.oci import runtime_spec
@@ -89,7 +91,26 @@ async def _request(
     bundle = containers.places.bundle(container.id)
     first = await containers.first_processes.of(container.id, bundle / "config.json", limit_bytes=MAX_SPEC_BYTES)
     process = runtime_spec.encode(exec_process(first, argv, terminal=tty))
-    return ExecRequest(container_id=container.id, bundle=bundle, process=process, command=argv, tty=tty, timeout_s=timeout_s)
+    return ExecRequest(
+        container_id=container.id,
+        bundle=bundle,
+        process=process,
+        command=argv,
+        tty=tty,
+        timeout_s=timeout_s,
+        joins=_cgroups(containers, container),
+    )
+
+
+def _cgroups(containers: Containers, container: Container) -> tuple[Path, ...]:
+    """Where the runtime's process is counted: with the container, where its handler says so, else with us."""
+    handlers = containers.rules.exec_in_container
+    if not handlers or (container.handler or containers.handlers.default) not in handlers:
+        return ()
+    found = of_process(container.pid)
+    roots = (*containers.hierarchies.controllers.items(), ("", containers.hierarchies.unified))
+    places = (root / found[name].lstrip("/") for name, root in roots if root is not None and found.get(name, "/") != "/")
+    return tuple(dict.fromkeys(place / "cgroup.procs" for place in places))
 
 
 def _shorten(limit: asyncio.Timeout) -> None:

@@ -18,6 +18,7 @@ from criollo.specgen.request import ImageDefaults, PlannedMount
 
 MAX_ACCOUNTS_BYTES: Final = 10 << 20  # of /etc/passwd and /etc/group in an image (threats R3)
 PASSWD: Final = "/etc/passwd"  # noqa: S105
+GROUP: Final = "/etc/group"
 
 
 class Ground(NamedTuple):
@@ -28,6 +29,13 @@ class Ground(NamedTuple):
     owner: tuple[int, int] = (0, 0)
 
 
+class _Accounts(NamedTuple):
+    """The image's files, None where there is none."""
+
+    passwd: bytes | None
+    group: bytes | None
+
+
 class Prepared(NamedTuple):
     """Whom the process runs as, and mounts that come from the image rather than from the request."""
 
@@ -36,7 +44,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(ground: Ground, config: ContainerConfig, image: ImageDefaults, *, image_volume_mode: str) -> Prepared:
-    """Check the root, find the user, make what is missing: working directory, volumes, a line in passwd.
+    """Check the root, find the user, make what is missing: working directory, volumes, lines in passwd and group.
 
     Raises:
         Invalid: a hostile or broken image; the message names the file or field.
@@ -51,7 +59,7 @@ def prepare(ground: Ground, config: ContainerConfig, image: ImageDefaults, *, im
         with explain(f"make bundle {ground.bundle}"):
             os.makedirs(ground.bundle, 0o700, exist_ok=True)
         mounts = _volumes(directory, ground, image_volumes(image, config.mounts), image_volume_mode)
-        mounts += _accounts(ground, user, passwd, config.mounts)
+        mounts += _accounts(ground, user, _Accounts(passwd, group), config.mounts)
     finally:
         os.close(directory)
     return Prepared(user, tuple(mounts))
@@ -88,13 +96,24 @@ def _volumes(directory: int, ground: Ground, wanted: Sequence[str], mode: str) -
     return mounts
 
 
-def _accounts(ground: Ground, user: users.ResolvedUser, passwd: bytes | None, asked: Sequence[Mount]) -> list[PlannedMount]:
-    """A passwd with a line for a user the image does not know: many programs fail without one."""
-    if user.in_passwd or passwd is None or any(mount.container_path.rstrip("/") in ("/etc", PASSWD) for mount in asked):
-        return []
-    path = ground.bundle / "passwd"
-    with explain(f"write {path}"):
-        path.write_bytes(users.passwd_with(passwd, uid=user.uid, gid=user.gid, home=user.home))
-        path.chmod(0o644)
-        files.own(path, ground.owner)
-    return [PlannedMount(mount=Mount(container_path=PASSWD, host_path=str(path), readonly=True), source=str(path))]
+def _accounts(ground: Ground, user: users.ResolvedUser, found: _Accounts, asked: Sequence[Mount]) -> list[PlannedMount]:
+    """passwd and group with lines for a user and a group that the image does not know: many programs fail without them."""
+    mounts = []
+    hidden = {mount.container_path.rstrip("/") for mount in asked}
+    if not user.in_passwd and found.passwd is not None and hidden.isdisjoint(("/etc", PASSWD)):
+        content = users.passwd_with(found.passwd, uid=user.uid, gid=user.gid, home=user.home)
+        mounts.append(_file(ground, PASSWD, content))
+    if found.group is not None and hidden.isdisjoint(("/etc", GROUP)):
+        content = users.group_with(found.group, gid=user.gid)
+        if content is not found.group:
+            mounts.append(_file(ground, GROUP, content))
+    return mounts
+
+
+def _file(ground: Ground, path: str, content: bytes) -> PlannedMount:
+    source = ground.bundle / os.path.basename(path)
+    with explain(f"write {source}"):
+        source.write_bytes(content)
+        source.chmod(0o644)
+        files.own(source, ground.owner)
+    return PlannedMount(mount=Mount(container_path=path, host_path=str(source), readonly=True), source=str(source))

@@ -41,6 +41,10 @@ async def _start(containers: Containers, container_id: ContainerId) -> None:
             await cleanup(_give_up(containers, container, error), what=f"start of container {container.id}")
             raise
     log.info("container started", container=container.id, pid=container.pid)
+    if containers.apparmor is not None or container.process_label:
+        from criollo.containers.confirm import confirm  # only where there is something to confirm
+
+        containers.tasks.start(confirm(containers, container), name=f"confirm confinement of {container.id}")
 
 
 async def _give_up(containers: Containers, container: Container, error: BaseException) -> None:

@@ -7,12 +7,12 @@ import msgspec
 
 from criollo.aio import threads
 from criollo.containers.context import Containers
-from criollo.containers.watch import watched
+from criollo.containers.watch import cgroup_of
 from criollo.errors import Invalid, NotFound
 from criollo.linux import files
 from criollo.model.container import Container, ContainerState
 from criollo.stats.collect import Sample
-from criollo.storage.base import Usage
+from criollo.storage.usages import Measured
 
 MAX_SPEC_BYTES = 16 << 20
 
@@ -68,20 +68,15 @@ async def verbose(containers: Containers, container: Container) -> dict[str, str
 
 
 class Stats(NamedTuple):
-    """What a container uses: its cgroup's counters (None when it does not run) and its writable layer."""
+    """What a container uses: its cgroup's counters (None when it does not run) and its writable layer (None: not known yet)."""
 
     sample: Sample | None
-    writable: Usage
-
-
-async def stats(containers: Containers, container: Container) -> Stats:
-    """What the container uses right now."""
-    return (await stats_of(containers, [container]))[0]
+    writable: Measured | None
 
 
 async def stats_of(containers: Containers, targets: Sequence[Container]) -> list[Stats]:
-    """Statistics of several containers, in order, with one thread hop for all cgroups, and one for all writable layers."""
-    running = [each for each in targets if each.state is ContainerState.RUNNING]
-    samples = await threads.files(containers.collector.collect, {each.id: watched(containers, each).cgroup for each in running})
-    used = await containers.roots.usages([each.id for each in targets])
+    """Statistics of several containers, in order, with one thread hop; writable layers as they were measured last."""
+    places: dict[str, str] = {each.id: cgroup_of(containers, each) for each in targets if each.state is ContainerState.RUNNING}
+    samples = await threads.files(containers.collector.collect, places)
+    used = await containers.usages.known([each.id for each in targets])
     return [Stats(samples.get(each.id), writable) for each, writable in zip(targets, used, strict=True)]

@@ -6,10 +6,11 @@ Idempotent: it finds what exists by the id. What cannot be removed now leaves th
 import msgspec
 
 from criollo.aio import threads
+from criollo.containers import linked_logs
 from criollo.containers.context import Containers
 from criollo.containers.status import is_collected
 from criollo.containers.stop import stop
-from criollo.containers.watch import ended_within, watched
+from criollo.containers.watch import end_notifier, ended_within, watched
 from criollo.errors import CriolloError, TimedOut
 from criollo.linux import files
 from criollo.model.container import Container, ContainerState
@@ -64,6 +65,7 @@ async def tear_down(containers: Containers, container_id: ContainerId) -> None:
             containers.state.containers.keep(msgspec.structs.replace(container, trouble=str(error)))
             raise
         containers.collector.forget(container_id)
+        containers.usages.forget(container_id)
     log.info("container removed", container=container_id)
 
 
@@ -72,6 +74,11 @@ async def _take_away(containers: Containers, container: Container) -> None:
     runtime = containers.runtime_of(container.handler)
     await runtime.delete(container.id, cgroup_parent=pod.cgroup_parent if pod is not None else "", force=True)
     await _wait_monitor(containers, container)
+    if container.notifier:
+        end_notifier(containers, container.id)
+        await threads.files(containers.places.notifier(container.id).unlink, missing_ok=True)
+    if pod is not None and linked_logs.KEY in pod.files:
+        await threads.files(linked_logs.unlink, pod.files, pod.config.log_directory, container.id)
     await containers.roots.remove(container.id)
     await threads.files(files.remove_tree, containers.places.bundle(container.id))
 

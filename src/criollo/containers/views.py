@@ -45,6 +45,7 @@ def pod_view(pod: Pod) -> PodView:
         hostname_file=pod.files.get("hostname", ""),
         hosts=pod.files.get("hosts", ""),
         shm=pod.files.get("shm", ""),
+        container_env=pod.files.get("containerenv", ""),
     )
 
 

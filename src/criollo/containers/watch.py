@@ -52,8 +52,6 @@ async def _watch(containers: Containers, container: Container) -> None:
 
 def watched(containers: Containers, container: Container) -> Watched:
     """A container as its monitor's room knows it."""
-    pod = containers.state.pods.get(container.pod_id)
-    runtime = containers.runtime_of(container.handler)
     return Watched(
         container_id=container.id,
         bundle=containers.places.bundle(container.id),
@@ -61,8 +59,14 @@ def watched(containers: Containers, container: Container) -> Watched:
         pid_started=container.pid_started,
         monitor_pid=container.monitor_pid,
         monitor_started=container.monitor_started,
-        cgroup=runtime.cgroup(pod.cgroup_parent, container.id) if pod is not None else "",
+        cgroup=cgroup_of(containers, container),
     )
+
+
+def cgroup_of(containers: Containers, container: Container) -> str:
+    """Where the container's cgroup is; empty without a pod."""
+    pod = containers.state.pods.get(container.pod_id)
+    return containers.runtime_of(container.handler).cgroup(pod.cgroup_parent, container.id) if pod is not None else ""
 
 
 def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) -> None:
@@ -82,9 +86,17 @@ def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) 
         )
         log.info("container exited", container=container_id, code=exit_.code, reason=reason)
     containers.sessions.end(container_id)
+    end_notifier(containers, container_id)
     ended = containers.ended.pop(container_id, None)
     if ended is not None:
         ended.set()
+
+
+def end_notifier(containers: Containers, container_id: ContainerId) -> None:
+    """Stop hearing of a container's refused calls."""
+    end = containers.notifiers.pop(container_id, None)
+    if end is not None:
+        end()
 
 
 def _reason(exit_: Exit) -> str:

@@ -18,7 +18,9 @@ from google.protobuf.message import DecodeError, Message
 
 from criollo.cri.errors import Code, Refused, bug, refusal
 from criollo.errors import CriolloError
+from criollo.telemetry import hooks
 from criollo.telemetry.log import context, get_logger
+from criollo.telemetry.trail import CALL, Trail
 
 log = get_logger(__name__)
 
@@ -85,7 +87,7 @@ class Calls:
 class _Border:
     """Gives a call its id in the log, and lets nothing but `Refused` and cancellation out."""
 
-    __slots__ = ("_method", "_observe", "_outside", "_started")
+    __slots__ = ("_method", "_observe", "_outside", "_started", "_trail")
 
     def __init__(self, method: Method, observe: Observer | None) -> None:
         self._method, self._observe = method, observe
@@ -94,6 +96,7 @@ class _Border:
         self._outside = context.get()  # a call that is answered at once shares the context of its connection
         context.set({"id": f"{_ID_BEGINS}{next(_NUMBERS):012x}", "name": self._method.path})
         self._started = time.monotonic() if self._observe else 0.0
+        self._trail = None if hooks.tracer is None else Trail(CALL, self._method.path).__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         code, told = Code.OK, None
@@ -102,6 +105,8 @@ class _Border:
                 code, told = self._judge(error)
         finally:
             context.set(self._outside)
+            if self._trail is not None:
+                self._trail.__exit__(None, told or error, None)
             if self._observe:
                 self._observe(self._method.name, time.monotonic() - self._started, code)
         if told is not None:

@@ -8,7 +8,7 @@ A status that is not OK comes back as the error of ours it was made from.
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from criollo.cri import grpc
 from criollo.cri.connection import Connection
 from criollo.cri.errors import Code, error_of
 from criollo.cri.pb import api_pb2
-from criollo.errors import CriolloError, Unavailable, explain
+from criollo.errors import CriolloError, TimedOut, Unavailable, explain
 from criollo.wire.http2_events import Body, Head
 
 RUNTIME: Final = "runtime.v1.RuntimeService"
@@ -54,6 +54,38 @@ async def connect_socket(sock: socket.socket) -> AsyncIterator["Client"]:
     await asyncio.get_running_loop().create_unix_connection(lambda: side.connection, sock=sock)
     async with _closing(side) as client:
         yield client
+
+
+Caller = Callable[[str, bytes, float], Awaitable[bytes]]
+"""Calls a method by its path with an encoded message; at most so many seconds; gives the encoded answer."""
+
+
+@asynccontextmanager
+async def connect_to(host: str, port: int, *, limit_s: float = 5) -> AsyncIterator[Caller]:
+    """Calls of any gRPC server on a TCP port, without TLS.
+
+    Raises Unavailable when nobody answers within `limit_s`; the calls as those of `Client`.
+    """
+    side = _Calling()
+    try:
+        with explain(f"connect to {host}, port {port}"):
+            async with asyncio.timeout(limit_s):
+                await asyncio.get_running_loop().create_connection(lambda: side.connection, host, port)
+    except TimeoutError as error:
+        raise Unavailable(f"cannot connect to {host}, port {port}: no answer in {limit_s:g} s") from error
+
+    async def call(path: str, message: bytes, timeout_s: float) -> bytes:
+        answer = b""
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for part in side.call(path, message, timeout_s):
+                    answer = part
+        except TimeoutError as error:
+            raise TimedOut(f"{path} of {host}, port {port}, was not answered in {timeout_s:g} s") from error
+        return answer
+
+    async with _closing(side):
+        yield call
 
 
 class Client:

@@ -82,6 +82,20 @@ def batches(items: Iterable[T], *, limit_items: int = BATCH_ITEMS, limit_bytes: 
         yield batch
 
 
+def batches_of_bytes(items: Iterable[bytes], *, limit_bytes: int = BATCH_BYTES) -> Iterator[bytes]:
+    """Encoded items as encoded messages of one or more, bounded likewise."""
+    batch: list[bytes] = []
+    size = 0
+    for item in items:
+        if batch and (len(batch) == BATCH_ITEMS or size + len(item) > limit_bytes):
+            yield b"".join(batch)
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item)
+    if batch:
+        yield b"".join(batch)
+
+
 def _state(wanted: pb.PodSandboxFilter | pb.ContainerFilter, known: Sequence[int]) -> int:
     number = int(wanted.state.state)
     if number not in known:

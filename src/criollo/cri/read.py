@@ -106,6 +106,15 @@ def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
     )
 
 
+def new_pod_resources(request: pb.UpdatePodSandboxResourcesRequest) -> tuple[Resources | None, Resources | None]:
+    """Overhead and resources; None for what is not to change. Raises Invalid when nothing is."""
+    overhead = resources(request.overhead, "overhead") if request.HasField("overhead") else None
+    of_containers = resources(request.resources, "resources") if request.HasField("resources") else None
+    if overhead is None and of_containers is None:
+        raise Invalid("overhead, resources", None, "at least one of them")
+    return overhead, of_containers
+
+
 def namespaces(options: pb.NamespaceOption, field: str, *, may_target: bool) -> Namespaces:
     """Whose namespaces. Only containers may have another's PID namespace."""
     two = "POD (0) or NODE (2)"
@@ -137,7 +146,7 @@ def id_mapping(message: pb.IDMapping, field: str) -> IdMapping:
 def profile(message: SecurityContext, kind: str, old_field: str, field: str) -> SecurityProfile | None:
     """The seccomp or AppArmor profile: the message `kind`, else the deprecated string of `old_field`; None if neither."""
     if not message.HasField(kind):
-        return _named_profile(getattr(message, old_field, ""), f"{field}.{old_field}")
+        return _named_profile(getattr(message, old_field, ""), f"{field}.{old_field}", may_be_bare=kind == "apparmor")
     given: pb.SecurityProfile = getattr(message, kind)
     checks.one_of(f"{field}.{kind}.profile_type", given.profile_type, _PROFILES, "RuntimeDefault, Unconfined or Localhost")
     is_local = _PROFILES[given.profile_type] is ProfileType.LOCALHOST
@@ -211,13 +220,16 @@ def _user_namespace(options: pb.UserNamespace, field: str) -> UserNamespace:
     return UserNamespace(mode=NamespaceMode.POD, uids=mapped["uids"], gids=mapped["gids"])
 
 
-def _named_profile(text: str, field: str) -> SecurityProfile | None:
+def _named_profile(text: str, field: str, *, may_be_bare: bool) -> SecurityProfile | None:
+    """`may_be_bare`: a profile may go without `localhost/`, as with CRI-O."""
     if not text:
         return None
     if text in _NAMED_PROFILES:
         return SecurityProfile(type=_NAMED_PROFILES[text])
     if text.startswith("localhost/") and text != "localhost/":
         return SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref=_local(text.removeprefix("localhost/"), field))
+    if may_be_bare and text != "localhost/":
+        return SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref=_local(text, field))
     raise Invalid(field, text, "runtime/default, unconfined or localhost/PROFILE")
 
 

@@ -5,6 +5,7 @@ What answers from memory is a plain function, which spares it a task.
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import cached_property
 from typing import Final
 
 from criollo.containers import status as container_status
@@ -12,17 +13,15 @@ from criollo.containers.create import create_container
 from criollo.containers.exec import exec_sync
 from criollo.containers.logs import reopen_log
 from criollo.containers.start import start_container
-from criollo.containers.status import Stats
 from criollo.containers.stop import stop_container
 from criollo.containers.teardown import remove_container
-from criollo.containers.update import update_resources
-from criollo.cri import checks, query, read, read_container, read_session, write, write_stats
+from criollo.cri import checks, query, read, read_container, read_session, write
 from criollo.cri.calls import Handler, StreamHandler
-from criollo.cri.encoded import Encoded
+from criollo.cri.encoded import Encoded, nested
 from criollo.cri.facts import NodeFacts
 from criollo.cri.pb import api_pb2 as pb
+from criollo.cri.write_stats import StatsWriter
 from criollo.errors import Unsupported, WrongState
-from criollo.images import status as image_status
 from criollo.model.container import Container
 from criollo.model.pod import Pod
 from criollo.model.session import Session
@@ -35,6 +34,7 @@ from criollo.pods.teardown import remove_pod
 
 API_VERSION: Final = "0.1.0"  # of the form of VersionResponse; kubelet's own constant
 RUNTIME_NAME: Final = "criollo"
+_STATS: Final = pb.ListContainerStatsResponse.STATS_FIELD_NUMBER  # and of the five other replies with statistics
 
 
 class RuntimeService:
@@ -57,6 +57,7 @@ class RuntimeService:
             "StopPodSandbox": self.stop_pod_sandbox,
             "RemovePodSandbox": self.remove_pod_sandbox,
             "PodSandboxStatus": self.pod_sandbox_status,
+            "UpdatePodSandboxResources": self.update_pod_sandbox_resources,
             "ListPodSandbox": self.list_pod_sandbox,
             "StreamPodSandboxes": self.stream_pod_sandboxes,
             "CreateContainer": self.create_container,
@@ -78,6 +79,9 @@ class RuntimeService:
             "PodSandboxStats": self.pod_sandbox_stats,
             "ListPodSandboxStats": self.list_pod_sandbox_stats,
             "StreamPodSandboxStats": self.stream_pod_sandbox_stats,
+            "ListMetricDescriptors": self.list_metric_descriptors,
+            "ListPodSandboxMetrics": self.list_pod_sandbox_metrics,
+            "StreamPodSandboxMetrics": self.stream_pod_sandbox_metrics,
             "GetContainerEvents": self.get_container_events,
         }
 
@@ -138,6 +142,15 @@ class RuntimeService:
             timestamp=self._containers.clock(),
         )
 
+    async def update_pod_sandbox_resources(
+        self, request: pb.UpdatePodSandboxResourcesRequest
+    ) -> pb.UpdatePodSandboxResourcesResponse:
+        from criollo.pods.update import update_pod  # for pods that are resized, which few are
+
+        overhead, resources = read.new_pod_resources(request)
+        await update_pod(self._pods, _pod_id(request.pod_sandbox_id), overhead=overhead, resources=resources)
+        return pb.UpdatePodSandboxResourcesResponse()
+
     def list_pod_sandbox(self, request: pb.ListPodSandboxRequest) -> bytes:
         return self._pod_list.of(query.pods(pod_status.list_pods(self._pods), request.filter))
 
@@ -185,6 +198,8 @@ class RuntimeService:
     async def update_container_resources(
         self, request: pb.UpdateContainerResourcesRequest
     ) -> pb.UpdateContainerResourcesResponse:
+        from criollo.containers.update import update_resources  # for containers that are resized, which few are
+
         resources = read_container.new_resources(request)
         await update_resources(self._containers, _container_id(request.container_id), resources)
         return pb.UpdateContainerResourcesResponse()
@@ -212,62 +227,65 @@ class RuntimeService:
 
     # Statistics
 
-    async def container_stats(self, request: pb.ContainerStatsRequest) -> pb.ContainerStatsResponse:
-        container = self._find(request.container_id)
-        return pb.ContainerStatsResponse(stats=(await self._stats([container]))[0])
+    @cached_property
+    def _written(self) -> StatsWriter:
+        return StatsWriter(self._containers.roots.mountpoint)
 
-    async def list_container_stats(self, request: pb.ListContainerStatsRequest) -> pb.ListContainerStatsResponse:
-        return pb.ListContainerStatsResponse(stats=await self._running(request.filter))
+    async def container_stats(self, request: pb.ContainerStatsRequest) -> bytes:
+        return (await self._stats([self._find(request.container_id)]))[0]
 
-    async def stream_container_stats(
-        self, request: pb.StreamContainerStatsRequest
-    ) -> AsyncGenerator[pb.StreamContainerStatsResponse, None]:
-        for batch in query.batches(await self._running(request.filter)):
-            yield pb.StreamContainerStatsResponse(container_stats=batch)
+    async def list_container_stats(self, request: pb.ListContainerStatsRequest) -> bytes:
+        return b"".join(await self._running(request.filter))
 
-    async def _running(self, wanted: pb.ContainerStatsFilter) -> list[pb.ContainerStats]:
+    async def stream_container_stats(self, request: pb.StreamContainerStatsRequest) -> AsyncGenerator[bytes, None]:
+        for batch in query.batches_of_bytes(await self._running(request.filter)):
+            yield batch
+
+    async def _running(self, wanted: pb.ContainerStatsFilter) -> list[bytes]:
         found = query.by_owner(container_status.list_containers(self._containers), wanted)
         return await self._stats([container for container in found if container.is_running])
 
-    async def _stats(self, targets: list[Container]) -> list[pb.ContainerStats]:
-        """Statistics of containers, in order."""
+    async def _stats(self, targets: list[Container]) -> list[bytes]:
+        """Statistics of containers, in order, each as the one field of all replies that have them."""
         used = await container_status.stats_of(self._containers, targets)
-        return await self._written(list(zip(targets, used, strict=True)))
+        return [nested(_STATS, self._written.container(*each)) for each in zip(targets, used, strict=True)]
 
-    async def _written(self, used: Sequence[tuple[Container, Stats]]) -> list[pb.ContainerStats]:
-        where = (await image_status.container_usage(self._containers.images)).mountpoint
-        at_ns = self._containers.clock()
-        return [
-            write_stats.container_stats(
-                container, each.sample, write.fs_usage(where, each.writable.bytes, each.writable.inodes, at_ns=at_ns)
-            )
-            for container, each in used
-        ]
-
-    async def pod_sandbox_stats(self, request: pb.PodSandboxStatsRequest) -> pb.PodSandboxStatsResponse:
+    async def pod_sandbox_stats(self, request: pb.PodSandboxStatsRequest) -> bytes:
         pod = pod_status.find_pod(self._pods, _pod_id(request.pod_sandbox_id))
         found = await self._pod_stats([pod])
         if not found:
             raise WrongState("pod sandbox", pod.id, str(pod.state), "READY")
-        return pb.PodSandboxStatsResponse(stats=found[0])
+        return found[0]
 
-    async def list_pod_sandbox_stats(self, request: pb.ListPodSandboxStatsRequest) -> pb.ListPodSandboxStatsResponse:
+    async def list_pod_sandbox_stats(self, request: pb.ListPodSandboxStatsRequest) -> bytes:
         wanted = query.pods_by_label(pod_status.list_pods(self._pods), request.filter)
-        return pb.ListPodSandboxStatsResponse(stats=await self._pod_stats(wanted))
+        return b"".join(await self._pod_stats(wanted))
 
-    async def stream_pod_sandbox_stats(
-        self, request: pb.StreamPodSandboxStatsRequest
-    ) -> AsyncGenerator[pb.StreamPodSandboxStatsResponse, None]:
+    async def stream_pod_sandbox_stats(self, request: pb.StreamPodSandboxStatsRequest) -> AsyncGenerator[bytes, None]:
         wanted = query.pods_by_label(pod_status.list_pods(self._pods), request.filter)
-        for batch in query.batches(await self._pod_stats(wanted)):
-            yield pb.StreamPodSandboxStatsResponse(pod_sandbox_stats=batch)
+        for batch in query.batches_of_bytes(await self._pod_stats(wanted)):
+            yield batch
 
-    async def _pod_stats(self, targets: Sequence[Pod]) -> list[pb.PodSandboxStats]:
-        at_ns = self._containers.clock()
-        return [
-            write_stats.pod_stats(each, await self._written(each.containers), at_ns=at_ns)
-            for each in await pod_stats(self._pods, targets)
-        ]
+    async def _pod_stats(self, targets: Sequence[Pod]) -> list[bytes]:
+        return [nested(_STATS, self._written.pod(each)) for each in await pod_stats(self._pods, targets)]
+
+    def list_metric_descriptors(self, request: pb.ListMetricDescriptorsRequest) -> pb.ListMetricDescriptorsResponse:
+        from criollo.cri.write_metrics import descriptors  # few nodes ask for metrics
+
+        return pb.ListMetricDescriptorsResponse(descriptors=descriptors(self._pods.metric_groups))
+
+    async def list_pod_sandbox_metrics(self, request: pb.ListPodSandboxMetricsRequest) -> bytes:
+        return b"".join(await self._metrics())
+
+    async def stream_pod_sandbox_metrics(self, request: pb.StreamPodSandboxMetricsRequest) -> AsyncGenerator[bytes, None]:
+        for batch in query.batches_of_bytes(await self._metrics()):
+            yield batch
+
+    async def _metrics(self) -> list[bytes]:
+        from criollo.cri.write_metrics import pod_metrics_field
+        from criollo.pods.metrics import pod_metrics
+
+        return await pod_metrics(self._pods, pod_status.list_pods(self._pods), pod_metrics_field)
 
     async def get_container_events(self, request: pb.GetEventsRequest) -> AsyncGenerator[pb.ContainerEventResponse, None]:
         if self._pods.events is None:

@@ -15,7 +15,7 @@ import inspect
 import socket
 from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from google.protobuf import message_factory
@@ -25,9 +25,13 @@ from criollo.cri.calls import Calls, Handler, Method, Observer, StreamHandler
 from criollo.cri.connection import Connection
 from criollo.cri.errors import Code, Refused
 from criollo.cri.pb import api_pb2
+from criollo.telemetry import hooks
 from criollo.telemetry.log import get_logger
 from criollo.wire.hpack import Fields, encode
 from criollo.wire.http2_events import Body, Head
+
+if TYPE_CHECKING:
+    from criollo.telemetry.tracer import Origin
 
 log = get_logger(__name__)
 
@@ -102,11 +106,12 @@ class Server:
 class _Incoming:
     """A request that is still arriving. Times are the loop's."""
 
-    __slots__ = ("body", "deadline", "expires", "method")
+    __slots__ = ("body", "deadline", "expires", "method", "origin")
 
     def __init__(self, method: Method, deadline: float | None, expires: float) -> None:
         self.method, self.deadline, self.expires = method, deadline, expires
         self.body = bytearray()
+        self.origin: Origin | None = None
 
 
 class _Serving:
@@ -180,7 +185,9 @@ class _Serving:
             wait, deadline = self._server.limits.receive_s, None
             if timeout is not None:
                 wait, deadline = min(wait, timeout), now + timeout - min(_ANSWER_S, timeout / 20)
-            self._incoming[stream_id] = _Incoming(method, deadline, now + wait)
+            incoming = self._incoming[stream_id] = _Incoming(method, deadline, now + wait)
+            if hooks.tracer is not None:
+                incoming.origin = hooks.tracer.read(head.fields)
             if self._sweep is None or now + wait < self._sweep.when():
                 self._sweep_at(now + wait)
 
@@ -252,6 +259,8 @@ class _Serving:
 
     def _run(self, stream_id: int, incoming: _Incoming, message: bytes) -> None:
         method = incoming.method
+        if hooks.tracer is not None:
+            hooks.tracer.arrive(incoming.origin)
         if method.streams:
             self._start(stream_id, self._stream(stream_id, method, message, incoming.deadline))
         elif method.is_plain and self._loop.time() - self.connection.received_at < _AT_ONCE_S:

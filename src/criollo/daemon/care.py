@@ -16,7 +16,7 @@ from criollo.aio import threads
 from criollo.aio.background import Background
 from criollo.config.settings import Settings
 from criollo.daemon.markers import Last, Markers
-from criollo.engine import Engine
+from criollo.engine.opening import Engine
 from criollo.errors import CriolloError
 from criollo.images.collect import collect_layers
 from criollo.telemetry.log import get_logger

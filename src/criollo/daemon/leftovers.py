@@ -19,7 +19,6 @@ from criollo.containers.status import MAX_SPEC_BYTES
 from criollo.errors import CriolloError, Invalid, explain
 from criollo.images.collect import sweep_layers
 from criollo.linux import files, mount
-from criollo.linux.cgroup import Driver
 from criollo.linux.namespaces import Kind, directory_of, unpin
 from criollo.model.ids import ContainerId, is_id
 from criollo.oci import runtime_spec
@@ -68,7 +67,7 @@ def _cgroup_parent(containers: Containers, object_id: str) -> str:
     except (OSError, msgspec.MsgspecError, Invalid):
         return ""
     path = spec.linux.cgroups_path if spec.linux is not None else ""
-    return path.partition(":")[0] if containers.cgroup_driver is Driver.SYSTEMD else os.path.dirname(path)
+    return os.path.dirname(path) if path.startswith("/") else path.partition(":")[0]
 
 
 def _unpin(directory: Path, object_id: str) -> None:

@@ -18,7 +18,8 @@ from criollo.config.load import Loaded
 from criollo.daemon.care import cared_for, marked, recalled
 from criollo.daemon.notify import notify, watchdog_s
 from criollo.daemon.serving import serve_on
-from criollo.engine import Engine, open_engine
+from criollo.daemon.telemetry import telemetry_on
+from criollo.engine.opening import Engine, open_engine
 from criollo.errors import CriolloError
 from criollo.linux.libc import malloc_trim
 from criollo.telemetry import log as logging
@@ -30,6 +31,10 @@ def serve(loaded: Loaded, read: Callable[[], Loaded]) -> int:
     """Run the daemon until SIGTERM or SIGINT; `read` reads the configuration again, for SIGHUP. Returns the exit status."""
     logging.set_up(loaded.settings.runtime.log_level, form=loaded.log_format)
     os.umask(0o022)
+    if os.environ.get("KUBENSMNT"):
+        from criollo.daemon import mount_namespace  # few nodes have one of their own
+
+        mount_namespace.join(os.environ)  # before there are threads
     for warning in loaded.warnings:
         log.warning("configuration", cause=warning)
     try:
@@ -53,6 +58,7 @@ async def _serve(loaded: Loaded, read: Callable[[], Loaded]) -> None:
     async with (
         marked(settings) as last,
         open_engine(settings, environ=os.environ) as engine,
+        telemetry_on(engine),
         recalled(engine) as preload,
         serve_on(engine, Path(settings.api.listen), by_tcp=True),
         cared_for(engine, last, preload),

@@ -4,6 +4,7 @@ Each object alone, so that one broken row cannot stop the daemon; what cannot be
 reason, and the sweeper retries it.
 """
 
+import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import msgspec
 from criollo.aio import threads
 from criollo.aio.together import together
 from criollo.containers import teardown as container_teardown
+from criollo.containers.confine import listen
 from criollo.containers.context import Containers
 from criollo.containers.watch import record_exit, watch, watched
 from criollo.daemon.leftovers import sweep_leftovers, take_away
@@ -33,6 +35,7 @@ log = get_logger(__name__)
 
 BOOT = "boot_id"
 REBOOTED = "the node was rebooted"
+STATE_LIMIT_S = 5
 
 
 async def recover(pods: Pods) -> None:
@@ -95,6 +98,8 @@ async def _adopt(containers: Containers, container: Container) -> None:
         record_exit(containers, container.id, await runtime.wait_exit(watched(containers, container)))
         return
     watch(containers, container)
+    if container.notifier:
+        await listen(containers, container)
     log.info("container adopted", container=container.id, pid=container.pid)
     if container.state is ContainerState.RUNNING:
         await _correct_start(containers, container)
@@ -102,7 +107,12 @@ async def _adopt(containers: Containers, container: Container) -> None:
 
 async def _correct_start(containers: Containers, container: Container) -> None:
     """A daemon killed in StartContainer has written RUNNING before the runtime started anything."""
-    seen = await containers.handlers.get(container.handler).state(container.id)
+    try:
+        async with asyncio.timeout(STATE_LIMIT_S):  # everybody waits for recovery
+            seen = await containers.handlers.get(container.handler).state(container.id)
+    except TimeoutError:
+        log.warning("runtime does not say whether a container was started; taking its row's word", container=container.id)
+        return
     current = containers.state.container(container.id)
     if seen is not None and seen.status is Status.CREATED and current.state is ContainerState.RUNNING:
         log.warning("container was not started before the daemon ended", container=container.id)

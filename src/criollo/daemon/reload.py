@@ -11,7 +11,8 @@ from criollo.aio import threads
 from criollo.config.load import Loaded
 from criollo.config.places import dotted, values_of
 from criollo.config.settings import Settings
-from criollo.engine import Engine, apply_image_settings, reload_registries
+from criollo.engine.images import apply_image_settings, reload_registries
+from criollo.engine.opening import Engine
 from criollo.errors import CriolloError
 from criollo.telemetry import log as logging
 
@@ -28,8 +29,13 @@ def _apply_images(engine: Engine, settings: Settings) -> None:
     apply_image_settings(settings, engine.images, engine.pods)
 
 
+def _apply_cdi(engine: Engine, settings: Settings) -> None:
+    engine.containers.additions.use_cdi_dirs(settings.runtime.cdi_spec_dirs)
+
+
 _APPLIED: Final[dict[str, Callable[[Engine, Settings], None]]] = {
     "crio.runtime.log_level": _apply_log_level,
+    "crio.runtime.cdi_spec_dirs": _apply_cdi,
     "crio.runtime.decryption_keys_path": _apply_images,
     "crio.image.pinned_images": _apply_images,
     "crio.image.pause_image": _apply_images,

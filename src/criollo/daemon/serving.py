@@ -21,6 +21,7 @@ from criollo.config.ciphers import openssl_names
 from criollo.config.settings import Api, Settings
 from criollo.config.template import render
 from criollo.config.values import Duration
+from criollo.cri.errors import Code
 from criollo.cri.facts import HandlerFacts, NodeFacts
 from criollo.cri.image import ImageService
 from criollo.cri.runtime import RuntimeService
@@ -28,13 +29,14 @@ from criollo.cri.server import Limits, Server
 from criollo.daemon.front_door import FrontDoor
 from criollo.daemon.recovery import recover
 from criollo.daemon.sweep import sweep_forever
-from criollo.engine import Engine
+from criollo.engine.opening import Engine
 from criollo.linux.cgroup import Driver
 from criollo.model.container import ContainerState
 from criollo.storage.mapped import OVERLAY_SINCE
 from criollo.streaming.listener import Listener
 from criollo.streaming.server import Streaming
 from criollo.streaming.tls import Certificates, TlsFiles
+from criollo.telemetry import hooks
 
 DRAIN_S: Final = 10
 STREAMS_DRAIN_S: Final = 2
@@ -69,6 +71,10 @@ async def serve_on(engine: Engine, path: Path, *, by_tcp: bool = False) -> Async
         if listener is not None:
             tasks.start(listener.run(), name="streaming port")
         tasks.start(sweep_forever(engine.pods), name="sweeper")
+        if engine.settings.stats.period_s and by_tcp:
+            from criollo.pods.collection import collect_forever  # most nodes read when they are asked
+
+            tasks.start(collect_forever(engine.pods, engine.settings.stats.period_s), name="collect statistics")
         try:
             yield
         finally:
@@ -103,7 +109,14 @@ def _grpc(engine: Engine, streaming: Streaming) -> Server:
     image = ImageService(engine.images)
     api = engine.settings.api
     limits = Limits(message_bytes=api.grpc_max_recv_msg_size, in_flight_bytes=2 * api.grpc_max_recv_msg_size)
-    return Server({"runtime.v1.RuntimeService": runtime.calls(), "runtime.v1.ImageService": image.calls()}, limits=limits)
+    observe = _observe if hooks.metrics is not None else None
+    services = {"runtime.v1.RuntimeService": runtime.calls(), "runtime.v1.ImageService": image.calls()}
+    return Server(services, limits=limits, observe=observe)
+
+
+def _observe(operation: str, seconds: float, code: Code) -> None:
+    if hooks.metrics is not None:
+        hooks.metrics.call(operation, seconds, code is not Code.OK)
 
 
 def _http(engine: Engine, streaming: Streaming) -> HttpServer:
@@ -131,7 +144,9 @@ def _rare_routes(engine: Engine) -> Routes:
     """What only people ask for, by kpod and crio: loaded when the first one does, because it is a MiB."""
     from criollo.admin.adoption import adoption_routes
     from criollo.admin.care import care_routes
+    from criollo.admin.explain import explain_routes
     from criollo.admin.images import image_routes
+    from criollo.admin.metrics import metrics_routes
     from criollo.admin.pulls import pull_routes
     from criollo.admin.push import push_routes
     from criollo.admin.upkeep import upkeep_routes
@@ -148,6 +163,9 @@ def _rare_routes(engine: Engine) -> Routes:
 
     images = engine.images
     found = {**image_routes(images), **pull_routes(images), **push_routes(images), **upkeep_routes(images)}
+    found |= metrics_routes(engine.settings.metrics.metrics_collectors)
+    if engine.pods.history is not None:
+        found |= explain_routes(engine.pods.history, engine.pods.state)
     return found | adoption_routes(images) | care_routes(images, scope, engine.scrub.report)
 
 

@@ -34,6 +34,7 @@ from criollo.registry.auth import Credentials
 from criollo.registry.blobs import Route, WrongBlob
 from criollo.registry.client import Shown
 from criollo.registry.logins import Logins
+from criollo.telemetry import hooks
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -244,4 +245,8 @@ async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
         if blob.descriptor.is_foreign:
             raise foreign_layer_missing(blob.descriptor.digest) from error
         raise
+    if hooks.metrics is not None and bar.stage == "unpacking":
+        hooks.metrics.layer_pulled(blob.descriptor.media_type, blob.descriptor.size)
+    elif hooks.metrics is not None:
+        hooks.metrics.layer_reused(pull.reference.name, blob.descriptor.size)
     bar.stage, bar.done_bytes = "here", bar.size_bytes

@@ -59,7 +59,9 @@ def reported(mounts: Sequence[Mount], volumes: dict[int, Volume]) -> tuple[Mount
     )
 
 
-async def show(images: Images, container_id: str, volume: Volume, mapped: Mapped | None) -> list[PlannedMount]:
+async def show(
+    images: Images, container_id: str, volume: Volume, mapped: Mapped | None, *, label: str = ""
+) -> list[PlannedMount]:
     """Mount the volume for a container whose root filesystem is made; returns what is to be bound into it.
 
     Raises:
@@ -69,7 +71,7 @@ async def show(images: Images, container_id: str, volume: Volume, mapped: Mapped
         if volume.image.is_artifact:
             return await _show_files(images, container_id, volume)
         source = await images.roots.mount_volume(
-            container_id, volume.number, volume.image.layers, sub_path=_sub_path(volume.mount), mapped=mapped
+            container_id, volume.number, volume.image.layers, sub_path=_sub_path(volume.mount), mapped=mapped, label=label
         )
         return [PlannedMount(mount=_with(volume.mount, "", _IMAGE_OPTIONS), source=str(source))]
 

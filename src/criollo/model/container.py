@@ -149,6 +149,9 @@ class Container(Record, frozen=True, kw_only=True):
     resources: Resources = Resources()
     mounts: tuple[Mount, ...] = ()
     privileged: bool = False
+    process_label: str = ""  # of SELinux; empty: the runtime's own
+    mount_label: str = ""
+    notifier: str = ""  # what hears of refused system calls does: "stop" or "tell"; empty: nobody does
     has_poststart: bool = False  # its spec has poststart hooks
     trouble: str = ""  # why the last teardown could not finish; retried by the sweeper
 

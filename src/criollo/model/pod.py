@@ -189,12 +189,15 @@ class Pod(Record, frozen=True, kw_only=True):
     hostname: str = ""
     cgroup_parent: str = ""  # as the runtime takes it: a path (cgroupfs) or a slice name (systemd)
     cgroup_made: bool = False  # we made the parent, so it goes with the pod
+    cgroup_top: str = ""  # the path of the highest that came with it, to go when nothing is in it; empty: none
     namespaces: dict[str, str] = {}  # "net", "ipc", "uts", "user", "pid" → path of the pinned namespace; absent: the host's
     files: dict[str, str] = {}  # "hostname", "hosts", "resolv.conf", "shm" → path on the host; absent: none
     ips: tuple[str, ...] = ()
     network_name: str = ""  # the CNI network that ADD ran with; empty for host network and before ADD
     network_down: bool = False  # DEL has succeeded, or there was nothing to delete
     infra: InfraProcess | None = None
+    process_label: str = ""  # of SELinux; its level is this pod's alone
+    mount_label: str = ""
     trouble: str = ""  # why the last teardown could not finish; retried by the sweeper
 
     @property

@@ -1,6 +1,7 @@
 """What the pod verbs work with: the container verbs and the drivers of a pod."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from criollo.aio.jobs import Jobs
 from criollo.aio.locks import KeyedLocks
@@ -9,7 +10,12 @@ from criollo.linux.cgroup import Hierarchies
 from criollo.model.ids import PodId
 from criollo.network.cni import Cni
 from criollo.pods.events import Events
+from criollo.pods.history import History
 from criollo.pods.sockets import Forwards
+
+if TYPE_CHECKING:  # loaded where it is used: most nodes collect nothing, and map nothing themselves
+    from criollo.pods.collected import Collected
+    from criollo.security.userns import Node
 
 
 class Pods:
@@ -22,6 +28,7 @@ class Pods:
         self.tasks = containers.tasks
         self.state = containers.state
         self.default_sysctls: dict[str, str] = {}
+        self.userns: Node | None = None  # the configuration has mappings, or limits of them
         self.drop_infra = True
         self.pause_image = ""
         self.pause_command: tuple[str, ...] = ("/pause",)
@@ -34,6 +41,9 @@ class Pods:
         self.forwards = Forwards()
         self.uncollected: set[str] = set()
         self.events: Events | None = None  # where clients may follow them
+        self.metric_groups: frozenset[str] = frozenset()  # beyond those that are always told
+        self.collected: Collected | None = None  # where statistics are collected in the background
+        self.history: History | None = None  # where the daemon remembers
 
     async def close(self) -> None:
         """Let what is half made come to its end, then stop it; before the containers' jobs are closed."""

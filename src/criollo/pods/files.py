@@ -3,6 +3,7 @@
     <runroot>/pods/<id>/etc/            a tmpfs of a megabyte, one per pod
     <runroot>/pods/<id>/etc/hostname    one line
     <runroot>/pods/<id>/etc/resolv.conf
+    <runroot>/pods/<id>/etc/containerenv    empty: by /run/.containerenv programs know that they are in a container
     <runroot>/pods/<id>/etc/hosts       only with host network: a copy of the node's; else kubelet or the image brings it
     <runroot>/pods/<id>/shm/            a tmpfs, 64 MiB unless the pod may ask otherwise; not with host IPC (/dev/shm)
 
@@ -63,6 +64,7 @@ def locate(pod: Pod, *, runroot: Path) -> dict[str, str]:
     files = {
         "hostname": etc / "hostname",
         "resolv.conf": etc / "resolv.conf",
+        "containerenv": etc / "containerenv",
         "shm": HOST_SHM if options.ipc is NamespaceMode.NODE else _directory(runroot, pod) / "shm",
     }
     if pod.host_network:
@@ -78,16 +80,15 @@ async def write(pod: Pod, *, runroot: Path, shm_bytes: int = DEFAULT_SHM_BYTES) 
         Exhausted, HostFailed: the host refused.
     """
     dns = pod.config.dns
-    contents: dict[str, bytes | None] = {"hostname": f"{pod.hostname or short(pod.id)}\n".encode(), "resolv.conf": None}
+    hostname = f"{pod.hostname or short(pod.id)}\n".encode()
+    contents: dict[str, bytes | None] = {"hostname": hostname, "resolv.conf": None, "containerenv": b""}
     if dns is not None and (dns.servers or dns.searches or dns.options):
         contents["resolv.conf"] = resolv_conf(dns)
     if pod.host_network:
         contents["hosts"] = None
     has_shm = pod.config.security.namespaces.ipc is not NamespaceMode.NODE
     with explain(f"make the files of pod {pod.id}"):
-        await threads.mounts(
-            _make, _directory(runroot, pod), contents, owner=_owner(pod), shm_bytes=shm_bytes if has_shm else None
-        )
+        await threads.mounts(_make, pod, _directory(runroot, pod), contents, shm_bytes=shm_bytes if has_shm else None)
     return locate(pod, runroot=runroot)
 
 
@@ -101,10 +102,11 @@ async def remove(pod: Pod, *, runroot: Path) -> None:
         await threads.mounts(_remove, _directory(runroot, pod))
 
 
-def _make(directory: Path, contents: dict[str, bytes | None], *, owner: tuple[int, int], shm_bytes: int | None) -> None:
+def _make(pod: Pod, directory: Path, contents: dict[str, bytes | None], *, shm_bytes: int | None) -> None:
     """Blocking part of `write`; None stands for a copy of the node's file of that name."""
     whole = {name: _copy(_COPIES[name]) if content is None else content for name, content in contents.items()}
-    mapped = f"uid={owner[0]},gid={owner[1]}"
+    owner = _owner(pod)
+    mapped = f"uid={owner[0]},gid={owner[1]}" + (f',context="{pod.mount_label}"' if pod.mount_label else "")
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)  # also with a user namespace: the runtime opens sources of mounts as the host's root
     etc = directory / "etc"

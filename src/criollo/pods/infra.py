@@ -13,13 +13,13 @@ from typing import NamedTuple
 import msgspec
 
 from criollo.aio import threads
-from criollo.containers.confine import confinement
+from criollo.containers.confine import confinement, labels_of, ready
 from criollo.containers.context import Containers
 from criollo.containers.views import mapped_for, pod_view
 from criollo.errors import Unavailable, explain
 from criollo.images import resolve
 from criollo.images.artifacts import require_image
-from criollo.linux.cgroup import container_cgroup
+from criollo.linux.cgroup import container_cgroup, driver_of
 from criollo.linux.files import remove_tree
 from criollo.model.container import ContainerConfig, ContainerSecurity, ImageSpec, Mount
 from criollo.model.ids import PodId
@@ -31,7 +31,7 @@ from criollo.oci.image_spec import decode_config
 from criollo.pods.context import Pods
 from criollo.runtimes.base import CreateRequest
 from criollo.specgen.build import build
-from criollo.specgen.request import Built, ImageDefaults, PlannedMount, SpecRequest
+from criollo.specgen.request import Built, Confinement, ImageDefaults, PlannedMount, SpecRequest
 from criollo.specgen.users import ResolvedUser
 from criollo.telemetry.log import get_logger
 
@@ -68,7 +68,7 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         name="POD",
         image=ImageSpec(image=pods.pause_image),
         command=program.argv,
-        resources=Resources(oom_score_adj=OOM_SCORE_ADJ),
+        resources=Resources(oom_score_adj=OOM_SCORE_ADJ, cpuset_cpus=containers.rules.infra_cpus),
         security=ContainerSecurity(
             namespaces=own,
             readonly_rootfs=True,
@@ -84,13 +84,14 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         image=ImageDefaults(env=program.env),
         user=_user(pod),
         rootfs=program.rootfs,
-        cgroups_path=container_cgroup(containers.cgroup_driver, pod.cgroup_parent, pod.id).spec_path,
+        cgroups_path=container_cgroup(driver_of(pod.cgroup_parent), pod.cgroup_parent, pod.id).spec_path,
         image_name=pods.pause_image,
         mounts=program.mounts,
         is_infra=True,
-        defaults=containers.defaults_of(pod.handler),
+        defaults=containers.defaults_for(pod),
     )
     bundle = containers.places.bundle(pod.id)
+    await ready(containers, pod.config.security)
     built = await threads.files(_write_bundle, containers, pod, request)
     for note in built.notes:
         containers.tell_once(note, pod.id)
@@ -98,6 +99,7 @@ async def start(pods: Pods, pod: Pod) -> Pod:
     created = await runtime.create(
         CreateRequest(container_id=pod.id, name=pod.name, bundle=bundle, cgroup_parent=pod.cgroup_parent)
     )
+    containers.pin_monitor(pod.id, created.monitor_pid)
     process = InfraProcess(
         container_id=pod.id,
         pid=created.pid,
@@ -170,7 +172,7 @@ async def _program(pods: Pods, pod: Pod) -> _Program:
     image = resolve.find(containers.images, pods.pause_image) if pods.pause_image else None
     if image is not None:
         config = decode_config(require_image(image).config).config
-        rootfs = await containers.roots.create(pod.id, image.layers, mapped=mapped_for(pod))
+        rootfs = await containers.roots.create(pod.id, image.layers, mapped=mapped_for(pod), label=pod.mount_label)
         argv = pods.pause_command or (*config.entrypoint, *config.cmd)
         return _Program(str(rootfs), argv, config.env, ())
     if pods.catatonit is None:
@@ -180,7 +182,7 @@ async def _program(pods: Pods, pod: Pod) -> _Program:
         )
     mapped = mapped_for(pod)
     if mapped is not None:
-        rootfs = await containers.roots.create(pod.id, (), mapped=mapped)
+        rootfs = await containers.roots.create(pod.id, (), mapped=mapped, label=pod.mount_label)
     else:
         rootfs = containers.places.bundle(pod.id) / "rootfs"
         with explain(f"make the root filesystem of pod sandbox {pod.id}"):
@@ -202,11 +204,15 @@ def _user(pod: Pod) -> ResolvedUser:
 
 def _write_bundle(containers: Containers, pod: Pod, request: SpecRequest) -> Built:
     """The spec, in one hop: a profile may be a file to read, and takes a while to compile the first time."""
-    confined = msgspec.structs.replace(request, confinement=confinement(containers, pod.config.security, pod.handler))
+    confined = msgspec.structs.replace(request, confinement=_confinement(containers, pod))
     built = build(confined, containers.host)
     with explain(f"write bundle of pod sandbox {pod.id}"):
         _write(containers.places.bundle(pod.id) / "config.json", runtime_spec.encode(built.spec))
     return built
+
+
+def _confinement(containers: Containers, pod: Pod) -> Confinement:
+    return confinement(containers, pod.config.security, pod.handler, labels=labels_of(pod))
 
 
 def _write(path: os.PathLike[str], content: bytes) -> None:

@@ -4,14 +4,18 @@ import asyncio
 
 import msgspec
 
+from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
 from criollo.aio.together import together
+from criollo.containers import linked_logs
+from criollo.containers.confine import pod_labels
 from criollo.errors import CriolloError, Exists, Unavailable
 from criollo.model.ids import PodId, new_id, pod_name
 from criollo.model.pod import NamespaceMode, Pod, PodConfig, PodState
 from criollo.pods import cgroups, connection, files, infra, namespaces
 from criollo.pods.context import Pods
+from criollo.pods.shm import shm_bytes
 from criollo.pods.teardown import tear_down
 from criollo.telemetry.log import get_logger
 
@@ -46,8 +50,10 @@ async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
 
 
 async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, handler: str) -> PodId:
+    config = await _with_userns(pods, config, handler)  # from here to the row without a pause: no other pod gets the same ids
     wanted = namespaces.plan(config, defaults=pods.default_sysctls)  # refuses what cannot be before anything is made
     pod_id = PodId(new_id())
+    labels = pod_labels(pods.containers, config)  # from here to the row without a pause: no other pod gets the same
     pod = Pod(
         id=pod_id,
         name=name,
@@ -58,7 +64,12 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
         hostname=namespaces.hostname(config, pod_id),
         cgroup_parent=cgroups.parent_of(pods, config.cgroup_parent, pod_id),
         network_down=config.security.namespaces.network is NamespaceMode.NODE,
+        process_label=labels.process,
+        mount_label=labels.mount,
     )
+    if config.annotations:
+        allowed = pods.containers.defaults_for(pod).allowed_annotations
+        pod = msgspec.structs.replace(pod, files=linked_logs.planned(config, allowed))
     try:
         pods.state.pods.insert(pod)
         pod = await _bring_up(pods, job, pod, wanted)
@@ -67,6 +78,15 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
         raise
     log.info("pod sandbox ready", pod=pod_id, name=config.name, namespace=config.namespace, ips=",".join(pod.ips))
     return pod_id
+
+
+async def _with_userns(pods: Pods, config: PodConfig, handler: str) -> PodConfig:
+    """The request with the user namespace that an annotation or the configuration asks for; hardly any do."""
+    if pods.userns is None and not any("userns-mode" in key for key in config.annotations):
+        return config
+    from criollo.pods import userns
+
+    return await userns.chosen(pods, config, handler)
 
 
 async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
@@ -85,6 +105,7 @@ async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Pl
 async def _lay_ground(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
     """Namespaces and then network; files and cgroup beside them, since plugins take most of the time."""
     places = pods.containers.places
+    size = shm_bytes(pod.config, pods.containers.defaults_for(pod).allowed_annotations, default=files.DEFAULT_SHM_BYTES)
     paths = namespaces.places(pod.id, wanted, directory=places.namespaces)
     ips: tuple[str, ...] = ()
     network_name = ""
@@ -101,14 +122,16 @@ async def _lay_ground(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.
 
     async def write() -> None:
         nonlocal written
-        written = await files.write(pod, runroot=places.runroot)
+        written = await files.write(pod, runroot=places.runroot, shm_bytes=size)
+        if pod.files:
+            await threads.mounts(linked_logs.bind, pod.files, pod.config.log_directory)
 
     async def confine() -> None:
         await cgroups.ensure(pods, pod)
 
     await together((connect(), write(), confine()))
     pod = pods.state.pod(pod.id)  # it says whose the cgroup is
-    return msgspec.structs.replace(pod, namespaces=paths, files=written, ips=ips, network_name=network_name)
+    return msgspec.structs.replace(pod, namespaces=paths, files={**pod.files, **written}, ips=ips, network_name=network_name)
 
 
 async def _tear_down_uncollected(pods: Pods, pod_id: PodId) -> None:

@@ -6,8 +6,9 @@ from criollo.aio import threads
 from criollo.containers.status import MAX_SPEC_BYTES
 from criollo.errors import Invalid, NotFound
 from criollo.linux import files
-from criollo.model.pod import Pod, PodState
+from criollo.model.pod import Pod, PodState, Resources
 from criollo.pods.context import Pods
+from criollo.specgen.resources import as_cri
 
 
 def list_pods(pods: Pods) -> list[Pod]:
@@ -60,6 +61,8 @@ async def verbose(pods: Pods, pod: Pod) -> dict[str, str]:
         "cgroupParent": pod.cgroup_parent,
         "network": pod.network_name,
         "trouble": pod.trouble,
+        "linuxOverhead": as_cri(pod.config.overhead or Resources()),
+        "linuxResources": as_cri(pod.config.resources or Resources()),
     }
     return {"info": msgspec.json.encode(document).decode()}
 

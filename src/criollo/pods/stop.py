@@ -2,7 +2,9 @@
 
 import msgspec
 
+from criollo.aio import threads
 from criollo.aio.together import all_through
+from criollo.containers import linked_logs
 from criollo.containers.create import abandon_creates
 from criollo.containers.stop import stop
 from criollo.model.ids import PodId
@@ -52,5 +54,7 @@ async def take_down(pods: Pods, pod_id: PodId) -> None:
     await all_through((connection.disconnect(pods, pod_id), *(stop(containers, each.id, grace_s=0) for each in running)))
     pod = pods.state.pod(pod_id)
     await infra.remove(pods, pod)
+    if linked_logs.KEY in pod.files:
+        await threads.mounts(linked_logs.unbind, pod.files, pod.config.log_directory)
     await namespaces.unpin_pod(pod, directory=containers.places.namespaces)
     pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), namespaces={}, infra=None))

@@ -33,7 +33,8 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A command for a running container. `process` is the runtime-spec's `process` object as JSON, its terminal as `tty`
-    says; `command` names it in errors. `timeout_s` is for `exec_sync`, which has no terminal; 0 means no limit."""
+    says; `command` names it in errors. `timeout_s` is for `exec_sync`, which has no terminal; 0 means no limit. The runtime's
+    own process is written into the files `joins` (of cgroups)."""
 
     container_id: str
     bundle: Path
@@ -41,6 +42,7 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     tty: bool = False
     timeout_s: float = 0
+    joins: tuple[Path, ...] = ()
 
 
 class ExecResult(NamedTuple):

@@ -98,6 +98,9 @@ class Command:
         self._argv.append(self._request.container_id)
         self._pid = process.disown(process.spawn(self._argv, stdio=stdio, executable=self._runtime.executable))
         self._pidfd = os.pidfd_open(self._pid)
+        for file in self._request.joins:
+            with contextlib.suppress(OSError):  # the container or the runtime is ending: the exec will say so
+                file.write_text(str(self._pid), "ascii")
 
     async def ended(self) -> None:
         """Return when the runtime has ended."""

@@ -23,12 +23,14 @@ import msgspec
 from criollo.aio import process, threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.streams import Streams
+from criollo.aio.together import together
 from criollo.errors import CriolloError, HostFailed, ToolFailed, explain
 from criollo.linux import procfs
-from criollo.linux.cgroup import Driver, Hierarchies, container_cgroup
+from criollo.linux.cgroup import Driver, Hierarchies, Place, container_cgroup, driver_of
 from criollo.linux.devices import restore_null
-from criollo.monitor.conmon import Conmon, Created, Launch
+from criollo.monitor.conmon import CGROUP_PREFIX, Conmon, Created, Launch, scope_of
 from criollo.monitor.exits import Exit, Watched, wait_exit
+from criollo.monitor.oom import Kills
 from criollo.runtimes import execsync, fifo
 from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
 from criollo.runtimes.exec import exec_stream
@@ -38,12 +40,11 @@ from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_featu
 
 _NATIVE: Final = frozenset({"crun", "runc", "youki"})  # their pid is the workload's first process
 _PROBE_LIMIT_S: Final = 10.0
-_MONITOR: Final = "crio-conmon"
 
 
 class Handler(msgspec.Struct, frozen=True, kw_only=True):
-    """A runtime handler. `root` is the runtime's own state directory (on a tmpfs); `monitor_cgroup` is "" (where the
-    daemon sits), "pod", or a cgroup path."""
+    """A runtime handler. `root` is the runtime's own state directory (on a tmpfs); `driver` is for what has no record;
+    `monitor_cgroup` is "", "pod", or a slice: see `_monitor_place`."""
 
     name: str
     path: Path
@@ -52,6 +53,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     monitor_cgroup: str = ""
     monitor_env: Mapping[str, str] = {}
     create_limit_s: float = 240.0
+    no_pivot: bool = False  # the root mount is moved: for nodes whose root is an initramfs
     verb_limit_s: float = 60.0
 
 
@@ -60,6 +62,7 @@ class OciRuntime:
 
     def __init__(self, handler: Handler, conmon: Conmon, hierarchies: Hierarchies) -> None:
         self._handler, self._conmon, self._hierarchies = handler, conmon, hierarchies
+        self._kills = Kills(hierarchies)
         self._sealed = SealedProgram(handler.path)
         self._is_native = False
         self._relays = False
@@ -92,6 +95,7 @@ class OciRuntime:
             TimedOut: no answer within the handler's create limit.
             whatever `ground` raises.
         """
+        monitor = self._monitor_place(request.cgroup_parent, request.container_id)
         launch = Launch(
             container_id=request.container_id,
             name=request.name,
@@ -101,10 +105,12 @@ class OciRuntime:
             tty=request.tty,
             stdin=request.stdin,
             stdin_once=request.stdin_once,
-            systemd_cgroup=self._handler.driver is Driver.SYSTEMD,
-            cgroup=self._monitor_place(request.cgroup_parent, request.container_id),
+            systemd_cgroup=self._uses_systemd(request.cgroup_parent),
+            cgroup=monitor.path,
+            slice_name=monitor.spec_path.partition(":")[0] if self._uses_systemd(request.cgroup_parent) else "",
             env=self._handler.monitor_env,
             timeout_s=self._handler.create_limit_s,
+            no_pivot=self._handler.no_pivot,
         )
         try:
             return await self._conmon.create(launch, self._hierarchies, ground)
@@ -172,9 +178,9 @@ class OciRuntime:
             await self._delete(container_id, force=force)
         except CriolloError:
             if force:
-                await threads.files(self._remove_places, container_id, cgroup_parent)
+                await self._remove_places(container_id, cgroup_parent)
             raise
-        await threads.files(self._remove_places, container_id, cgroup_parent)
+        await self._remove_places(container_id, cgroup_parent)
 
     async def state(self, container_id: str) -> State | None:
         """The runtime's view of a container; None when it knows none of this id.
@@ -211,11 +217,11 @@ class OciRuntime:
 
     async def wait_exit(self, watched: Watched) -> Exit:
         """Return when the container has ended; see `monitor.exits.wait_exit`."""
-        return await wait_exit(watched, self._conmon.exits_dir, self._hierarchies)
+        return await wait_exit(watched, self._conmon.exits_dir, self._hierarchies, kills=self._kills)
 
     def cgroup(self, cgroup_parent: str, container_id: str) -> str:
         """The container's cgroup path below the hierarchies."""
-        return container_cgroup(self._handler.driver, cgroup_parent, container_id).path
+        return container_cgroup(driver_of(cgroup_parent, self._handler.driver), cgroup_parent, container_id).path
 
     def close(self) -> None:
         """Let go of what makes calls fast; further ones take it again."""
@@ -267,15 +273,33 @@ class OciRuntime:
             return False
         return True
 
-    def _monitor_place(self, cgroup_parent: str, container_id: str) -> str:
-        where = self._handler.monitor_cgroup
-        if not where or self._handler.driver is Driver.SYSTEMD:
-            return ""
-        return container_cgroup(Driver.CGROUPFS, cgroup_parent if where == "pod" else where, container_id, prefix=_MONITOR).path
+    def _uses_systemd(self, cgroup_parent: str) -> bool:
+        return driver_of(cgroup_parent, self._handler.driver) is Driver.SYSTEMD
 
-    def _remove_places(self, container_id: str, cgroup_parent: str) -> None:
-        """Container's and monitor's cgroups, as far as the runtime left them; what conmon left (blocking)."""
-        for path in (self.cgroup(cgroup_parent, container_id), self._monitor_place(cgroup_parent, container_id)):
+    def _monitor_place(self, cgroup_parent: str, container_id: str) -> Place:
+        """Where the monitor sits; empty: where the daemon does.
+
+        With cgroupfs "pod" is in the pod's cgroups without memory's; on version 2, which cannot leave one out, beside them.
+        """
+        where = self._handler.monitor_cgroup
+        if self._uses_systemd(cgroup_parent):
+            slice_name = cgroup_parent if where == "pod" else where or "system.slice"
+            return container_cgroup(Driver.SYSTEMD, slice_name, container_id, prefix=CGROUP_PREFIX)
+        if where != "pod":
+            return Place("", "")
+        if self._hierarchies.is_unified:
+            cgroup_parent = os.path.dirname(cgroup_parent)
+        return container_cgroup(Driver.CGROUPFS, cgroup_parent, container_id, prefix=CGROUP_PREFIX)
+
+    async def _remove_places(self, container_id: str, cgroup_parent: str) -> None:
+        """Container's and monitor's cgroups, as far as the runtime left them; what conmon left."""
+        await threads.files(self._remove_cgroups, container_id, cgroup_parent)
+        if self._uses_systemd(cgroup_parent):
+            units = self._conmon.units
+            await together(units.drop(name) for name in (f"crio-{container_id}.scope", scope_of(container_id)))
+
+    def _remove_cgroups(self, container_id: str, cgroup_parent: str) -> None:
+        for path in (self.cgroup(cgroup_parent, container_id), self._monitor_place(cgroup_parent, container_id).path):
             if path and self._hierarchies.exists(path):
                 self._hierarchies.kill(path)
                 self._hierarchies.remove(path)

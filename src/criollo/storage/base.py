@@ -116,9 +116,17 @@ class LayerDriver(Protocol):
         ...
 
     async def mount(
-        self, layers: Sequence[str], target: Path, writable: Writable | None, *, mapped: Mapped | None = None
+        self,
+        layers: Sequence[str],
+        target: Path,
+        writable: Writable | None,
+        *,
+        mapped: Mapped | None = None,
+        label: str = "",
     ) -> None:
         """Mount the layers at `target`, read-only unless `writable`; with `mapped` all files have the owners inside.
+
+        All files get the SELinux `label`; only overlay can that, the others are never given one.
 
         Raises:
             Unsupported: more layers than the driver takes, or mapped ones where that cannot be.

@@ -57,7 +57,13 @@ class Btrfs:
         return brought
 
     async def mount(
-        self, layers: Sequence[str], target: Path, writable: Writable | None, *, mapped: Mapped | None = None
+        self,
+        layers: Sequence[str],
+        target: Path,
+        writable: Writable | None,
+        *,
+        mapped: Mapped | None = None,
+        label: str = "",
     ) -> None:
         """Show the snapshot at `target`, or without `writable` the image's tree, read-only."""
         tree = writable.upper if writable is not None else (await self._trees.get(layers))[0]

@@ -66,9 +66,15 @@ class Overlay:
         return Usage(0, 0)
 
     async def mount(
-        self, layers: Sequence[str], target: Path, writable: Writable | None, *, mapped: Mapped | None = None
+        self,
+        layers: Sequence[str],
+        target: Path,
+        writable: Writable | None,
+        *,
+        mapped: Mapped | None = None,
+        label: str = "",
     ) -> None:
-        """Mount `layers` (bottom first) at the directory `target`, their owners as `mapped` says.
+        """Mount `layers` (bottom first) at the directory `target`, their owners as `mapped` says, all with the SELinux `label`.
 
         Raises:
             Unsupported: too many layers for this kernel, or mapped owners where it has none.
@@ -76,37 +82,41 @@ class Overlay:
         """
         for name in layers:
             self._layers.path(name)
-        await threads.mounts(self._mount, list(layers) or [EMPTY], target, writable, mapped)
+        await threads.mounts(self._mount, list(layers) or [EMPTY], target, writable, mapped=mapped, label=label)
 
-    def _mount(self, layers: list[str], target: Path, writable: Writable | None, mapped: Mapped | None) -> None:
+    def _mount(self, layers: list[str], target: Path, writable: Writable | None, *, mapped: Mapped | None, label: str) -> None:
         with explain(f"mount {len(layers)} layers at {target}"):
+            if label and writable is None and len(layers) == 1 and layers != [EMPTY]:  # what is bound keeps its own label
+                layers = [EMPTY, *layers]
             if mapped is not None:
-                self._mount_mapped(layers, target, writable, mapped)
+                self._mount_mapped(layers, target, mapped, (writable, label))
             elif writable is None and len(layers) == 1:  # overlay wants two without an upper directory
                 mount.bind(self._layers.path(layers[0]), target, readonly=True)
             else:
-                self._mount_plain(layers, target, writable)
+                self._mount_plain(layers, target, writable, label)
             if self._flags:
                 again = mount.MS_REMOUNT | mount.MS_BIND
                 mount.mount("none", target, None, again | self._flags | _flags(writable))
 
-    def _mount_plain(self, layers: list[str], target: Path, writable: Writable | None) -> None:
+    def _mount_plain(self, layers: list[str], target: Path, writable: Writable | None, label: str) -> None:
         options = self._prepare(writable)
         layers = [self._layers.lower(name) for name in layers]
-        text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options])
+        text = ",".join([f"lowerdir={':'.join(reversed(layers))}", *options, *_quoted(label)])
         os.chdir(self._layers.directory)
         try:
             if len(os.fsencode(text)) <= MAX_OPTION_BYTES:
                 mount.mount("overlay", target, "overlay", _flags(writable), text)
             else:
-                self._mount_many(layers, target, options, readonly=writable is None)
+                labelled = [*options, f"context={label}"] if label else options
+                self._mount_many(layers, target, labelled, readonly=writable is None)
         finally:
             os.chdir("/")
 
-    def _mount_mapped(self, layers: list[str], target: Path, writable: Writable | None, mapped: Mapped) -> None:
+    def _mount_mapped(self, layers: list[str], target: Path, mapped: Mapped, shown: tuple[Writable | None, str]) -> None:
         if len(layers) > MAX_LAYERS:
             raise _too_many(layers, MAX_LAYERS)
-        options = self._prepare(writable)
+        writable, label = shown
+        options = [*self._prepare(writable), *_quoted(label)]
         whole = layers if writable is not None or len(layers) > 1 else [EMPTY, *layers]
 
         def mount_overlay(lower: str, where: str) -> None:
@@ -202,6 +212,11 @@ def _make_upper(writable: Writable, top: Path, ground: Callable[[], None], mappe
 
 def _flags(writable: Writable | None) -> int:
     return mount.MS_RDONLY if writable is None else 0
+
+
+def _quoted(label: str) -> list[str]:
+    """The option that labels all files; in quotes, because categories are separated by commas."""
+    return [f'context="{label}"'] if label else []
 
 
 def _too_many(layers: Sequence[str], limit: int) -> Unsupported:

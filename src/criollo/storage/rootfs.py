@@ -114,12 +114,13 @@ class RootStore:
         volatile: bool = True,
         mapped: Mapped | None = None,
         limit: Limit | None = None,
+        label: str = "",
     ) -> Path:
         """Make a writable layer over `layers` (bottom first) and mount it; returns the mount point.
 
         With `mapped` the files have the owners that the user namespace maps theirs to, new ones lie on the disk with those,
         and its users may pass the directories from the store's root down (0711). A leftover of the same id is removed
-        first. On an error nothing is left.
+        first. On an error nothing is left. All files get the SELinux `label`, where one is given.
 
         Raises:
             Unsupported: too many layers for the driver, or a kernel or file system without mapped ids or limits.
@@ -138,7 +139,7 @@ class RootStore:
             if limit != NO_LIMIT or brought != Usage(0, 0):
                 with explain(f"limit the writable layer of container {container_id}"):
                     await threads.files(self._settle, place, limit, brought)
-            await self._driver.mount(layers, place / "merged", writable, mapped=mapped)
+            await self._driver.mount(layers, place / "merged", writable, mapped=mapped, label=label)
         except BaseException:
             await cleanup(self.remove(container_id), what=f"remove the writable layer of container {container_id}")
             raise
@@ -159,7 +160,14 @@ class RootStore:
         return merged
 
     async def mount_volume(
-        self, container_id: str, number: int, layers: Sequence[str], *, sub_path: str = "", mapped: Mapped | None = None
+        self,
+        container_id: str,
+        number: int,
+        layers: Sequence[str],
+        *,
+        sub_path: str = "",
+        mapped: Mapped | None = None,
+        label: str = "",
     ) -> Path:
         """Mount `layers` (bottom first) read-only as a volume of a container whose root filesystem is made; returns where.
 
@@ -170,7 +178,7 @@ class RootStore:
         place = self._place(container_id) / volumes.DIRECTORY / str(number)
         with explain(f"mount volume {number} of container {container_id}"):
             tree_path = await threads.files(volumes.make, place)
-            await self._driver.mount(layers, tree_path, None, mapped=mapped)
+            await self._driver.mount(layers, tree_path, None, mapped=mapped, label=label)
             return await threads.mounts(volumes.part, place, sub_path) if sub_path else tree_path
 
     async def show_files(self, container_id: str, number: int, sources: Sequence[Path]) -> list[Path]:
@@ -223,9 +231,14 @@ class RootStore:
         with explain(f"measure the writable layer of container {container_id}"):
             return await threads.files(self._measure, self._place(container_id))
 
-    async def usages(self, container_ids: Sequence[str]) -> list[Usage]:
-        """`usage` of several, in one thread; nothing for one that cannot be measured, which must not cost the others theirs."""
-        return await threads.files(self._measure_all, [(each, self._place(each)) for each in container_ids])
+    def measure(self, container_id: str) -> Usage:
+        """`usage`, blocking; an OSError is the caller's."""
+        return self._measure(self._place(container_id))
+
+    @property
+    def mountpoint(self) -> str:
+        """What names the file system of the writable layers."""
+        return str(self._root)
 
     async def fs_usage(self) -> FsUsage:
         """How full the file system of the store is."""
@@ -270,16 +283,6 @@ class RootStore:
             brought = self._driver.quotas.bound(place, limit, brought)
         if brought != Usage(0, 0):
             files.write_atomic(place / _BROUGHT, f"{brought.bytes} {brought.inodes}\n".encode())
-
-    def _measure_all(self, places: Sequence[tuple[str, Path]]) -> list[Usage]:
-        found = []
-        for container_id, place in places:
-            try:
-                found.append(self._measure(place))
-            except OSError as error:
-                log.warning("writable layer not measured", container=container_id, cause=error)
-                found.append(Usage(0, 0))
-        return found
 
     def _measure(self, place: Path) -> Usage:
         if not place.exists():

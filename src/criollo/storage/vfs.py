@@ -54,7 +54,13 @@ class Vfs:
         return await self._trees.copy(tree, writable.upper)
 
     async def mount(
-        self, layers: Sequence[str], target: Path, writable: Writable | None, *, mapped: Mapped | None = None
+        self,
+        layers: Sequence[str],
+        target: Path,
+        writable: Writable | None,
+        *,
+        mapped: Mapped | None = None,
+        label: str = "",
     ) -> None:
         """Show the copy at `target`, or without `writable` the image's tree, read-only."""
         tree = writable.upper if writable is not None else (await self._trees.get(layers))[0]

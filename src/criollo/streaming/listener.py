@@ -28,7 +28,13 @@ Serve = Callable[[asyncio.Transport, bytes], Awaitable[None]]
 
 
 class Listener:
-    """A listening socket and the connections that came to it. `address`: empty for all."""
+    """A listening socket and the connections that came to it. `address`: empty for all.
+
+    `what` is served; `keys` are the settings of address, port and TLS: for messages.
+    """
+
+    what = "streams of exec, attach and port-forward"
+    keys = ("stream_address", "stream_port", "stream_enable_tls")
 
     def __init__(
         self, address: str, port: int, *, serve: Serve, certificates: Certificates | None = None, limit: int = MAX_CONNECTIONS
@@ -43,13 +49,14 @@ class Listener:
     def open(self) -> None:
         """Bind and listen. Raises HostFailed, Exhausted."""
         shown = f"{self._address or 'all addresses'}, port {self._port}"
-        with explain(f"listen for streams on {shown}; set another stream_address or stream_port"):
+        with explain(f"listen for {self.what} on {shown}; set another {self.keys[0]} or {self.keys[1]}"):
             self._sock = _bind(self._address, self._port)
         if self._certificates is None and not _is_loopback(self._address):
             log.warning(
-                "streams of exec, attach and port-forward are served beyond loopback without TLS",
+                "served beyond loopback without TLS",
+                what=self.what,
                 address=self._address,
-                remedy="set stream_enable_tls, or stream_address to 127.0.0.1",
+                remedy=f"set {self.keys[2]}, or {self.keys[0]} to 127.0.0.1",
             )
         if self._certificates is not None:
             log.debug("TLS enabled for streaming server", cert=self._certificates.files.cert)

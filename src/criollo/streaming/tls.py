@@ -21,13 +21,14 @@ log = get_logger(__name__)
 
 
 class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What TLS is made of. `ciphers`: names of OpenSSL for TLS 1.2, empty for its own choice."""
+    """What TLS is made of. `ciphers`: names of OpenSSL for TLS 1.2, empty for its own choice. `names`: for messages."""
 
     cert: Path
     key: Path
     ca: Path | None = None
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     ciphers: tuple[str, ...] = ()
+    names: tuple[str, str] = ("TLS of the streaming server", "stream_tls_cert")
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -48,7 +49,7 @@ class Certificates:
         Raises:
             Invalid: a file is missing, or is not what it should be; or key and certificate do not belong together.
         """
-        found = tuple(_digest(path) for path in self.files.paths)
+        found = tuple(_digest(path, self.files.names[0]) for path in self.files.paths)
         if found == self._loaded:
             return False
         self.context = _context(self.files)
@@ -83,7 +84,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
         context.load_cert_chain(files.cert, files.key, password="")  # or OpenSSL asks the terminal
     except (OSError, ValueError) as error:
         expected = f"a certificate in PEM, whose key, not encrypted, is in {files.key}"
-        raise Invalid("stream_tls_cert", str(files.cert), f"{expected}: {_reason(error)}") from error
+        raise Invalid(files.names[1], str(files.cert), f"{expected}: {_reason(error)}") from error
     if files.ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
@@ -93,11 +94,11 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path, name: str) -> bytes:
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
-        raise Invalid("TLS of the streaming server", str(path), f"a readable file: {error.strerror}") from error
+        raise Invalid(name, str(path), f"a readable file: {error.strerror}") from error
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -11,6 +11,8 @@ import pytest
 from support.cri import pb
 from support.daemon import Daemon, wait_for
 
+from criollo.linux.cgroup import Hierarchies, of_process
+
 pytestmark = pytest.mark.node
 
 
@@ -249,23 +251,31 @@ def test_resources_reach_the_cgroup_and_can_be_changed(daemon: Daemon, image: st
     config.linux.resources.cpu_shares = 512
     config.linux.resources.cpu_quota, config.linux.resources.cpu_period = 50_000, 100_000
     container = run(daemon, config)
-    assert limits(daemon, container) == (64 << 20, 512, 50_000)
+    assert limits(daemon, container) == (64 << 20, pytest.approx(512, abs=30), 50_000)
     changed = pb.LinuxContainerResources(memory_limit_in_bytes=96 << 20, cpu_shares=256, cpu_quota=25_000)
     daemon.cri.call("UpdateContainerResources", pb.UpdateContainerResourcesRequest(container_id=container, linux=changed))
-    assert limits(daemon, container) == (96 << 20, 256, 25_000)
+    assert limits(daemon, container) == (96 << 20, pytest.approx(256, abs=30), 25_000)
     told = daemon.status(container).resources.linux
     assert (told.memory_limit_in_bytes, told.cpu_shares, told.cpu_quota, told.cpu_period) == (96 << 20, 256, 25_000, 100_000)
 
 
 def limits(daemon: Daemon, container: str) -> tuple[int, int, int]:
-    groups = dict(
-        line.split(":", 2)[1:] for line in Path(f"/proc/{daemon.info(container)['pid']}/cgroup").read_text().splitlines()
+    """Memory, shares of cpu and quota, from the files of the container's cgroup."""
+    hierarchies, groups = Hierarchies.detect(), of_process(daemon.info(container)["pid"])
+
+    def read(controller: str, name: str) -> str:
+        directory = hierarchies.directory(controller, groups.get(controller, groups[""]))
+        assert directory is not None
+        return (directory / name).read_text()
+
+    if hierarchies.is_unified:
+        shares = 2 + (int(read("cpu", "cpu.weight")) - 1) * 262_142 // 9999  # as runtimes do it the other way round
+        return int(read("memory", "memory.max")), shares, int(read("cpu", "cpu.max").split()[0])
+    return (
+        int(read("memory", "memory.limit_in_bytes")),
+        int(read("cpu", "cpu.shares")),
+        int(read("cpu", "cpu.cfs_quota_us")),
     )
-
-    def read(controller: str, name: str) -> int:
-        return int(Path(f"/sys/fs/cgroup/{controller}{groups[controller]}/{name}").read_text())
-
-    return read("memory", "memory.limit_in_bytes"), read("cpu", "cpu.shares"), read("cpu", "cpu.cfs_quota_us")
 
 
 def test_a_rotated_log_is_reopened(daemon: Daemon, image: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from support.cri import pb
-from support.daemon import Daemon, wait_for
+from support.daemon import CGROUPS, Daemon, wait_for
 
 pytestmark = pytest.mark.node
 
@@ -198,11 +198,11 @@ def test_lists_filter_by_state_label_and_id(daemon: Daemon) -> None:
 
 def test_a_pods_cgroup_goes_with_it_when_nobody_else_made_it(daemon: Daemon, image: str) -> None:
     config = daemon.pod_config()
-    config.linux.cgroup_parent = "/criollo-test/pod1"
+    by_systemd = CGROUPS == "systemd"
+    config.linux.cgroup_parent = "criollotest-pod1.slice" if by_systemd else "/criollotest/pod1"
     pod = daemon.run_pod(config)
     container = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
-    pid = daemon.info(container)["pid"]
-    assert "/criollo-test/pod1/crio-" in Path(f"/proc/{pid}/cgroup").read_text()
+    below = "/criollotest.slice/criollotest-pod1.slice/crio-" if by_systemd else "/criollotest/pod1/crio-"
+    assert below in Path(f"/proc/{daemon.info(container)['pid']}/cgroup").read_text()
     daemon.remove_pod(pod)
-    assert not Path("/sys/fs/cgroup/memory/criollo-test/pod1").exists()
-    subprocess.run("rmdir /sys/fs/cgroup/*/criollo-test", shell=True, check=False, capture_output=True)
+    assert not [*Path("/sys/fs/cgroup").glob("criollotest*"), *Path("/sys/fs/cgroup").glob("*/criollotest*")]

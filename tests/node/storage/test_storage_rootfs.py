@@ -258,22 +258,6 @@ def test_usage_counts_what_was_written(root: Path) -> None:
     run(root, body)
 
 
-def test_usage_of_several_is_not_spoiled_by_one_that_cannot_be_measured(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def body(store: Store) -> None:
-        layer = await store.add(TOP, a="x")
-        names = [ID, "b" * 64, "c" * 64]
-        await store.roots.create(names[0], [layer])
-        (root / "rootfs" / names[1]).write_text("no directory")
-        used = await store.roots.usages(names)
-        assert used == [await store.roots.usage(ID), (0, 0), (0, 0)]
-        assert used[0].inodes > 0
-        (root / "rootfs" / names[1]).unlink()
-        await store.roots.remove(ID)
-
-    run(root, body)
-    assert caplog.text.count("writable layer not measured") == 1
-
-
 def test_removal_stops_at_mounts(root: Path, tmp_path: Path) -> None:
     (tmp_path / "canary").write_text("sings")
 

@@ -128,3 +128,26 @@ def test_cipher_suites_without_tls12_are_warned_of() -> None:
     suites = ["TLS_RSA_WITH_AES_128_GCM_SHA256"]
     loaded = given_(api__tls_min_version="VersionTLS13", api__tls_cipher_suites=suites)
     assert [line for line in loaded.warnings if "no effect with tls_min_version VersionTLS13" in line]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("", "activation_annotation"),
+        ("activation_annotation = ''", "activation_annotation"),
+        ("activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpuset = '2-1'", "resources.cpuset"),
+        ("activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpushares = -1", "resources.cpushares"),
+        ("activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpuquota = 999", "resources.cpuquota"),
+        (
+            "activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpuquota = 5000\ncpushares = 6000",
+            "resources.cpuquota",
+        ),
+        ("activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpuperiod = 999", "resources.cpuperiod"),
+        ("activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpuperiod = 2000000", "resources.cpuperiod"),
+        ("activation_annotation = 'a'\n[crio.runtime.workloads.w.resources]\ncpulimit = -5", "resources.cpulimit"),
+    ],
+)
+def test_a_workload_that_cannot_be_is_refused_with_its_key(tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / "x.conf").write_text(f"[crio.runtime.workloads.w]\n{text}\n")
+    with pytest.raises(Invalid, match=rf"crio\.runtime\.workloads\.w\.{key}"):
+        load(tmp_path / "x.conf", None, environ={}, overrides={})

@@ -16,6 +16,7 @@ from criollo.containers.attach import check_attach
 from criollo.containers.exec import KILLED, check_exec, exec_stream, exec_sync
 from criollo.containers.processes import FirstProcesses
 from criollo.containers.sessions import Sessions
+from criollo.containers.shape import Rules
 from criollo.errors import Invalid, NotFound, WrongState
 from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
 from criollo.model.ids import ContainerId, PodId
@@ -78,6 +79,7 @@ def make(tmp_path: Path) -> Callable[..., Any]:
             first_processes=FirstProcesses(),
             places=SimpleNamespace(bundle=lambda container_id: tmp_path),
             handlers=SimpleNamespace(get=lambda name: runtime),
+            rules=Rules(),
             runtime=runtime,
         )
 

@@ -1,10 +1,11 @@
 """Items of lists, kept as bytes."""
 
 import msgspec
+import pytest
 from test_cri_write import make_container
 
 from criollo.cri import encoded, write
-from criollo.cri.encoded import Encoded
+from criollo.cri.encoded import Encoded, nested
 from criollo.cri.pb import api_pb2 as pb
 from criollo.model.container import Container, ContainerState
 
@@ -46,3 +47,12 @@ def test_objects_that_are_gone_are_forgotten_in_the_end() -> None:
     for each in containers(encoded.KEPT + 10):
         lists.of([each])
     assert len(lists._kept) <= encoded.KEPT + 1
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 300, 20_000])
+def test_message_within_a_message_is_its_field(length: int) -> None:
+    inner = pb.PodSandboxStats(attributes=pb.PodSandboxAttributes(id="x" * length))
+    outer = pb.ListPodSandboxStatsResponse(stats=[inner])
+    assert nested(1, inner.SerializeToString()) == outer.SerializeToString()
+    metadata = pb.PodSandboxStatus(metadata=pb.PodSandboxMetadata(name="x" * length))
+    assert nested(2, metadata.metadata.SerializeToString()) == metadata.SerializeToString()

@@ -14,7 +14,7 @@ from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.signals import SIGNALS, cri_signal, kernel_signal
 from criollo.errors import Invalid
 from criollo.model.container import Propagation
-from criollo.model.pod import IdMapping, NamespaceMode, ProfileType, Protocol, SecurityProfile
+from criollo.model.pod import IdMapping, NamespaceMode, ProfileType, Protocol, Resources, SecurityProfile
 
 slow = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -255,6 +255,20 @@ def test_profile_is_read_from_the_new_field_else_the_old(fields: dict[str, Any],
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("runtime/default", SecurityProfile(type=ProfileType.RUNTIME_DEFAULT)),
+        ("unconfined", SecurityProfile(type=ProfileType.UNCONFINED)),
+        ("localhost/mine", SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref="mine")),
+        ("mine", SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref="mine")),
+    ],
+)
+def test_the_old_field_of_apparmor_may_leave_out_localhost(text: str, expected: SecurityProfile | None) -> None:
+    assert read_container.container_config(context(apparmor_profile=text)).security.apparmor == expected
+
+
+@pytest.mark.parametrize(
     ("fields", "field"),
     [
         ({"seccomp": pb.SecurityProfile(profile_type=2)}, "seccomp.localhost_ref"),
@@ -286,6 +300,17 @@ def test_resources_are_refused_by_field(fields: dict[str, Any], field: str) -> N
     with pytest.raises(Invalid) as caught:
         read_container.new_resources(pb.UpdateContainerResourcesRequest(linux=pb.LinuxContainerResources(**fields)))
     assert caught.value.field == f"linux.{field}"
+
+
+def test_a_pods_new_size_is_read_by_parts_and_not_empty() -> None:
+    some = pb.LinuxContainerResources(cpu_shares=5)
+    request = pb.UpdatePodSandboxResourcesRequest
+    assert read.new_pod_resources(request(overhead=some)) == (Resources(cpu_shares=5), None)
+    assert read.new_pod_resources(request(resources=some)) == (None, Resources(cpu_shares=5))
+    with pytest.raises(Invalid, match="overhead, resources"):
+        read.new_pod_resources(request())
+    with pytest.raises(Invalid, match=r"overhead\.cpu_shares"):
+        read.new_pod_resources(request(overhead=pb.LinuxContainerResources(cpu_shares=-5)))
 
 
 def test_capabilities_get_their_prefix() -> None:

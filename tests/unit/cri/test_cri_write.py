@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.cri import query, write, write_stats
+from criollo.cri import query, write
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import Invalid
 from criollo.model.container import Container, ContainerConfig, ContainerState, ContainerUser, ImageSpec, Mount, Propagation
@@ -22,8 +22,6 @@ from criollo.model.pod import (
     Resources,
     UserNamespace,
 )
-from criollo.stats.cgroup import Pressure, Stalls
-from criollo.stats.collect import Sample
 
 
 def make_pod(
@@ -139,25 +137,6 @@ def test_image_user_is_a_number_or_a_name(user: str, uid: int | None, name: str)
     assert message.pinned
 
 
-def test_statistics_leave_out_what_is_not_known() -> None:
-    pressure = Pressure(1.5, 2.5, 3.5, 400)
-    sample = Sample(at_ns=7, cpu_ns=8, memory_usage_bytes=9, cpu_stalls=Stalls(some=pressure, full=None))
-    stats = write_stats.container_stats(make_container(), sample, write.fs_usage("/m", 10, 11, at_ns=7))
-    assert stats.cpu.usage_core_nano_seconds.value == 8
-    assert not stats.cpu.HasField("usage_nano_cores")
-    assert stats.cpu.psi.Some.Total == 400
-    assert not stats.cpu.psi.HasField("Full")
-    assert not stats.HasField("swap")
-    assert stats.writable_layer.used_bytes.value == 10
-    assert stats.attributes.metadata.name == "c"
-
-
-def test_container_that_does_not_run_has_only_its_layer() -> None:
-    stats = write_stats.container_stats(make_container(), None, write.fs_usage("/m", 10, 11, at_ns=7))
-    assert not stats.HasField("cpu")
-    assert not stats.HasField("memory")
-
-
 CONTAINERS = [
     make_container("aa" + "0" * 62, pod_id="1" * 64),
     make_container("ab" + "0" * 62, pod_id="1" * 64, state=ContainerState.EXITED),
@@ -202,3 +181,13 @@ def test_batches_hold_everything_once_and_are_bounded(sizes: list[int], items: i
     assert [message for batch in found for message in batch] == messages
     assert all(0 < len(batch) <= items for batch in found)
     assert all(len(batch) == 1 or sum(message.ByteSize() for message in batch) <= size for batch in found)
+
+
+def test_batches_of_bytes_are_messages_within_the_limit() -> None:
+    items = [pb.StreamContainersResponse(containers=[pb.Container(id=f"{number:064x}")]) for number in range(7)]
+    encoded = [each.SerializeToString() for each in items]
+    found = list(query.batches_of_bytes(encoded, limit_bytes=3 * len(encoded[0])))
+    assert [len(pb.StreamContainersResponse.FromString(each).containers) for each in found] == [3, 3, 1]
+    assert b"".join(found) == b"".join(encoded)
+    assert list(query.batches_of_bytes([])) == []
+    assert list(query.batches_of_bytes([encoded[0]], limit_bytes=1)) == [encoded[0]]

@@ -33,7 +33,9 @@ class Roots:
         self.asked: list[Any] = []
         self._fault = fault
 
-    async def mount_volume(self, container_id: str, number: int, layers: Sequence[str], *, sub_path: str, mapped: Any) -> Path:
+    async def mount_volume(
+        self, container_id: str, number: int, layers: Sequence[str], *, sub_path: str, mapped: Any, label: str
+    ) -> Path:
         self.asked.append((container_id, number, tuple(layers), sub_path, mapped))
         if self._fault is not None:
             raise self._fault

@@ -37,6 +37,7 @@ def test_plain_container() -> None:
         ({"stdin": True, "stdin_once": True}, {"--stdin"}),
         ({"stdin_once": True}, set()),
         ({"systemd_cgroup": True}, {"--systemd-cgroup"}),
+        ({"no_pivot": True}, {"--no-pivot"}),
     ],
 )
 def test_options_of_a_container(options: dict[str, bool], added: set[str]) -> None:

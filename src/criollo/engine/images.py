@@ -1,0 +1,173 @@
+"""Images: their store and driver, registries, trust; what of it may change while the daemon runs."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from criollo import __version__
+from criollo.aio import threads
+from criollo.aio.background import Background
+from criollo.aio.watch import changes
+from criollo.config.settings import Settings
+from criollo.errors import CriolloError
+from criollo.images.context import Images
+from criollo.images.foreign import ForeignImages
+from criollo.pods.context import Pods
+from criollo.registry.auth_files import find_auth_files
+from criollo.registry.certs import find_directories
+from criollo.registry.client import Registry
+from criollo.registry.hosts import Hosts
+from criollo.registry.registries_conf import Mode, find_aliases_file, find_registries_conf
+from criollo.registry.registries_d import find_directory
+from criollo.storage.base import LayerDriver
+from criollo.storage.layers import Layers
+from criollo.storage.options import Options, parse_options
+from criollo.storage.overlay import Overlay
+from criollo.storage.rootfs import RootStore
+from criollo.storage.storage_conf import find_storage_conf, find_stores
+from criollo.telemetry.log import get_logger
+from criollo.trust.gpg import remove_leftovers
+from criollo.trust.judge import Judge
+from criollo.trust.policies import Policies
+from criollo.trust.policy import Policy, find_policy
+from criollo.workers.pool import Workers
+
+log = get_logger(__name__)
+
+
+def _overlay(layers: Layers, workers: Workers, root: Path, options: Options) -> LayerDriver:
+    return Overlay(layers, root=root, flags=options.mount_flags)
+
+
+def _btrfs(layers: Layers, workers: Workers, root: Path, options: Options) -> LayerDriver:
+    from criollo.storage.btrfs import Btrfs  # overlay is what nearly all have
+
+    return Btrfs(layers, workers, root)
+
+
+def _vfs(layers: Layers, workers: Workers, root: Path, options: Options) -> LayerDriver:
+    from criollo.storage.vfs import Vfs
+
+    return Vfs(layers, workers, root)
+
+
+DRIVERS: Final[dict[str, Callable[[Layers, Workers, Path, Options], LayerDriver]]] = {
+    "overlay": _overlay,
+    "btrfs": _btrfs,
+    "vfs": _vfs,
+}
+
+
+def open_roots(settings: Settings, layers: Layers, workers: Workers, root: Path) -> RootStore:
+    options = parse_options(settings.storage_driver, settings.storage_option)
+    for option in options.without_effect:
+        log.warning("storage option has no effect here", option=option, remedy="take it out of storage_option")
+    driver = DRIVERS[settings.storage_driver](layers, workers, root, options)
+    return RootStore(root, layers, driver, limit=options.limit)
+
+
+async def read_stores(settings: Settings, environ: Mapping[str, str], images: Images, *, tasks: Background) -> None:
+    """Let the images of other tools' stores be seen."""
+    stores = find_stores(find_storage_conf(environ), settings.storage_option)
+    if stores and settings.storage_driver != "overlay":
+        log.warning("additional image stores are left out: only the overlay driver reads them", stores=len(stores))
+    elif stores:
+        images.foreign = ForeignImages(stores, images.layers)
+        tasks.start(images.foreign.follow(), name="look at image stores")
+        await images.foreign.refresh()
+
+
+def open_registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
+    """The registry client as the configuration and the files of this host have it.
+
+    Raises:
+        Invalid: a file of registries is malformed; the message names it.
+    """
+    auth = settings.image.global_auth_file
+    return Registry(
+        _hosts(settings, environ),
+        user_agent=f"criollo/{__version__}",
+        auth_paths=[Path(auth)] if auth else find_auth_files(environ, os.getuid()),
+        environ=environ,
+    )
+
+
+def _hosts(settings: Settings, environ: Mapping[str, str]) -> Hosts:
+    mode = settings.image.short_name_mode
+    return Hosts.load(
+        *find_registries_conf(environ),
+        aliases_file=find_aliases_file(environ, os.getuid()),
+        directories=find_directories(environ),
+        mode=Mode(mode) if mode else None,
+    )
+
+
+async def follow_registries(images: Images, settings: Settings, environ: Mapping[str, str]) -> None:
+    """Read the files of registries again after each change; ones that are wrong change nothing."""
+    conf, conf_d = find_registries_conf(environ)
+    directories = [path for path in (conf.parent if conf is not None else None, conf_d) if path is not None]
+    async with contextlib.aclosing(changes(directories)) as bursts:
+        async for _ in bursts:
+            try:
+                await reload_registries(images, settings, environ)
+            except CriolloError as error:
+                log.warning("registries.conf cannot be used, the old rules stay", error=error)
+                continue
+            log.info("registries.conf read again")
+
+
+async def reload_registries(images: Images, settings: Settings, environ: Mapping[str, str]) -> None:
+    """Read the files of registries again.
+
+    Raises:
+        Invalid: one is malformed; the old rules stay.
+    """
+    hosts = await threads.files(_hosts, settings, environ)
+    images.registry.use(hosts)
+    images.hosts = hosts
+
+
+def open_policies(settings: Settings, environ: Mapping[str, str]) -> Policies:
+    """The trust policies as the configuration has them."""
+    path, directory = settings.image.signature_policy, settings.image.signature_policy_dir
+    return Policies(Path(path) if path else None, directory=Path(directory) if directory else None, environ=environ)
+
+
+def _open_judge(settings: Settings, environ: Mapping[str, str]) -> Judge:
+    """Who judges images; a policy of the node that cannot be used does not let us start.
+
+    Raises:
+        Invalid: the policy is malformed.
+    """
+    path = settings.image.signature_policy
+    found = Path(path) if path else find_policy(environ)
+    if found is None:
+        log.warning("no signature policy: images of every registry are accepted", remedy="write /etc/containers/policy.json")
+    else:
+        Policy.load(found)
+    scratch = Path(settings.runroot) / "trust"
+    remove_leftovers(scratch)
+    return Judge(open_policies(settings, environ), scratch=scratch)
+
+
+def apply_image_settings(settings: Settings, images: Images, pods: Pods | None = None) -> None:
+    """What of the configuration may change while the daemon runs, beside registries."""
+    image = settings.image
+    images.pinned = (*image.pinned_images, *([image.pause_image] if image.pause_image else []))
+    images.decryption_keys = Path(settings.runtime.decryption_keys_path)
+    if pods is not None:
+        pods.pause_image = image.pause_image
+        pods.pause_command = tuple(image.pause_command.split())
+
+
+def settle_images(settings: Settings, environ: Mapping[str, str], images: Images) -> Images:
+    images.judge = _open_judge(settings, environ)
+    images.signatures_conf = find_directory(environ)
+    namespaced = settings.image.namespaced_auth_dir
+    images.namespaced_auth_dir = Path(namespaced) if namespaced else None
+    apply_image_settings(settings, images)
+    images.mounts_artifacts = settings.image.oci_artifact_mount_support
+    images.progress_timeout_s = settings.image.pull_progress_timeout.seconds
+    return images

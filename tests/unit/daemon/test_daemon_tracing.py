@@ -1,0 +1,52 @@
+"""Spans on their way to a collector that comes, goes and refuses."""
+
+import asyncio
+from collections.abc import Callable
+
+from support.otlp import running_collector
+
+from criollo.aio.background import Background
+from criollo.daemon.tracing import BATCH, Exporter
+from criollo.telemetry.otlp import Span, span_bytes
+from criollo.telemetry.tracer import Tracer
+
+
+def fill(tracer: Tracer, count: int) -> None:
+    for at in range(count):
+        tracer.waiting.append(span_bytes(Span(b"1" * 16, at.to_bytes(8, "big"), b"", "name", 1, 2)))
+    tracer.woken()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_spans_go_in_batches_and_in_order() -> None:
+    async def run() -> None:
+        tracer = Tracer(0)
+        exporter = Exporter(tracer, "127.0.0.1", collector.port, pause_s=0)
+        fill(tracer, 3 * BATCH - 1)
+        async with Background() as tasks:
+            tasks.start(exporter.run(), name="spans")
+            await until(lambda: len(collector.spans) == 3 * BATCH - 1)
+
+    with running_collector() as collector:
+        asyncio.run(run())
+    assert [int.from_bytes(span.span_id, "big") for span in collector.spans] == list(range(3 * BATCH - 1))
+    assert len(collector.resources) == 3
+
+
+def test_last_spans_are_sent_at_the_end_and_nobody_waits_for_a_collector_that_is_away() -> None:
+    async def run(port: int) -> Tracer:
+        tracer = Tracer(0)
+        exporter = Exporter(tracer, "127.0.0.1", port)
+        fill(tracer, 5)
+        await exporter.flush()
+        return tracer
+
+    with running_collector() as collector:
+        assert not asyncio.run(run(collector.port)).waiting
+    assert len(collector.spans) == 5
+    asyncio.run(run(collector.port))
