@@ -232,7 +232,7 @@ class RuntimeService:
         return StatsWriter(self._containers.roots.mountpoint)
 
     async def container_stats(self, request: pb.ContainerStatsRequest) -> bytes:
-        return (await self._stats([self._find(request.container_id)]))[0]
+        return (await self._stats([self._find(request.container_id)], fresh=True))[0]
 
     async def list_container_stats(self, request: pb.ListContainerStatsRequest) -> bytes:
         return b"".join(await self._running(request.filter))
@@ -245,9 +245,9 @@ class RuntimeService:
         found = query.by_owner(container_status.list_containers(self._containers), wanted)
         return await self._stats([container for container in found if container.is_running])
 
-    async def _stats(self, targets: list[Container]) -> list[bytes]:
+    async def _stats(self, targets: list[Container], *, fresh: bool = False) -> list[bytes]:
         """Statistics of containers, in order, each as the one field of all replies that have them."""
-        used = await container_status.stats_of(self._containers, targets)
+        used = await container_status.stats_of(self._containers, targets, fresh=fresh)
         return [nested(_STATS, self._written.container(*each)) for each in zip(targets, used, strict=True)]
 
     async def pod_sandbox_stats(self, request: pb.PodSandboxStatsRequest) -> bytes:

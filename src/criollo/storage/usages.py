@@ -61,15 +61,16 @@ class Usages:
         self._turn = object()
         self._rest: asyncio.Event | None = None
 
-    async def known(self, container_ids: Sequence[str]) -> list[Measured | None]:
-        """The last measurement of each, in order; None before the first."""
+    async def known(self, container_ids: Sequence[str], *, fresh: bool = False) -> list[Measured | None]:
+        """The last measurement of each, in order; None before the first. `fresh` measures anew what is measured quickly."""
         self._note_found()
-        now, is_new = time.monotonic(), False
+        now, is_new = time.monotonic(), fresh
         for container_id in container_ids:
             layer = self._layers.get(container_id)
             if layer is None:
                 layer, is_new = self._layers.setdefault(container_id, _Layer()), True
-            if layer.due <= now and not layer.is_waiting:
+            is_due = layer.due <= now or (fresh and layer.took_s < GRACE_S and container_id not in self._lost)
+            if is_due and not layer.is_waiting:
                 layer.is_waiting = True
                 self._waiting.append(container_id)
         if self._waiting and self._rest is None:

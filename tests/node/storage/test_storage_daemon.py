@@ -81,10 +81,10 @@ def test_container_writes_are_counted_survive_a_kill_and_go_with_it(node: Node) 
     before = used(daemon, container)
     daemon.output(container, "dd", "if=/dev/urandom", "of=/opt/large", "bs=1M", "count=3")
     daemon.output(container, "sync")
-    assert (3 << 20) <= used(daemon, container) - before <= (4 << 20)
+    wait_for(lambda: (3 << 20) <= used(daemon, container) - before <= (4 << 20))
     daemon.restart(signal.SIGKILL)
     assert daemon.output(container, "sh", "-ec", "echo more >> /opt/new; cat /opt/new") == "3more\n"
-    assert used(daemon, container) >= 3 << 20
+    wait_for(lambda: used(daemon, container) >= 3 << 20)
     other = daemon.run_container(pod, daemon.container_config(node.image, "sleep", "1000", name="other"))
     assert daemon.output(other, "sh", "-ec", "ls /opt; cat /opt/new") == "kept\nnew\n3"
     daemon.remove_pod(pod)

@@ -61,6 +61,24 @@ def test_what_is_known_is_told_until_it_is_old(monkeypatch: pytest.MonkeyPatch) 
     run(body)
 
 
+def test_who_asks_for_one_gets_it_measured_anew_where_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usages, "GRACE_S", 30)
+    asked: list[str] = []
+
+    def measure(name: str) -> Usage:
+        asked.append(name)
+        return Usage(len(asked), 1)
+
+    async def body(tasks: Background) -> None:
+        measured = Usages(measure, tasks)
+        assert [sizes(await measured.known(["a"], fresh=True)) for _ in range(3)] == [[1], [2], [3]]
+        assert sizes(await measured.known(["a"])) == [3]
+        monkeypatch.setattr(usages, "GRACE_S", 0)  # now it counts as slow
+        assert sizes(await measured.known(["a"], fresh=True)) == [3]
+
+    run(body)
+
+
 def test_one_that_hangs_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
     release = threading.Event()
 
