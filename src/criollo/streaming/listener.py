@@ -33,7 +33,7 @@ class Listener:
     `what` is served; `keys` are the settings of address, port and TLS: for messages.
     """
 
-    what = "streams of exec, attach and port-forward"
+    what = "streams"
     keys = ("stream_address", "stream_port", "stream_enable_tls")
 
     def __init__(
