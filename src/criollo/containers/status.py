@@ -75,7 +75,7 @@ class Stats(NamedTuple):
 
 
 async def stats_of(containers: Containers, targets: Sequence[Container], *, fresh: bool = False) -> list[Stats]:
-    """Statistics of several containers, in order, with one thread hop; writable layers as they were measured last, or `fresh`."""
+    """Statistics of several containers, in order, in one thread hop; writable layers as they were measured last, or `fresh`."""
     places: dict[str, str] = {each.id: cgroup_of(containers, each) for each in targets if each.state is ContainerState.RUNNING}
     samples = await threads.files(containers.collector.collect, places)
     used = await containers.usages.known([each.id for each in targets], fresh=fresh)

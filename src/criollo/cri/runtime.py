@@ -6,7 +6,7 @@ What answers from memory is a plain function, which spares it a task.
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from criollo.containers import status as container_status
 from criollo.containers.create import create_container
@@ -20,7 +20,6 @@ from criollo.cri.calls import Handler, StreamHandler
 from criollo.cri.encoded import Encoded, nested
 from criollo.cri.facts import NodeFacts
 from criollo.cri.pb import api_pb2 as pb
-from criollo.cri.write_stats import StatsWriter
 from criollo.errors import Unsupported, WrongState
 from criollo.model.container import Container
 from criollo.model.pod import Pod
@@ -28,9 +27,11 @@ from criollo.model.session import Session
 from criollo.pods import status as pod_status
 from criollo.pods.context import Pods
 from criollo.pods.run import run_pod
-from criollo.pods.stats import pod_stats
 from criollo.pods.stop import stop_pod
 from criollo.pods.teardown import remove_pod
+
+if TYPE_CHECKING:
+    from criollo.cri.write_stats import StatsWriter
 
 API_VERSION: Final = "0.1.0"  # of the form of VersionResponse; kubelet's own constant
 RUNTIME_NAME: Final = "criollo"
@@ -228,7 +229,9 @@ class RuntimeService:
     # Statistics
 
     @cached_property
-    def _written(self) -> StatsWriter:
+    def _written(self) -> "StatsWriter":
+        from criollo.cri.write_stats import StatsWriter  # with the first question for statistics
+
         return StatsWriter(self._containers.roots.mountpoint)
 
     async def container_stats(self, request: pb.ContainerStatsRequest) -> bytes:
@@ -267,6 +270,8 @@ class RuntimeService:
             yield batch
 
     async def _pod_stats(self, targets: Sequence[Pod]) -> list[bytes]:
+        from criollo.pods.stats import pod_stats
+
         return [nested(_STATS, self._written.pod(each)) for each in await pod_stats(self._pods, targets)]
 
     def list_metric_descriptors(self, request: pb.ListMetricDescriptorsRequest) -> pb.ListMetricDescriptorsResponse:

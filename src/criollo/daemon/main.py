@@ -21,7 +21,7 @@ from criollo.daemon.serving import serve_on
 from criollo.daemon.telemetry import telemetry_on
 from criollo.engine.opening import Engine, open_engine
 from criollo.errors import CriolloError
-from criollo.linux.libc import malloc_trim
+from criollo.linux.libc import malloc_trim, use_one_heap
 from criollo.telemetry import log as logging
 
 log = logging.get_logger(__name__)
@@ -31,6 +31,7 @@ def serve(loaded: Loaded, read: Callable[[], Loaded]) -> int:
     """Run the daemon until SIGTERM or SIGINT; `read` reads the configuration again, for SIGHUP. Returns the exit status."""
     logging.set_up(loaded.settings.runtime.log_level, form=loaded.log_format)
     os.umask(0o022)
+    use_one_heap()
     if os.environ.get("KUBENSMNT"):
         from criollo.daemon import mount_namespace  # few nodes have one of their own
 

@@ -164,8 +164,8 @@ def _rare_routes(engine: Engine) -> Routes:
     images = engine.images
     found = {**image_routes(images), **pull_routes(images), **push_routes(images), **upkeep_routes(images)}
     found |= metrics_routes(engine.settings.metrics.metrics_collectors)
-    if engine.pods.history is not None:
-        found |= explain_routes(engine.pods.history, engine.pods.state)
+    if engine.pods.remember is not None:
+        found |= explain_routes(engine.pods.remember(), engine.pods.state)
     return found | adoption_routes(images) | care_routes(images, scope, engine.scrub.report)
 
 

@@ -1,12 +1,18 @@
-"""What the daemon tells of itself: the chronicle always, metrics and traces where the settings ask; the rest stays unloaded."""
+"""What the daemon tells of itself: the chronicle, metrics and traces where the settings ask; the rest stays unloaded.
+
+The chronicle, too, comes with the first thing that it could tell of.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from criollo.engine.opening import Engine
-from criollo.pods.history import History
 from criollo.telemetry import trail
-from criollo.telemetry.chronicle import Chronicle
+from criollo.telemetry.trail import Trail
+
+if TYPE_CHECKING:
+    from criollo.pods.history import History
 
 
 @asynccontextmanager
@@ -16,11 +22,9 @@ async def telemetry_on(engine: Engine) -> AsyncIterator[None]:
     Raises:
         Invalid, HostFailed: the port of metrics or the collector's address does not let us.
     """
-    chronicle = Chronicle()
-    engine.pods.history = History(engine.pods.state, chronicle)
-    trail.listen(chronicle)
+    memory = _Memory(engine)
     async with AsyncExitStack() as stack:
-        stack.callback(trail.leave, chronicle)
+        stack.callback(memory.close)
         if engine.settings.metrics.enable_metrics:
             from criollo.daemon.metrics_port import metrics_on  # 0.5 MiB
 
@@ -30,3 +34,38 @@ async def telemetry_on(engine: Engine) -> AsyncIterator[None]:
 
             await stack.enter_async_context(tracing_on(engine.settings.tracing))
         yield
+
+
+class _Memory:
+    """Waits for the first work, unless there are pods already; then the chronicle takes its place."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._pods = engine.pods
+        self._pods.remember = self.history
+        self._history: History | None = None
+        trail.listen(self)
+        if any(True for _ in self._pods.state.pods):
+            self.history()
+
+    def history(self) -> "History":
+        """What is remembered; from now on, if nothing was yet."""
+        if self._history is None:
+            from criollo.pods.history import History
+            from criollo.telemetry.chronicle import Chronicle
+
+            trail.leave(self)
+            self._history = History(self._pods.state, Chronicle())
+            trail.listen(self._history.chronicle)
+        return self._history
+
+    def begun(self, begins: Trail) -> None:
+        self.history().chronicle.begun(begins)
+
+    def ended(self, ends: Trail) -> None:
+        """Of work that began before there was anybody to tell."""
+
+    def close(self) -> None:
+        trail.leave(self)
+        if self._history is not None:
+            trail.leave(self._history.chronicle)
+        self._pods.remember = None

@@ -31,6 +31,7 @@ RENAME_NOREPLACE: Final = 1  # linux/fs.h
 RENAME_EXCHANGE: Final = 2
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
+_M_ARENA_MAX: Final = -8  # malloc.h
 
 _IOPRIO_WHO_PROCESS: Final = 1  # linux/ioprio.h
 _IOPRIO_IDLE: Final = 3 << 13
@@ -124,6 +125,11 @@ def set_idle_io() -> None:
         _check(
             _libc.syscall(ctypes.c_long(number), ctypes.c_int(_IOPRIO_WHO_PROCESS), ctypes.c_int(0), ctypes.c_int(_IOPRIO_IDLE))
         )
+
+
+def use_one_heap() -> None:
+    """mallopt(3): threads share the heap instead of starting one each, whose free pages nobody else gets. Call it before them."""
+    _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def malloc_trim() -> None:

@@ -1,5 +1,6 @@
 """What the pod verbs work with: the container verbs and the drivers of a pod."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ from criollo.linux.cgroup import Hierarchies
 from criollo.model.ids import PodId
 from criollo.network.cni import Cni
 from criollo.pods.events import Events
-from criollo.pods.history import History
 from criollo.pods.sockets import Forwards
 
 if TYPE_CHECKING:  # loaded where it is used: most nodes collect nothing, and map nothing themselves
     from criollo.pods.collected import Collected
+    from criollo.pods.history import History
     from criollo.security.userns import Node
 
 
@@ -43,7 +44,7 @@ class Pods:
         self.events: Events | None = None  # where clients may follow them
         self.metric_groups: frozenset[str] = frozenset()  # beyond those that are always told
         self.collected: Collected | None = None  # where statistics are collected in the background
-        self.history: History | None = None  # where the daemon remembers
+        self.remember: Callable[[], History] | None = None  # where the daemon remembers
 
     async def close(self) -> None:
         """Let what is half made come to its end, then stop it; before the containers' jobs are closed."""

@@ -7,7 +7,7 @@ Source: cosign's SIGNATURE_SPEC, section Storage.
 """
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import json
 
@@ -18,7 +18,9 @@ from criollo.oci.reference import Reference
 from criollo.oci.signature import SIGSTORE_TYPE, Signature, sigstore
 from criollo.registry.client import Registry, Shown
 from criollo.registry.lookaside import LIMITS, MAX_SIGNATURES, MAX_TOTAL_BYTES
-from criollo.registry.uploads import BytesBody, Uploads
+
+if TYPE_CHECKING:
+    from criollo.registry.uploads import Uploads
 
 
 async def fetch(registry: Registry, ref: Reference, digest: Digest, shown: Shown = None) -> list[Signature]:
@@ -42,6 +44,8 @@ async def attach(registry: Registry, ref: Reference, digest: Digest, signature: 
         Invalid: what is there already is no image of this kind.
         Unavailable, Forbidden, Unauthenticated: the registry says so, or does not answer.
     """
+    from criollo.registry.uploads import Uploads  # `kpod sign` alone comes here
+
     place = _place(ref, digest)
     uploads = Uploads(registry, place, shown)
     layers = [_described(each) for each in await _layers(registry, place, shown)]
@@ -78,8 +82,10 @@ def _described(layer: Descriptor) -> dict[str, Any]:
     return {"mediaType": layer.media_type, "digest": str(layer.digest), "size": layer.size, "annotations": layer.annotations}
 
 
-async def _send(uploads: Uploads, content: bytes, media_type: str) -> dict[str, Any]:
+async def _send(uploads: "Uploads", content: bytes, media_type: str) -> dict[str, Any]:
     """Send a small blob; its descriptor."""
+    from criollo.registry.uploads import BytesBody
+
     digest = Digest.of(content)
     await uploads.send(digest, BytesBody(content))
     return {"mediaType": media_type, "digest": str(digest), "size": len(content)}

@@ -3,7 +3,7 @@
 A rate needs two readings, so the collector keeps the last one of every target it was asked for, until it is told to forget it.
 """
 
-import resource
+import os
 import threading
 import time
 from collections import deque
@@ -137,7 +137,7 @@ class Collector:
 
 def _budget() -> int:
     """A quarter of the files that this process may open, and no more than 500 cgroups need."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = os.sysconf("SC_OPEN_MAX")  # the limit as it is now
     return min(allowed // 4 if allowed >= 0 else _MOST, _MOST)
 
 

@@ -8,27 +8,28 @@
 A client comes with `GET|POST /exec/<token>` and asks for another protocol. Until that is agreed on it gets an HTTP error that
 a person can read, never a redirect; afterwards errors travel on its error stream. A session ends with what it runs, with its
 connection, when nothing happens for long, or with the daemon; its tasks and descriptors end with it.
+
+What serves sessions is loaded with the first one: a MiB that many nodes never need.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from criollo.aio.http_server import Reply, Request, Upgrade, text
 from criollo.aio.together import first
 from criollo.errors import CriolloError, Unavailable
 from criollo.model.session import AttachSession, ExecSession, ForwardSession, Session
 from criollo.pods.context import Pods
-from criollo.streaming.collect import collect, forwards
-from criollo.streaming.forward import run_forward
 from criollo.streaming.idle import Idle
 from criollo.streaming.negotiate import SPDY, foreign_origin, spdy_head, spdy_protocol, version, wants
-from criollo.streaming.process import check_session, run_process
 from criollo.streaming.session import Offered, Pair, Status
-from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.tokens import LIFE_S, Tokens
 from criollo.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from criollo.streaming.spdy import SpdyConnection
 
 log = get_logger(__name__)
 
@@ -73,6 +74,8 @@ class Streaming:
         """
         if self._is_closed:
             raise Unavailable(f"cannot open a stream: {_STOPPING}")
+        from criollo.streaming.process import check_session
+
         check_session(self._pods, session)
         kind = next(kind for kind, its_type in _KINDS.items() if isinstance(session, its_type))
         return f"{self.base_url}/{kind}/{self._tokens.issue(session)}"
@@ -101,6 +104,8 @@ class Streaming:
             return text(503, f"cannot open a stream: {_STOPPING}")
         if self.running >= self._limit:
             return text(503, f"cannot open a stream: {self._limit} sessions are open; end one of them, then try again")
+        from criollo.streaming.process import check_session
+
         check_session(self._pods, session)
         self.running += 1
         self._none_runs.clear()
@@ -133,14 +138,17 @@ class Streaming:
             await self._serve_spdy(connection, session, protocol)
         return None
 
-    async def _serve_spdy(self, connection: SpdyConnection, session: Session, protocol: str) -> None:
+    async def _serve_spdy(self, connection: "SpdyConnection", session: Session, protocol: str) -> None:
+        from criollo.streaming.collect import collect, forwards
+
         if isinstance(session, ForwardSession):
             await self._forward(session, connection, forwards(connection))
         else:
             await self._process(session, connection, collect(connection, session, version(protocol)))
 
     async def _serve_websocket(self, request: Request, session: Session, transport: asyncio.Transport) -> None:
-        from criollo.streaming import websocket  # a MiB that clients of SPDY alone do not need
+        from criollo.streaming import websocket  # which clients of SPDY alone do not need
+        from criollo.streaming.collect import forwards
 
         handshake = websocket.negotiate(request, session)
         if transport.is_closing():
@@ -159,6 +167,8 @@ class Streaming:
     async def _process(
         self, session: ExecSession | AttachSession, connection: Connection, offering: Coroutine[Any, Any, Offered]
     ) -> None:
+        from criollo.streaming.process import run_process
+
         idle = Idle(self._idle_s)
         offered: Offered | None = None
         status: Status | None = None
@@ -175,6 +185,8 @@ class Streaming:
                     await offered.finish(status or Status(failure=ending))
 
     async def _forward(self, session: ForwardSession, connection: Connection, pairs: AsyncIterator[Pair]) -> None:
+        from criollo.streaming.forward import run_forward
+
         idle = Idle(self._idle_s)
         async with _served(connection, session):
             await self._until_end(run_forward(self._pods, session, pairs, idle=idle), connection, idle)
@@ -216,7 +228,9 @@ async def _served(connection: Connection, session: Session) -> AsyncIterator[Non
         log.debug("session has ended", kind=kind, of=_subject(session))
 
 
-def _spdy_for(session: Session) -> SpdyConnection:
+def _spdy_for(session: Session) -> "SpdyConnection":
+    from criollo.streaming.spdy import SpdyConnection
+
     return SpdyConnection(max_streams=FORWARD_STREAMS) if isinstance(session, ForwardSession) else SpdyConnection()
 
 

@@ -26,12 +26,12 @@ def run(tmp_path: Path, **tables: Any) -> tuple[bool, bool]:
         with contextlib.closing(State(tmp_path / "state.db")) as state:
             handlers = SimpleNamespace(default="crun")
             containers = SimpleNamespace(handlers=handlers, blocked_calls={})
-            pods = SimpleNamespace(state=state, events=None, history=None, containers=containers)
+            pods = SimpleNamespace(state=state, events=None, remember=None, containers=containers)
             engine = cast(Engine, SimpleNamespace(settings=settings, pods=pods))
             async with telemetry_on(engine):
-                assert isinstance(pods.history, History)
                 with Trail("work", "nobody's"):
                     pass
+                assert isinstance(pods.remember(), History)
                 return hooks.metrics is not None, hooks.tracer is not None
 
     try:
@@ -39,6 +39,26 @@ def run(tmp_path: Path, **tables: Any) -> tuple[bool, bool]:
     finally:
         assert hooks.metrics is None
         assert hooks.tracer is None
+
+
+def test_the_chronicle_begins_with_the_first_work_and_ends_with_the_block(tmp_path: Path) -> None:
+    async def main() -> None:
+        with contextlib.closing(State(tmp_path / "state.db")) as state:
+            before = state.pods.changed
+            pods = SimpleNamespace(state=state, events=None, remember=None)
+            engine = cast(Engine, SimpleNamespace(settings=defaults(systemd=False), pods=pods))
+            async with telemetry_on(engine):
+                assert state.pods.changed == before
+                with Trail("run pod sandbox", "one") as work:
+                    assert state.pods.changed != before
+                    work.stage("network")
+                with Trail("run pod sandbox", "two"):
+                    pass
+            assert pods.remember is None
+            with Trail("run pod sandbox", "three"):
+                pass
+
+    asyncio.run(main())
 
 
 def test_only_what_is_asked_for_is_on(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from criollo.aio.streams import Streams
 from criollo.errors import Exhausted, Unavailable, WrongState
 from criollo.model.ids import ContainerId, PodId
 from criollo.model.session import AttachSession, ExecSession, ForwardSession, Session
-from criollo.streaming import server
+from criollo.streaming import process
 from criollo.streaming.listener import Listener
 from criollo.streaming.server import Streaming
 from criollo.streaming.session import Status
@@ -45,9 +45,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], None]:
         async def run_process(pods: object, session: Session, streams: Streams) -> Status:
             return await run(streams)
 
-        monkeypatch.setattr(server, "run_process", run_process)
+        monkeypatch.setattr(process, "run_process", run_process)
 
-    monkeypatch.setattr(server, "check_session", lambda *_: None)
+    monkeypatch.setattr(process, "check_session", lambda *_: None)
     let(hello)
     return let
 
@@ -192,7 +192,7 @@ def test_what_cannot_run_any_more_is_an_http_error(work: Any, monkeypatch: pytes
             def refuse(*_: object) -> None:
                 raise WrongState("container", "x", "EXITED", "RUNNING")
 
-            monkeypatch.setattr(server, "check_session", refuse)
+            monkeypatch.setattr(process, "check_session", refuse)
             return await client.ask(url, *client.spdy_headers())
 
     answer = asyncio.run(main())
