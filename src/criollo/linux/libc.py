@@ -128,7 +128,7 @@ def set_idle_io() -> None:
 
 
 def use_one_heap() -> None:
-    """mallopt(3): threads share the heap instead of starting one each, whose free pages nobody else gets. Call it before them."""
+    """mallopt(3): threads share the heap instead of starting one each, whose free pages no other gets. Call it before them."""
     _libc.mallopt(_M_ARENA_MAX, 1)
 
 
