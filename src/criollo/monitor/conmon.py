@@ -132,30 +132,19 @@ class Conmon:
             TimedOut: no word `launch.timeout_s` seconds after that. Everything that had been started is killed.
             whatever `ground` raises.
         """
+        start = _Start()
         made: list[Created] = []
 
-        async def create() -> None:
-            made.append(await self._create(launch, hierarchies, ground))
-
-        await together((create(), threads.files(hierarchies.expect_moves)))  # the runtime comes to its move much later
-        return made[0]
-
-    async def _create(self, launch: Launch, hierarchies: Hierarchies, ground: Coroutine[Any, Any, None] | None) -> Created:
-        start = _Start()
-        try:
+        async def launched() -> None:
             work = [self._start(launch, hierarchies, start)]
             await together(work if ground is None else [ground, *work])
             start.step = trail.program(self.argv(launch), start.pid, "monitor and runtime")  # before, it waits for us
             start.go()
-            try:
-                async with asyncio.timeout(launch.timeout_s):
-                    return await self._created(launch, start)
-            except TimeoutError:
-                said = start.stderr()
-                raise TimedOut(
-                    f"cannot create container {launch.container_id}: {launch.runtime[0]} and conmon gave no answer within"
-                    f" {launch.timeout_s:g} s and were killed" + (f"; conmon said: {said!r}" if said else "")
-                ) from None
+            made.append(await self._answered(launch, start))
+
+        try:
+            await together((launched(), threads.files(hierarchies.expect_moves)))  # the runtime comes to its move much later
+            return made[0]
         except BaseException:
             await cleanup(start.kill(), limit_s=30, what=f"kill the monitor of container {launch.container_id}")
             raise
@@ -163,6 +152,17 @@ class Conmon:
             if start.step is not None:
                 start.step.end(None, start.stderr())
             start.close()
+
+    async def _answered(self, launch: Launch, start: "_Start") -> Created:
+        try:
+            async with asyncio.timeout(launch.timeout_s):
+                return await self._created(launch, start)
+        except TimeoutError:
+            said = start.stderr()
+            raise TimedOut(
+                f"cannot create container {launch.container_id}: {launch.runtime[0]} and conmon gave no answer within"
+                f" {launch.timeout_s:g} s and were killed" + (f"; conmon said: {said!r}" if said else "")
+            ) from None
 
     def forget(self, container_id: str) -> None:
         """Remove what conmon leaves outside the bundle: exit file and attach link. Absence is success."""
