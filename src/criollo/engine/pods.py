@@ -6,7 +6,6 @@ from pathlib import Path
 from criollo.config.settings import Settings
 from criollo.containers.context import Containers
 from criollo.engine.images import apply_image_settings
-from criollo.linux.cgroup import Hierarchies
 from criollo.network.cni import Cni
 from criollo.pods import namespaces
 from criollo.pods.context import Pods
@@ -19,7 +18,7 @@ async def open_pods(settings: Settings, containers: Containers) -> Pods:
     cni = Cni(Path(network.network_dir), tuple(plugin_dirs), containers.places.root / "cni", network.cni_default_network)
     await cni.load()
     await namespaces.prepare(containers.places.namespaces)
-    pods = Pods(containers, network=cni, hierarchies=Hierarchies.detect())
+    pods = Pods(containers, network=cni, hierarchies=containers.hierarchies)
     pods.default_sysctls = dict(text.split("=", 1) for text in settings.runtime.default_sysctls if "=" in text)
     runtime = settings.runtime
     mappings = runtime.uid_mappings, runtime.gid_mappings, runtime.minimum_mappable_uid, runtime.minimum_mappable_gid

@@ -138,7 +138,7 @@ class Conmon:
         async def launched() -> None:
             work = [self._start(launch, hierarchies, start)]
             await together(work if ground is None else [ground, *work])
-            start.step = trail.program(self.argv(launch), start.pid, "monitor and runtime")  # before, it waits for us
+            start.step = trail.program(start.argv, start.pid, "monitor and runtime")  # before, it waits for us
             start.go()
             made.append(await self._answered(launch, start))
 
@@ -184,9 +184,9 @@ class Conmon:
         return Created(answer, pid_started, start.pid, monitor_started)
 
     async def _start(self, launch: Launch, hierarchies: Hierarchies, start: "_Start") -> None:
-        argv = self.argv(launch)
-        log.debug("starting conmon", container=launch.container_id, argv=argv)
-        await threads.spawning(start.spawn, argv, launch)
+        start.argv = self.argv(launch)
+        log.debug("starting conmon", container=launch.container_id, argv=start.argv)
+        await threads.spawning(start.spawn, start.argv, launch)
         if launch.slice_name:
             await self.units.start_monitor_scope(scope_of(launch.container_id), launch.slice_name, start.pid)
         elif launch.cgroup:
@@ -198,6 +198,7 @@ class _Start:
     """Pipes and process of one start; owned by `Conmon.create` until the container exists."""
 
     def __init__(self) -> None:
+        self.argv: list[str] = []
         self.pid = 0
         self.message = ""
         self.step: trail.Step | None = None
