@@ -13,6 +13,7 @@ import msgspec
 
 from criollo.config.settings import Settings
 from criollo.errors import CriolloError, Denied, NotFound, Unauthenticated, Unavailable
+from criollo.kpod.remoteimage import opened_registry
 from criollo.kpod.session import Options, load_settings
 from criollo.kpod.text import document, table
 from criollo.oci.reference import Reference
@@ -80,13 +81,10 @@ def explain(options: Options, image: str, *, probe: bool, as_json: bool, namespa
 async def _gather(
     settings: Settings, image: str, *, probe: bool, namespace: str
 ) -> tuple["Explanation", list[Verdict | None], list[list[Answer]]]:
-    # The engine brings all drivers: 0.3 s that other verbs do not need.
-    from criollo.aio import threads
-    from criollo.engine.images import open_policies, open_registry
+    from criollo.engine.images import open_policies
     from criollo.registry.explain import explain as explain_name
 
-    client = open_registry(settings, os.environ)
-    try:
+    async with opened_registry(settings) as client:
         found = explain_name(client, image)
         refs = [Reference.parse(meaning.reference) for meaning in found.meanings]
         policies = open_policies(settings, os.environ)
@@ -96,9 +94,6 @@ async def _gather(
             for ref, each in zip(refs, found.meanings, strict=True)
         ]
         return found, verdicts, answers
-    finally:
-        await client.close()
-        threads.close()
 
 
 def _verdict(policies: "Policies", ref: Reference, namespace: str) -> "Verdict | None":

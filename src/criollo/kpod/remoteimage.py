@@ -1,8 +1,10 @@
 """`kpod inspect docker://NAME`: an image at its registry, without pulling it. Needs no daemon."""
 
 import asyncio
+import contextlib
 import os
 import sys
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -17,6 +19,7 @@ from criollo.telemetry import log
 
 if TYPE_CHECKING:
     from criollo.config.settings import Settings
+    from criollo.registry.client import Registry, Shown
 
 PREFIX = "docker://"
 
@@ -50,16 +53,10 @@ def write_raw(content: bytes) -> None:
 
 
 async def _gather(settings: "Settings", name: str, wanted: Look) -> bytes | Any:
-    # The engine brings all drivers: 0.3 s that other verbs do not need.
-    from criollo.aio import threads
-    from criollo.engine.images import open_registry
     from criollo.images import remote
-    from criollo.registry.auth import Credentials
 
-    account = wanted.account
-    shown = None if account is None else Credentials(username=account.username, password=account.password)
-    client = open_registry(settings, os.environ)
-    try:
+    shown = shown_of(wanted.account)
+    async with opened_registry(settings) as client:
         ref = client.hosts.candidates(name)[0].reference
         image = await remote.look(client, ref, shown, platform=_platform(wanted.platform))
         if wanted.config:
@@ -68,9 +65,28 @@ async def _gather(settings: "Settings", name: str, wanted: Look) -> bytes | Any:
         if wanted.raw:
             return image.raw
         return await remote.describe(client, image, shown, tags=wanted.tags)
+
+
+@contextlib.asynccontextmanager
+async def opened_registry(settings: "Settings") -> "AsyncIterator[Registry]":
+    """The client of all registries, as the daemon has it, for a verb that needs no daemon."""
+    # The engine brings all drivers: 0.3 s that other verbs do not need.
+    from criollo.aio import threads
+    from criollo.engine.images import open_registry
+
+    client = open_registry(settings, os.environ)
+    try:
+        yield client
     finally:
         await client.close()
         threads.close()
+
+
+def shown_of(account: Login | None) -> "Shown":
+    """What a registry is shown for `--creds`."""
+    from criollo.registry.auth import Credentials
+
+    return None if account is None else Credentials(username=account.username, password=account.password)
 
 
 def _platform(text: str) -> Platform | None:

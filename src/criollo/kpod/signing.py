@@ -12,7 +12,7 @@ import msgspec
 
 from criollo.errors import Invalid, explain
 from criollo.kpod.credentials import Login, creds_option, login
-from criollo.kpod.remoteimage import PREFIX
+from criollo.kpod.remoteimage import PREFIX, opened_registry, shown_of
 from criollo.kpod.session import Options, load_settings
 from criollo.kpod.text import document
 from criollo.telemetry import log
@@ -103,28 +103,13 @@ def _wish(said: dict[str, Any]) -> Wish:
 
 
 async def _sign(settings: "Settings", name: str, wish: Wish) -> "list[tuple[Digest, str]]":
-    # The engine brings all drivers: 0.3 s that other verbs do not need.
-    from criollo.aio import threads
-    from criollo.engine.images import open_registry
-
-    client = open_registry(settings, os.environ)
-    try:
+    async with opened_registry(settings) as client:
         ref = client.hosts.candidates(name)[0].reference
-        shown = _shown(wish.account)
         done = []
-        for digest in await _digests(client, ref, shown):
+        for digest in await _digests(client, ref, shown_of(wish.account)):
             signature = await _make(wish, digest, wish.identity or str(ref))
             done.append((digest, await _keep(client, ref, digest, signature, wish)))
         return done
-    finally:
-        await client.close()
-        threads.close()
-
-
-def _shown(account: Login | None) -> "Shown":
-    from criollo.registry.auth import Credentials
-
-    return None if account is None else Credentials(username=account.username, password=account.password)
 
 
 async def _digests(client: "Registry", ref: "Reference", shown: "Shown") -> "list[Digest]":
@@ -155,7 +140,7 @@ async def _keep(client: "Registry", ref: "Reference", digest: "Digest", signatur
     from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces, find_directory
 
     if signature.kind is Kind.SIGSTORE:
-        return str(await attached.attach(client, ref, digest, signature, _shown(wish.account)))
+        return str(await attached.attach(client, ref, digest, signature, shown_of(wish.account)))
     if wish.directory:
         base = Path(wish.directory).absolute().as_uri()
     else:
@@ -165,25 +150,21 @@ async def _keep(client: "Registry", ref: "Reference", digest: "Digest", signatur
 
 
 async def _verify(settings: "Settings", name: str, said: dict[str, Any]) -> "Verdict":
-    from criollo.aio import threads
-    from criollo.engine.images import open_policies, open_registry
+    from criollo.engine.images import open_policies
     from criollo.images import remote
     from criollo.images.examine import examine
     from criollo.registry.registries_d import find_directory
     from criollo.trust.judge import Judge
     from criollo.trust.policies import Policies
 
-    client, shown = open_registry(settings, os.environ), _shown(login(said["creds"]))
-    try:
+    shown = shown_of(login(said["creds"]))
+    async with opened_registry(settings) as client:
         with tempfile.TemporaryDirectory(prefix="kpod-verify-") as scratch:
             own = _own_policy(said)
             policies = open_policies(settings, os.environ) if own is None else Policies.of(own)
             image = await remote.look(client, client.hosts.candidates(name)[0].reference, shown)
             judge = Judge(policies, scratch=Path(scratch) / "gpg")
             return await examine(client, judge, find_directory(os.environ), image, shown, namespace=said["namespace"])
-    finally:
-        await client.close()
-        threads.close()
 
 
 def _own_policy(said: dict[str, Any]) -> Any:
