@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support import leaks
 from support.daemon import Daemon, running_daemon
+from support.hooked import Hooks
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
@@ -17,6 +18,11 @@ def registry() -> Iterator[Registry]:
     with run_registry() as running:
         push(running, "busybox", "latest", busybox_image())
         yield running
+
+
+@pytest.fixture(scope="module")
+def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
+    return Hooks(tmp_path_factory.mktemp("hooks"))
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ SAYS_NO = """echo '{"cniVersion": "1.0.0", "code": 11, "msg": "the cable is cut"
 
 
 @pytest.fixture(scope="module")
-def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
-    return Hooks(tmp_path_factory.mktemp("hooks"))
-
-
-@pytest.fixture(scope="module")
 def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with running_daemon(
         tmp_path_factory.mktemp("faults"),

@@ -24,11 +24,6 @@ UNTIL_GO = ("sh", "-c", 'while [ ! -e /v/go ]; do sleep 0.05; done; exec "$@"', 
 
 
 @pytest.fixture(scope="module")
-def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
-    return Hooks(tmp_path_factory.mktemp("hooks"))
-
-
-@pytest.fixture(scope="module")
 def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One place for all tests of the module; the daemons in it come and go."""
     with running_daemon(

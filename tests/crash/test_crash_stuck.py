@@ -23,11 +23,6 @@ needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the ker
 
 
 @pytest.fixture(scope="module")
-def hooks(tmp_path_factory: pytest.TempPathFactory) -> Hooks:
-    return Hooks(tmp_path_factory.mktemp("hooks"))
-
-
-@pytest.fixture(scope="module")
 def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with running_daemon(
         tmp_path_factory.mktemp("stuck"),

@@ -55,11 +55,17 @@ def test_only_what_differs_is_written(tmp_path: Path) -> None:
     assert memory.read_text() == "100\n"
 
 
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written to files from now on, instead of writing it: each call is one write(2), as the kernel wants it."""
+    written: list[str] = []
+    monkeypatch.setattr(Path, "write_text", lambda path, data, *rest: written.append(data))
+    return written
+
+
 def test_a_device_that_had_no_limit_has_none_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "io.max"
     file.write_text("8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=9 wbps=max riops=max wiops=max\n")
-    written: list[str] = []
-    monkeypatch.setattr(Path, "write_text", lambda path, data, *rest: written.append(data))
+    written = noted(monkeypatch)
     limits.put_back({file: "8:16 rbps=2 wbps=max riops=max wiops=max"})
     assert written == ["8:16 rbps=2 wbps=max riops=max wiops=max", "8:0 rbps=max wbps=max riops=max wiops=max"]
 
@@ -67,8 +73,7 @@ def test_a_device_that_had_no_limit_has_none_again(tmp_path: Path, monkeypatch: 
 def test_lines_of_devices_are_written_one_by_one_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "io.max"
     file.write_text("8:0 rbps=1\n")
-    written: list[str] = []
-    monkeypatch.setattr(Path, "write_text", lambda path, data, *rest: written.append(data))
+    written = noted(monkeypatch)
     limits.write({file: "8:16 rbps=2\n8:32 rbps=3"})
     assert written == ["8:16 rbps=2", "8:32 rbps=3"]
 
