@@ -10,8 +10,6 @@ from support.hooked import Hooks
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
-SUBNET = "10.199.41.0/24"
-
 
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
@@ -34,7 +32,7 @@ def image(registry: Registry) -> str:
 def daemon(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with the image pulled; everything it and its successors made must be gone at the end."""
     before = leaks.snapshot()
-    with running_daemon(tmp_path / "node", subnet=SUBNET, registries=registry.registries_conf()) as running:
+    with running_daemon(tmp_path / "node", registries=registry.registries_conf()) as running:
         running.pull(registry.reference("busybox"))
         yield running
     assert leaks.leaked(before) == {}

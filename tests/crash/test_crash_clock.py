@@ -27,7 +27,7 @@ def bad() -> Iterator[BadRegistry]:
 def daemon(bad: BadRegistry, tmp_path: Path) -> Iterator[Daemon]:
     before = leaks.snapshot()
     tuned = {"clock_jumps_s": YEAR_S}
-    with running_daemon(tmp_path / "node", subnet="10.199.46.0/24", registries=bad.registries_conf(), tuned=tuned) as running:
+    with running_daemon(tmp_path / "node", registries=bad.registries_conf(), tuned=tuned) as running:
         yield running
     assert leaks.leaked(before) == {}
 

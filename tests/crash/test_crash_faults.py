@@ -17,7 +17,7 @@ import grpc
 import pytest
 from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import Daemon, wait_for
 from support.footprint import footprint, left
 from support.hooked import Hooks
 from support.registry import Registry
@@ -31,15 +31,8 @@ SAYS_NO = """echo '{"cniVersion": "1.0.0", "code": 11, "msg": "the cable is cut"
 
 @pytest.fixture(scope="module")
 def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with running_daemon(
-        tmp_path_factory.mktemp("faults"),
-        subnet="10.199.44.0/24",
-        registries=registry.registries_conf(),
-        settings=hooks.settings(),
-        tuned={"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2},
-    ) as running:
-        hooks.use(running)
-        running.pull(registry.reference("busybox"))
+    knobs = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2}
+    with hooks.daemon(tmp_path_factory.mktemp("faults"), registry, knobs) as running:
         yield running
 
 

@@ -40,7 +40,6 @@ def shared(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         small_disk(directory) as disk,
         running_daemon(
             directory / "node",
-            subnet="10.199.45.0/24",
             registries=registry.registries_conf(),
             settings={"crio.root": str(disk / "root")},
             tuned={"sweep_s": 0.3},

@@ -12,8 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
+from support import subnets
 from support.cri import pb
-from support.daemon import CRIO, Daemon, running_daemon, wait_for
+from support.daemon import CRIO, Daemon, wait_for
 from support.footprint import footprint, left
 from support.hooked import Hooks
 from support.registry import Registry
@@ -26,15 +27,8 @@ UNTIL_GO = ("sh", "-c", 'while [ ! -e /v/go ]; do sleep 0.05; done; exec "$@"', 
 @pytest.fixture(scope="module")
 def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One place for all tests of the module; the daemons in it come and go."""
-    with running_daemon(
-        tmp_path_factory.mktemp("restart"),
-        subnet="10.199.42.0/24",
-        registries=registry.registries_conf(),
-        settings=hooks.settings(),
-        tuned={"uncollected_s": 2, "sweep_s": 0.5, "monitor_s": 2},
-    ) as running:
-        hooks.use(running)
-        running.pull(registry.reference("busybox"))
+    knobs = {"uncollected_s": 2, "sweep_s": 0.5, "monitor_s": 2}
+    with hooks.daemon(tmp_path_factory.mktemp("restart"), registry, knobs) as running:
         yield running
 
 
@@ -330,7 +324,7 @@ def test_a_network_is_deleted_by_the_configuration_it_was_added_with(daemon: Dae
     network = daemon.network_dir / "10-test.conflist"
     old = network.read_text()
     daemon.kill()
-    network.write_text(old.replace('"test"', '"other"').replace("10.199.42", "10.199.43").replace("ipam", "ipam2"))
+    network.write_text(old.replace('"test"', '"other"').replace(daemon.net, subnets.free()).replace("ipam", "ipam2"))
     try:
         daemon.start()
         daemon.remove_pod(pod)

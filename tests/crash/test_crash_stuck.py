@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import Daemon, wait_for
 from support.footprint import footprint, left
 from support.hooked import Hooks
 from support.registry import Registry
@@ -24,15 +24,8 @@ needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the ker
 
 @pytest.fixture(scope="module")
 def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with running_daemon(
-        tmp_path_factory.mktemp("stuck"),
-        subnet="10.199.63.0/24",
-        registries=registry.registries_conf(),
-        settings=hooks.settings(),
-        tuned={"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2},
-    ) as running:
-        hooks.use(running)
-        running.pull(registry.reference("busybox"))
+    knobs = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2}
+    with hooks.daemon(tmp_path_factory.mktemp("stuck"), registry, knobs) as running:
         yield running
 
 

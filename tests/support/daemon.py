@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from support import subnets
 from support.cri import Cri, pb
 
 CRIO = Path(sys.executable).parent / "crio"
@@ -25,10 +26,19 @@ CGROUPS = os.environ.get("CRIOLLO_TEST_CGROUPS") or "cgroupfs"  # the driver, wh
 class Daemon:
     """A configured daemon that can be started, stopped and killed again and again on the same state."""
 
-    def __init__(self, place: Path, *, subnet: str, settings: Mapping[str, Any] | None = None, registries: str = "") -> None:
+    def __init__(
+        self,
+        place: Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        registries: str = "",
+        bridge_plugin: str = "bridge",
+    ) -> None:
+        self.bridge_plugin = bridge_plugin  # or one of the test's own that ends in it
         self.place, self.root, self.runroot = place, place / "root", place / "run"
         self.socket = str(self.runroot / "crio.sock")
         self.bridge = f"crt{uuid.uuid4().hex[:8]}"
+        self.net = subnets.free()  # what its pods' addresses begin with
         self.logs = place / "logs"
         self.network_dir = place / "net.d"
         self.log_file = place / "daemon.log"
@@ -37,21 +47,21 @@ class Daemon:
         self.client: Cri | None = None
         for directory in (self.root, self.runroot, self.logs, self.network_dir):
             directory.mkdir()
-        self.write_network(subnet)
+        self.write_network()
         (place / "registries.conf").write_text(registries)
         (place / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
         (place / "crio.conf").write_text(self._configuration(settings or {}))
 
-    def write_network(self, subnet: str) -> None:
+    def write_network(self) -> None:
         bridge = {
-            "type": "bridge",
+            "type": self.bridge_plugin,
             "bridge": self.bridge,
             "isGateway": True,
             "ipMasq": True,
             "ipam": {
                 "type": "host-local",
                 "dataDir": str(self.place / "ipam"),
-                "ranges": [[{"subnet": subnet}]],
+                "ranges": [[{"subnet": f"{self.net}0/24"}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
         }
@@ -297,12 +307,10 @@ def _unmount_below(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def running_daemon(
-    directory: Path, *, subnet: str, tuned: Mapping[str, float] | None = None, **options: Any
-) -> Iterator[Daemon]:
+def running_daemon(directory: Path, *, tuned: Mapping[str, float] | None = None, **options: Any) -> Iterator[Daemon]:
     """A started daemon; at the end all its pods are removed, it is stopped, and its bridge is deleted."""
     with place(directory):
-        daemon = Daemon(directory, subnet=subnet, **options)
+        daemon = Daemon(directory, **options)
         daemon.tuned = tuned or {}
         try:
             daemon.start()
@@ -314,7 +322,7 @@ def running_daemon(
         finally:
             daemon.stop(signal.SIGKILL)
             subprocess.run(["ip", "link", "delete", daemon.bridge], capture_output=True, check=False)
-            _remove_rules(subnet.rpartition(".")[0] + ".")
+            _remove_rules(daemon.net)
 
 
 def _remove_rules(prefix: str) -> None:

@@ -1,8 +1,7 @@
 """A network plugin and a runtime that do as the real ones do, unless a test has laid a script in their way.
 
     hooks = Hooks(directory)                     # outside the daemon's place, made before the daemon
-    Daemon(..., settings=hooks.settings())
-    hooks.use(daemon)                            # bridge is called through the hooked plugin
+    with hooks.daemon(directory, registry, {}) as daemon: ...
     with hooks.script("ADD", "exit 1"): ...      # sh, sourced before the real program runs
 
 Runtime handlers: `hooked` is crun; `stranger` is crun under a name that the daemon does not know, so that it must ask the
@@ -10,12 +9,12 @@ program to kill; hooks of both are named after the verb.
 """
 
 import contextlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from support.daemon import CNI_BIN, Daemon, wait_for
+from support.daemon import CNI_BIN, Daemon, running_daemon, wait_for
+from support.registry import Registry
 
 _PLUGIN = """#!/bin/sh
 if [ -e {hooks}/$CNI_COMMAND ]; then . {hooks}/$CNI_COMMAND; fi
@@ -43,7 +42,7 @@ class Hooks:
         strange = 'echo "stranger version 1.0"; exit 0'
         self._program(directory / "stranger", _RUNTIME.format(hooks=self.hooks, version=strange))
 
-    def settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """What the daemon's configuration needs to find the programs."""
         keys: dict[str, Any] = {"crio.network.plugin_dirs": [CNI_BIN, str(self.plugins)]}
         for name in ("hooked", "stranger"):
@@ -54,12 +53,13 @@ class Hooks:
             }
         return keys
 
-    def use(self, daemon: Daemon) -> None:
-        """Let the daemon's network call the hooked plugin in place of bridge."""
-        path = daemon.network_dir / "10-test.conflist"
-        document = json.loads(path.read_text())
-        document["plugins"][0]["type"] = "hooked"
-        path.write_text(json.dumps(document))
+    @contextlib.contextmanager
+    def daemon(self, directory: Path, registry: Registry, tuned: Mapping[str, float]) -> Iterator[Daemon]:
+        """A daemon whose network calls the hooked plugin in place of bridge; it has pulled busybox."""
+        options = {"settings": self._settings(), "registries": registry.registries_conf(), "bridge_plugin": "hooked"}
+        with running_daemon(directory, tuned=tuned, **options) as running:
+            running.pull(registry.reference("busybox"))
+            yield running
 
     @contextlib.contextmanager
     def script(self, name: str, text: str) -> Iterator[None]:

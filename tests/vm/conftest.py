@@ -13,7 +13,6 @@ from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
 HERE = Path(__file__).parent
-SUBNET = "10.199.90.0/24"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +45,7 @@ def daemon_with(registry: Registry, tmp_path_factory: pytest.TempPathFactory) ->
         def start(**settings: Any) -> Daemon:
             place = Path(tmp_path_factory.mktemp("vm"))
             options = {"settings": settings, "registries": registry.registries_conf()}
-            running = open_now.enter_context(running_daemon(place, subnet=SUBNET, **options))
+            running = open_now.enter_context(running_daemon(place, **options))
             running.pull(registry.reference("busybox"))
             warm_up(running, registry.reference("busybox"))
             return running

@@ -10,8 +10,6 @@ from support.daemon import Daemon, running_daemon, warm_up
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
-SUBNET = "10.199.40.0/24"
-
 
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
@@ -25,7 +23,7 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """One daemon for the tests of a module; each test leaves it as empty as it was."""
     before = leaks.snapshot()
     directory = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(directory, subnet=SUBNET, registries=registry.registries_conf()) as running:
+    with running_daemon(directory, registries=registry.registries_conf()) as running:
         running.pull(registry.reference("busybox"))
         warm_up(running, registry.reference("busybox"))
         yield running

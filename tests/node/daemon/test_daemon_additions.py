@@ -20,7 +20,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.81.0/24"
 ALLOWED = ("link-logs.crio.io", "devices.crio.io", "umask.crio.io", "shm-size.crio.io", "cgroup2-mount-hierarchy-rw.crio.io")
 handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
 
@@ -42,7 +41,7 @@ def daemon(registry: Registry) -> Iterator[Daemon]:
     settings: dict[str, Any] = {f"crio.runtime.{key}": value for key, value in runtime.items()}
     for name in ("crun", "runc"):
         settings[f"crio.runtime.runtimes.{name}.allowed_annotations"] = list(ALLOWED)
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
         running.pull(registry.reference("busybox"))
         warm_up(running, registry.reference("busybox"))
         yield running

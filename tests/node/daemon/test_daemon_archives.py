@@ -56,7 +56,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.46.0/24"
 NAME = "example.com/team/app:v1"
 FORMATS = ("oci-archive", "docker-archive", "oci-dir")
 TRANSPORT = {"oci-archive": "oci-archive", "docker-archive": "docker-archive", "oci-dir": "oci"}  # as skopeo calls them
@@ -72,7 +71,7 @@ def counting() -> Iterator[BadRegistry]:
 def daemon(registry: Registry, counting: BadRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     before = leaks.snapshot()
     place = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(place, subnet=SUBNET, registries=registries_conf(registry, counting)) as running:
+    with running_daemon(place, registries=registries_conf(registry, counting)) as running:
         pull(running, registry.reference("busybox"))
         remove(running, registry.reference("busybox"))
         yield running

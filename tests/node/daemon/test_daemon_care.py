@@ -34,13 +34,11 @@ from criollo.linux import mount
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.61.0/24"
-
 
 @pytest.fixture
 def node(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon of the test's own with one image of two layers."""
-    with running_daemon(tmp_path, subnet=SUBNET, registries=registry.registries_conf()) as running:
+    with running_daemon(tmp_path, registries=registry.registries_conf()) as running:
         upper = [
             directory("data"),
             directory("usr/share"),

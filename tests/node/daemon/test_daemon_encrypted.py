@@ -21,8 +21,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo makes the encrypted images"),
 ]
 
-SUBNET = "10.199.47.0/24"
-
 
 def openssl(*words: str | Path) -> None:
     subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
@@ -47,7 +45,7 @@ def daemon(registry: Registry, made: Path, tmp_path_factory: pytest.TempPathFact
     before = leaks.snapshot()
     settings = {"crio.runtime.decryption_keys_path": str(made / "keys")}
     place = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
         pull(running, registry.reference("busybox"))
         remove(running, registry.reference("busybox"))
         yield running

@@ -11,14 +11,12 @@ from support.cri import Cri, pb
 from support.daemon import Daemon, running_daemon, wait_for
 from support.registry import Registry
 
-SUBNET = "10.199.71.0/24"
-
 
 @pytest.fixture(scope="module")
 def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     settings = {"crio.runtime.enable_pod_events": True}
     place = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
         running.pull(registry.reference("busybox"))
         yield running
 
@@ -108,7 +106,7 @@ def test_stop_of_the_daemon_ends_the_stream_and_is_not_held_by_it(daemon: Daemon
 
 
 def test_switched_off_says_how_to_switch_on(registry: Registry, tmp_path: Path) -> None:
-    with running_daemon(tmp_path, subnet="10.199.72.0/24", registries=registry.registries_conf()) as quiet:
+    with running_daemon(tmp_path, registries=registry.registries_conf()) as quiet:
         with pytest.raises(grpc.RpcError, match="set enable_pod_events") as refused:
             quiet.cri.stream("GetContainerEvents")
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -15,7 +15,6 @@ from support.cri import pb
 from support.daemon import CNI_BIN, CRIO, Daemon, running_daemon, wait_for
 from support.registry import Registry
 
-SUBNET = "10.199.84.0/24"
 FAILING = """#!/bin/sh
 case $CNI_COMMAND in
   ADD) echo "cannot reach https://admin:hunter2@ipam/v1?key=hunter2 with token=hunter2" >&2; exit 1;;
@@ -34,7 +33,7 @@ esac
 def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     place = Path(tmp_path_factory.mktemp("node"))
     settings = {"crio.network.plugin_dirs": [CNI_BIN, str(place / "plugins")]}
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
         running.pull(registry.reference("busybox"))
         yield running
 
@@ -57,7 +56,7 @@ def use_plugin(daemon: Daemon, script: str) -> str:
     path.parent.mkdir(exist_ok=True)
     path.write_text(script)
     path.chmod(0o755)
-    daemon.write_network(SUBNET)
+    daemon.write_network()
     conf = daemon.network_dir / "10-test.conflist"
     conf.write_text(json.dumps({"cniVersion": "1.0.0", "name": kind, "plugins": [{"type": kind}]}))
     wait_for(lambda: kind in daemon.log())
@@ -68,7 +67,7 @@ def use_plugin(daemon: Daemon, script: str) -> str:
 def usual_network(daemon: Daemon) -> Iterator[None]:
     yield
     loaded = daemon.log().count('"CNI network loaded" network=test')
-    daemon.write_network(SUBNET)
+    daemon.write_network()
     wait_for(lambda: daemon.log().count('"CNI network loaded" network=test') > loaded)
 
 

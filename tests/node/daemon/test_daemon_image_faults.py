@@ -55,7 +55,6 @@ from support.registry import Registry, free_port
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.44.0/24"
 PROGRESS_S = 4
 Code = grpc.StatusCode
 
@@ -71,7 +70,7 @@ def daemon(registry: Registry, bad: BadRegistry, tmp_path_factory: pytest.TempPa
     before = leaks.snapshot()
     directory = Path(tmp_path_factory.mktemp("node"))
     settings = {"crio.image.pull_progress_timeout": f"{PROGRESS_S}s"}
-    with running_daemon(directory, subnet=SUBNET, registries=registries_conf(registry, bad), settings=settings) as running:
+    with running_daemon(directory, registries=registries_conf(registry, bad), settings=settings) as running:
         pull(running, registry.reference("busybox"))
         remove(running, registry.reference("busybox"))
         yield running
@@ -446,7 +445,7 @@ def write_policy(daemon: Daemon, *rejected: str) -> None:
 def on_a_small_disk(bad: BadRegistry, tmp_path: Path) -> Iterator[Daemon]:
     """A daemon whose root is an ext4 of 40 MiB."""
     with place(tmp_path / "node") as directory:
-        daemon = Daemon(directory, subnet="10.199.45.0/24", registries=registries_conf(bad))
+        daemon = Daemon(directory, registries=registries_conf(bad))
         disk = tmp_path / "disk"
         with disk.open("wb") as sparse:
             sparse.truncate(40 << 20)

@@ -28,7 +28,7 @@ def daemon(bad: BadRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A daemon whose root is an ext4 of 32 MiB."""
     top = tmp_path_factory.mktemp("full")
     with place(top / "node") as directory:
-        daemon = Daemon(directory, subnet="10.199.47.0/24", registries=registries_conf(bad))
+        daemon = Daemon(directory, registries=registries_conf(bad))
         with (top / "disk").open("wb") as sparse:
             sparse.truncate(32 << 20)
         subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", top / "disk"], check=True)

@@ -35,7 +35,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.48.0/24"
 EMPTY_TAR = bytes(1024)
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
@@ -51,7 +50,7 @@ def serving() -> Iterator[BadRegistry]:
 def daemon(registry: Registry, serving: BadRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     before = leaks.snapshot()
     place = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(place, subnet=SUBNET, registries=registries_conf(registry, serving)) as running:
+    with running_daemon(place, registries=registries_conf(registry, serving)) as running:
         pull(running, registry.reference("busybox"))
         yield running
     assert leaks.leaked(before) == {}

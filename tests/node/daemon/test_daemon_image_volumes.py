@@ -198,7 +198,7 @@ def test_volumes_are_the_same_with_copies_of_trees(
 ) -> None:
     place = Path(tmp_path_factory.mktemp("vfs"))
     settings = {"crio.storage_driver": "vfs"}
-    with running_daemon(place, subnet="10.199.49.0/24", registries=registry.registries_conf(), settings=settings) as other:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as other:
         for reference in (image, content):
             pull(other, reference)
         config = with_volume(other, image, content)

@@ -42,7 +42,6 @@ from support.registry import IDENTITY_TOKEN, PASSWORD, USERNAME, Registry, run_r
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.43.0/24"
 PINNED = ["pinned.example/exact:1", "pinned.example/family/*", "*keyword*"]
 ARM = {"os": "linux", "architecture": "arm64"}
 
@@ -80,7 +79,7 @@ def daemon(
     conf = registries_conf(registry, behind_password, behind_tokens, counting)
     settings = {"crio.image.pinned_images": PINNED, "crio.image.pause_image": "pause.example/pause:3"}
     place = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(place, subnet=SUBNET, registries=conf, settings=settings) as running:
+    with running_daemon(place, registries=conf, settings=settings) as running:
         pull(running, registry.reference("busybox"))
         remove(running, registry.reference("busybox"))
         yield running

@@ -13,8 +13,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.53.0/24"
-
 
 @pytest.fixture(scope="module")
 def imagestore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -27,7 +25,7 @@ def daemon(registry: Registry, imagestore: Path, tmp_path_factory: pytest.TempPa
     before = leaks.snapshot()
     settings = {"crio.imagestore": str(imagestore)}
     directory = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(directory, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(directory, registries=registry.registries_conf(), settings=settings) as running:
         pull(running, registry.reference("busybox"))
         warm_up(running, registry.reference("busybox"))
         running.remove_everything()
@@ -97,7 +95,7 @@ def test_a_killed_daemon_finds_both_again(daemon: Daemon, imagestore: Path, imag
 
 def test_another_daemon_cannot_share_it(daemon: Daemon, imagestore: Path, tmp_path: Path) -> None:
     with place(tmp_path / "other") as directory:
-        other = Daemon(directory, subnet="10.199.54.0/24", settings={"crio.imagestore": str(imagestore)})
+        other = Daemon(directory, settings={"crio.imagestore": str(imagestore)})
         other.start(wait=False)
         assert other.process is not None
         assert other.process.wait(60) != 0

@@ -11,8 +11,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.65.0/24"
-
 
 @pytest.fixture
 def bound(tmp_path: Path) -> Iterator[Path]:
@@ -39,7 +37,7 @@ def test_bound_namespace_is_joined_and_containers_run_in_it(
 ) -> None:
     place = tmp_path / "node"
     place.mkdir()
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf()) as daemon:
+    with running_daemon(place, registries=registry.registries_conf()) as daemon:
         daemon.stop()
         said = subprocess.run(
             ["unshare", f"--mount={bound / 'mnt'}", "--propagation=slave", "readlink", "/proc/self/ns/mnt"],
@@ -64,6 +62,6 @@ def test_what_is_no_mount_namespace_is_told_and_passed_over(
     place = tmp_path / "node"
     place.mkdir()
     monkeypatch.setenv("KUBENSMNT", str(bound / name))
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf()) as daemon:
+    with running_daemon(place, registries=registry.registries_conf()) as daemon:
         assert mount_namespace_of(daemon) == os.readlink("/proc/self/ns/mnt")
         assert "cannot join the mount namespace of KUBENSMNT" in daemon.log()

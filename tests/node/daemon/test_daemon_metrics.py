@@ -22,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(registry: Registry, place: Path) -> Iterator[Daemon]:
-    with running_daemon(place, subnet="10.199.72.0/24", registries=registry.registries_conf(), settings=SETTINGS) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=SETTINGS) as running:
         running.pull(registry.reference("busybox"))
         yield running
 
@@ -137,7 +137,7 @@ def test_what_is_collected_in_the_background_is_told_until_the_next_time(
     daemon: Daemon, image: str, tmp_path: Path, registry: Registry
 ) -> None:
     settings = {**SETTINGS, "crio.stats.collection_period": 3600}
-    with running_daemon(tmp_path, subnet="10.199.73.0/24", registries=registry.registries_conf(), settings=settings) as node:
+    with running_daemon(tmp_path, registries=registry.registries_conf(), settings=settings) as node:
         node.pull(image)
         pod, container = running(node, image)
         first, again = (node.cri.call("ListContainerStats").stats[0] for _ in range(2))

@@ -23,7 +23,7 @@ def test_a_pod_is_ready_with_an_address(daemon: Daemon) -> None:
     pod = daemon.run_pod()
     found = status(daemon, pod)
     assert found.state == pb.SANDBOX_READY
-    assert found.network.ip.startswith("10.199.40.")
+    assert found.network.ip.startswith(daemon.net)
     assert found.created_at > 0
 
 
@@ -170,7 +170,7 @@ def test_a_host_port_reaches_the_container(daemon: Daemon, image: str) -> None:
     serve = daemon.container_config(image, "sh", "-c", "mkdir /w; echo served > /w/index.html; httpd -f -p 8080 -h /w")
     container = daemon.run_container(pod, serve)
     wait_for(lambda: daemon.exec(container, "wget", "-qO-", "http://127.0.0.1:8080/").exit_code == 0)
-    gateway = "10.199.40.1"
+    gateway = daemon.net + "1"
     other = daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
     assert daemon.output(other, "wget", "-qO-", f"http://{gateway}:38080/") == "served\n"
     rules = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, text=True, check=True).stdout

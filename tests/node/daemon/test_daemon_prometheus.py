@@ -15,7 +15,6 @@ from support.cri import pb
 from support.daemon import Daemon, running_daemon, wait_for
 from support.registry import Registry
 
-SUBNET = "10.199.83.0/24"
 DASHBOARD = Path(__file__).parents[3] / "contrib" / "grafana-dashboard.json"
 PREFIX = "container_runtime_crio_"
 ENDINGS = {"histogram": ("", "_sum", "_count", "_bucket"), "summary": ("", "_sum", "_count")}
@@ -30,7 +29,7 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "crio.metrics.metrics_port": 0,
         "crio.metrics.metrics_socket": str(place / "metrics.sock"),
     }
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
         running.pull(registry.reference("busybox"))
         yield running
 
@@ -146,7 +145,7 @@ def test_page_with_tls_that_is_made_replaced_and_taken_away(registry: Registry, 
         "crio.metrics.metrics_collectors": ["container_runtime_crio_operations_total", "crio_default_runtime", "nonsense"],
     }
     (tmp_path / "node").mkdir()
-    with running_daemon(tmp_path / "node", subnet=SUBNET, settings=settings) as daemon:
+    with running_daemon(tmp_path / "node", settings=settings) as daemon:
         assert key.stat().st_mode & 0o777 == 0o600
         assert "names metrics that there are not" in daemon.log()
         assert url(daemon).startswith("https://127.0.0.1:")
@@ -172,7 +171,7 @@ def _shown_certificate(daemon: Daemon) -> bytes:
 
 
 def test_without_metrics_their_route_says_how_to_have_them(tmp_path: Path) -> None:
-    with running_daemon(tmp_path, subnet=SUBNET) as daemon:
+    with running_daemon(tmp_path) as daemon:
         status, body = by_socket(str(daemon.socket))
     assert status == 404
     assert b"enable_metrics" in body

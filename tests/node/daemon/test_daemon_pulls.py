@@ -21,7 +21,6 @@ from criollo.cli.ask import ask
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.74.0/24"
 CRIO = Path(sys.executable).parent / "crio"
 SMALL, LARGE = [file("small", "x" * 2000)], [file("large", bytes(range(256)) * 4000)]
 
@@ -35,7 +34,7 @@ def bad() -> Iterator[BadRegistry]:
 @pytest.fixture(scope="module")
 def daemon(bad: BadRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     before = leaks.snapshot()
-    with running_daemon(Path(tmp_path_factory.mktemp("node")), subnet=SUBNET, registries=registries_conf(bad)) as running:
+    with running_daemon(Path(tmp_path_factory.mktemp("node")), registries=registries_conf(bad)) as running:
         yield running
     assert leaks.leaked(before) == {}
 

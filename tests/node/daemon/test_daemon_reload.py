@@ -20,7 +20,7 @@ DONE = "configuration reload completed"
 @pytest.fixture
 def daemon(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
     before = leaks.snapshot()
-    with running_daemon(tmp_path / "node", subnet="10.199.49.0/24", registries=registry.registries_conf()) as running:
+    with running_daemon(tmp_path / "node", registries=registry.registries_conf()) as running:
         yield running
     assert leaks.leaked(before) == {}
 

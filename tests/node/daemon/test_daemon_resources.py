@@ -16,7 +16,6 @@ from support.registry import Registry
 
 from criollo.linux.cgroup import Hierarchies, Version
 
-SUBNET = "10.199.57.0/24"
 MIB = 1 << 20
 WORKLOAD = "crio.runtime.workloads.management"
 pytestmark = pytest.mark.skipif(Hierarchies.detect().version is Version.V2, reason="reads files of cgroup version 1")
@@ -41,7 +40,7 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "crio.runtime.runtimes.crun.monitor_exec_cgroup": "container",
         "crio.runtime.runtimes.crun.allowed_annotations": ["cpu-shared.crio.io", "skip-gomaxprocs.crio.io"],
     }
-    with running_daemon(directory, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(directory, registries=registry.registries_conf(), settings=settings) as running:
         running.pull(registry.reference("busybox"))
         warm_up(running, registry.reference("busybox"))
         yield running

@@ -20,7 +20,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.61.0/24"
 ALLOWED = ["seccomp-notifier-action.crio.io", "seccomp-profile.crio.io"]
 handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
 
@@ -46,7 +45,7 @@ def daemon(registry: Registry) -> Iterator[Daemon]:
         "crio.runtime.runtimes.strict.runtime_root": str(place / "run/strict"),
     }
     try:
-        with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+        with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
             (place / "privileged.json").write_bytes(refusing("mkdir", "mkdirat"))
             running.pull(registry.reference("busybox"))
             warm_up(running, registry.reference("busybox"))

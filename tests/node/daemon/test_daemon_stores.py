@@ -19,7 +19,6 @@ from support.signing import Gpg
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.52.0/24"
 NAME = "example.com/team/app:v1"
 REJECTED, SIGNED = "example.com/evil/app:v1", "example.com/signed/app:v1"
 IMAGE = make_image(
@@ -61,7 +60,7 @@ def daemon(store: Path, signer: tuple[Path, str]) -> Iterator[Daemon]:
     conf = store.with_name("storage.conf")
     conf.write_text(f"[storage.options]\nadditionalimagestores = {json.dumps([str(hostile.root), str(store)])}\n")
     place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))  # users of a pod may pass it, pytest's they may not
-    with pytest.MonkeyPatch.context() as patch, running_daemon(place, subnet=SUBNET) as running:
+    with pytest.MonkeyPatch.context() as patch, running_daemon(place) as running:
         running.stop()
         patch.setenv("CONTAINERS_STORAGE_CONF", str(conf))
         policy = {

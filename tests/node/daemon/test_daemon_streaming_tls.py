@@ -15,14 +15,12 @@ from support.cri import pb
 from support.daemon import Daemon, running_daemon, wait_for
 from support.registry import Registry
 
-SUBNET = "10.199.41.0/24"
-
 
 @contextlib.contextmanager
 def node(registry: Registry, directory: Path, **settings: Any) -> Iterator[tuple[Daemon, str]]:
     """A daemon with these keys of [crio.api], and a running container."""
     keys = {f"crio.api.{name}": value for name, value in settings.items()}
-    with running_daemon(directory, subnet=SUBNET, settings=keys, registries=registry.registries_conf()) as daemon:
+    with running_daemon(directory, settings=keys, registries=registry.registries_conf()) as daemon:
         daemon.pull(registry.reference("busybox"))
         config = daemon.container_config(registry.reference("busybox"), "sleep", "1000")
         yield daemon, daemon.run_container(daemon.run_pod(), config)

@@ -10,7 +10,6 @@ from support.daemon import Daemon, running_daemon, wait_for
 from support.otlp import Collector, attributes, running_collector
 from support.registry import Registry
 
-SUBNET = "10.199.85.0/24"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -27,7 +26,7 @@ def daemon(registry: Registry, collector: Collector, tmp_path_factory: pytest.Te
         "crio.tracing.tracing_endpoint": f"127.0.0.1:{collector.port}",
     }
     place = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as running:
+    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
         yield running
 
 
@@ -102,7 +101,7 @@ def test_collector_that_is_away_holds_nobody_and_gets_the_spans_later(tmp_path: 
         "crio.tracing.tracing_endpoint": f"127.0.0.1:{port}",
         "crio.tracing.tracing_sampling_rate_per_million": 1_000_000,
     }
-    with running_daemon(tmp_path, subnet=SUBNET, settings=settings) as daemon:
+    with running_daemon(tmp_path, settings=settings) as daemon:
         for _ in range(3000):
             daemon.cri.call("Version", pb.VersionRequest())
         wait_for(lambda: "spans cannot be sent" in daemon.log())

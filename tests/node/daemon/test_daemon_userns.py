@@ -20,7 +20,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.46.0/24"
 FIRST, LENGTH = 100000, 65536
 handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
 
@@ -30,7 +29,7 @@ def daemon(registry: Registry) -> Iterator[Daemon]:
     """A daemon in a place that users of a pod may pass: pytest's own directories are closed to them."""
     before = leaks.snapshot()
     place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
-    with running_daemon(place, subnet=SUBNET, registries=registry.registries_conf()) as running:
+    with running_daemon(place, registries=registry.registries_conf()) as running:
         running.pull(registry.reference("busybox"))
         warm_up(running, registry.reference("busybox"))
         yield running
@@ -174,7 +173,7 @@ def test_the_network_works(daemon: Daemon, image: str, handler: str) -> None:
     container = daemon.run_container(pod, config)
     address = daemon.cri.call("PodSandboxStatus", pb.PodSandboxStatusRequest(pod_sandbox_id=pod)).status.network.ip
     assert f"inet {address}/24" in daemon.output(container, "ip", "addr", "show", "eth0")
-    daemon.output(container, "ping", "-c", "1", "10.199.46.1")
+    daemon.output(container, "ping", "-c", "1", daemon.net + "1")
     assert "UP" in daemon.output(container, "ip", "link", "show", "lo")
     assert "eth0" in daemon.output(container, "ls", "/sys/class/net")
 

@@ -15,7 +15,6 @@ from support.registry import Registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.62.0/24"
 FIRST, SIZE = 700_000, 65_536  # the daemon's ranges hold three pods
 KEY = "userns-mode.crio.io"
 handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
@@ -28,7 +27,7 @@ def daemon(registry: Registry) -> Iterator[Daemon]:
     settings = {f"crio.runtime.runtimes.{name}.allowed_annotations": [KEY] for name in ("crun", "runc")}
     conf = registry.registries_conf()
     try:
-        with running_daemon(place, subnet=SUBNET, registries=conf, settings=settings, tuned={"first_subid": FIRST}) as running:
+        with running_daemon(place, registries=conf, settings=settings, tuned={"first_subid": FIRST}) as running:
             running.pull(registry.reference("busybox"))
             warm_up(running, registry.reference("busybox"))
             yield running
@@ -124,7 +123,7 @@ def test_configured_mappings_are_those_of_every_pod(registry: Registry) -> None:
         "crio.runtime.minimum_mappable_uid": 4000,
     }
     try:
-        with running_daemon(place, subnet="10.199.66.0/24", registries=registry.registries_conf(), settings=settings) as daemon:
+        with running_daemon(place, registries=registry.registries_conf(), settings=settings) as daemon:
             image = registry.reference("busybox")
             daemon.pull(image)
             container = run(daemon, image, daemon.run_pod())

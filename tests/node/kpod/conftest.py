@@ -12,8 +12,6 @@ from support.daemon import Daemon, place, running_daemon
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
-SUBNET = "10.199.61.0/24"
-
 
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
@@ -27,11 +25,11 @@ def kpod(request: pytest.FixtureRequest, registry: Registry, tmp_path_factory: p
     before = leaks.snapshot()
     directory = Path(tmp_path_factory.mktemp("node"))
     if request.param == "daemon":
-        with running_daemon(directory, subnet=SUBNET, registries=registry.registries_conf()) as daemon:
+        with running_daemon(directory, registries=registry.registries_conf()) as daemon:
             yield Kpod(daemon, registry.reference("busybox"))
     else:
         with place(directory):
-            daemon = Daemon(directory, subnet=SUBNET, registries=registry.registries_conf())
+            daemon = Daemon(directory, registries=registry.registries_conf())
             try:
                 kpod = Kpod(daemon, registry.reference("busybox"))
                 assert kpod("images").status == 0  # the first call makes the mounts that stay

@@ -15,7 +15,6 @@ from support.registry import PASSWORD, USERNAME, run_registry
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.61.0/24"
 IMAGE = make_image([[file("a", "b")]])
 Code = grpc.StatusCode
 
@@ -31,7 +30,7 @@ def guarded():
 def daemon(tmp_path_factory, guarded):
     directory = tmp_path_factory.mktemp("registries")
     settings = {"crio.image.auto_reload_registries": True, "crio.image.namespaced_auth_dir": str(directory / "auth")}
-    with running_daemon(directory, subnet=SUBNET, settings=settings, registries=guarded.registries_conf()) as running:
+    with running_daemon(directory, settings=settings, registries=guarded.registries_conf()) as running:
         yield running
 
 

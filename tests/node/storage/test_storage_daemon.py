@@ -18,7 +18,6 @@ from support.stores import disk
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.71.0/24"
 SIZE = "storage-size.crio.io"
 FIRST, LENGTH = 100000, 65536
 
@@ -55,7 +54,7 @@ def node(request: pytest.FixtureRequest, registry: Registry) -> Iterator[Node]:
             "crio.storage_driver": driver,
             "crio.runtime.runtimes.crun.allowed_annotations": [SIZE],
         }
-        with running_daemon(home, subnet=SUBNET, registries=registry.registries_conf(), settings=settings) as daemon:
+        with running_daemon(home, registries=registry.registries_conf(), settings=settings) as daemon:
             image = registry.reference("layered")
             daemon.pull(image)
             yield Node(daemon, root, driver, image)

@@ -12,7 +12,6 @@ from support.images import busybox_layer, make_image, push, symlink
 from support.kubectl import SUITES, Kubectl, program
 from support.registry import Registry, run_registry
 
-SUBNET = "10.199.70.0/24"
 APPLETS = ("pidof", "setsid", "stty", "tar", "tee", "tty")
 
 
@@ -34,7 +33,7 @@ def daemon(registry: Registry, image: str, tmp_path_factory: pytest.TempPathFact
     """One daemon for the tests of a module; each test leaves it as empty as it was."""
     before = leaks.snapshot()
     directory = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(directory, subnet=SUBNET, registries=registry.registries_conf()) as running:
+    with running_daemon(directory, registries=registry.registries_conf()) as running:
         running.pull(image)
         for _ in range(2):  # the first pod starts threads and opens files that stay
             pod = running.run_pod()

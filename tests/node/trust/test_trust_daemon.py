@@ -19,7 +19,6 @@ from support.signing import SIGSTORE, SigstoreKey, attach, payload, put_signatur
 
 pytestmark = pytest.mark.node
 
-SUBNET = "10.199.71.0/24"
 Code = grpc.StatusCode
 ACCEPT, REJECT = {"type": "insecureAcceptAnything"}, {"type": "reject"}
 SEAL = SigstoreKey.ecdsa()
@@ -42,7 +41,7 @@ def daemon(tmp_path_factory, upstream):
     settings = {"crio.image.signature_policy_dir": str(directory / "policies")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
-        with running_daemon(directory, subnet=SUBNET, settings=settings, registries=upstream.registries_conf()) as running:
+        with running_daemon(directory, settings=settings, registries=upstream.registries_conf()) as running:
             (directory / "policies").mkdir()
             running.lookaside = home / "lookaside"
             yield running
