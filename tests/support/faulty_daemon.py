@@ -86,6 +86,8 @@ def tune(name: str, value: float) -> None:
     from criollo.daemon import sweep
     from criollo.engine import containers as engine_containers
     from criollo.engine import pods as engine_pods
+    from criollo.images.flush import Flush
+    from criollo.linux import procfs
     from criollo.network.cni import Options
     from criollo.pods import userns
     from criollo.pods.context import Pods
@@ -102,6 +104,10 @@ def tune(name: str, value: float) -> None:
         volumes.PROBE_LIMIT_S = value
     elif name == "plugin_s":
         engine_pods.Cni = functools.partial(engine_pods.Cni, options=Options(plugin_s=value))
+    elif name == "boot":
+        procfs.boot_id = lambda: f"boot {value:g}"
+    elif name == "flushes":
+        Flush.rest = Flush.rest if value else _no_flush
     elif name == "first_subid":
         userns._ranges = lambda path: ((int(value), 3 << 16),)
     elif name in ("create_limit_s", "verb_limit_s"):
@@ -109,6 +115,10 @@ def tune(name: str, value: float) -> None:
         engine_containers._handler = lambda *of: msgspec.structs.replace(handler(*of), **{name: value})
     else:
         raise ValueError(name)
+
+
+async def _no_flush(flush: object) -> None:
+    """The disk takes nothing before the kernel gives it."""
 
 
 def jump_clock(seconds: float) -> None:

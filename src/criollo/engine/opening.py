@@ -84,6 +84,8 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         registry = open_registry(settings, environ)
         stack.push_async_callback(registry.close)
         images = settle_images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
+        stack.push_async_callback(images.flush.rest)
+        tasks.start(images.flush.follow(), name="flush images")
         await read_stores(settings, environ, images, tasks=tasks)
         containers = await open_containers(settings, state, images, places, tasks=tasks)
         stack.callback(containers.handlers.close)

@@ -70,14 +70,14 @@ async def collect_layers(images: Images, *, kept_s: float = KEPT_S) -> list[str]
 
 
 async def sweep_layers(images: Images) -> None:
-    """Bring rows and directories in line, at start: images that lost a layer are forgotten, so that they are pulled again;
-    directories without a row go.
+    """Bring rows and directories in line, at start: images that lost a layer, or have one that a power cut came before, are
+    forgotten, so that they are pulled again; directories without a row go.
 
     Raises:
         CriolloError: a directory cannot be moved away, or a row not deleted.
     """
     for image in images.rows.all():
-        lost = [name for name in image.layers if not images.layers.has(name)]
+        lost = [name for name in image.layers if not images.layers.has(name) or _is_cut(images, name)]
         if lost:
             log.warning("image has lost layers; pull it again", image=image.id, names=",".join(image.names), lost=len(lost))
             images.rows.remove(image.id)
@@ -86,6 +86,12 @@ async def sweep_layers(images: Images) -> None:
     for name in images.layers.names() - known:
         await images.layers.remove(name)
     await threads.files(seals.sweep, images.layers, known)
+
+
+def _is_cut(images: Images, name: str) -> bool:
+    """Whether the node went down before the layer was flushed: see `flush`."""
+    row = images.rows.layer(name)
+    return row is not None and row.boot not in ("", images.boot)
 
 
 async def _drop_all(images: Images, names: Iterable[str]) -> list[str]:

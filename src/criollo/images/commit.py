@@ -1,6 +1,7 @@
 """From blobs to an image on the disk: what pulling and loading share.
 
-A layer's directory gets its name when its diff id is right; its row comes after one syncfs; the image's row is last.
+A layer's directory gets its name when its diff id is right; then comes its row; the image's row is last. When all of it is on
+the disk is another matter: see `flush`.
 """
 
 import os
@@ -92,7 +93,7 @@ async def add_layer(images: Images, blob: Blob, feed: Feed, *, source: str = "")
         except BaseException:
             await cleanup(_undo(images, staging, blob), what=f"layer {blob.name}, which is not finished")
             raise
-        row = LayerRow(blob.name, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes)
+        row = LayerRow(blob.name, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes, images.boot)
         images.finished[blob.name] = Finished(row, time.monotonic())
 
 
@@ -187,12 +188,10 @@ async def _wait_for(images: Images, blob: Blob, below: str) -> None:
 
 async def record(images: Images, image: Image) -> Image:
     """Make an image visible whose layers are all here; its size is worked out from theirs."""
-    fresh = [images.finished[name].row for name in image.layers if name in images.finished]
-    if fresh:
-        await images.layers.sync()
-        for row in fresh:
-            images.rows.add_layer(row)
-            images.finished.pop(row.name, None)
+    for name in image.layers:
+        if name in images.finished:
+            images.rows.add_layer(images.finished[name].row)
+            del images.finished[name]
     rows = [images.rows.layer(name) for name in image.layers]
     size = sum(row.size_bytes for row in rows if row is not None) + len(image.config) + len(image.manifest)
     return images.rows.add(msgspec.structs.replace(image, size_bytes=size))

@@ -8,8 +8,10 @@ from typing import Final, NamedTuple
 
 from criollo.aio.jobs import Jobs
 from criollo.aio.locks import KeyedLocks, KeyedSlots
+from criollo.images.flush import Flush
 from criollo.images.foreign import ForeignImages
 from criollo.images.progress import Board
+from criollo.linux import procfs
 from criollo.model.ids import ImageId
 from criollo.oci.platform import Platform
 from criollo.registry.client import Registry
@@ -62,8 +64,11 @@ class Images:
         self.mounts_artifacts = True
         self.decryption_keys = Path("/etc/crio/keys")  # private keys that open encrypted layers, a file each
         self.progress_timeout_s: float = 0
+        self.big_files: Path | None = None  # where large files wait; None: where they belong to
         self.namespaced_auth_dir: Path | None = None
         self.clock: Callable[[], int] = time.time_ns
+        self.boot = procfs.boot_id()
+        self.flush = Flush(rows, layers, boot=self.boot)
         self.pulls: Jobs[ImageId] = Jobs("pull")
         self.progress = Board()
         self.layer_limit_bytes = MAX_LAYER_BYTES

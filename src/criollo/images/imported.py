@@ -67,6 +67,7 @@ async def import_image(images: Images, path: Path, wish: Wish) -> Image:
                 pulled_ns=images.clock(),
             ),
         )
+    await images.flush.now()
     log.info("image imported", image=image.id, names=",".join(image.names))
     return image
 
@@ -102,7 +103,7 @@ async def _commit(images: Images, staging: Staging, layer: str, unpacked: Unpack
         async with images.layer_locks.hold(layer):
             if not is_here(images, layer):
                 await images.layers.commit(staging, layer)
-                row = LayerRow(layer, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes)
+                row = LayerRow(layer, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes, images.boot)
                 images.finished[layer] = Finished(row, time.monotonic())
     finally:
         await cleanup(images.layers.discard(staging), what=f"staging of layer {layer}")

@@ -1,7 +1,7 @@
-"""PullImage: a job per reference and credentials, from the manifest to one durable row.
+"""PullImage: a job per reference and credentials, from the manifest to one row.
 
 Blobs are not stored: each streams from the registry through a pipe into a worker that unpacks it. Layers arrive in
-parallel; both digests of each are checked before its directory gets its name; one syncfs comes before the row.
+parallel; both digests of each are checked before its directory gets its name; the disk has them a little later.
 A pull that is cut keeps its finished layers for the next one; unfinished ones are staging directories without an owner.
 """
 
@@ -127,6 +127,7 @@ async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
             image = _image(pull, fetched, config, blobs, spec)
             images.rows.signatures.keep(image.id, *proof, now_ns=images.clock())  # first: no image without them
             image = await record(images, image)
+            images.flush.wake()
         pull.progress.image = image.id
     log.info("image pulled", image=image.id, reference=pull.reference, digest=fetched.digests[-1])
     return image.id

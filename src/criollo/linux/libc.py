@@ -30,7 +30,6 @@ RESOLVE_IN_ROOT: Final = 0x10
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
 RENAME_EXCHANGE: Final = 2
 
-_SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _M_ARENA_MAX: Final = -8  # malloc.h
 
 _IOPRIO_WHO_PROCESS: Final = 1  # linux/ioprio.h
@@ -44,7 +43,6 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.syncfs.argtypes = (ctypes.c_int,)
-_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.syscall.restype = ctypes.c_long
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_char_p)
@@ -86,11 +84,6 @@ def setns(fd: int, kind: int) -> None:
 
 def syncfs(fd: int) -> None:
     _check(_libc.syncfs(fd))
-
-
-def write_out(fd: int, offset: int, length: int) -> None:
-    """sync_file_range(2): begin to write these bytes to the disk, and wait for nothing but room in its queue."""
-    _check(_libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE))
 
 
 def fstatfs_type(fd: int) -> int:

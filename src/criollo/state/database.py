@@ -2,7 +2,7 @@
 
 A commit in WAL mode with `synchronous=NORMAL` takes about 50 µs, less than a thread hop, so repositories are plain
 functions on the loop: commit, swap the record, done. A power cut may lose the last moments of a NORMAL database, never
-its consistency; `durable()` waits for the disk.
+its consistency; `flush` waits for the disk.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed, Unsupported
+from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed, Unsupported, explain
 
 VERSION: Final = 1
 
@@ -89,24 +89,18 @@ class Database:
         self._connection.execute(sql, values)
 
     @contextlib.contextmanager
-    def transaction(self, *, durable: bool = False) -> Iterator[None]:
-        """All or nothing; `durable` returns only when it is on the disk."""
-        if durable:
-            self.execute("PRAGMA synchronous=FULL")
+    def transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        self.execute("BEGIN IMMEDIATE")
         try:
-            self.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._written.clear()
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
         finally:
-            if durable:
-                self.execute("PRAGMA synchronous=NORMAL")
+            self._written.clear()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -140,6 +134,20 @@ def _connect(path: Path) -> sqlite3.Connection:
         else:
             return connection
     raise AssertionError(path)
+
+
+def flush(path: Path) -> None:
+    """Bring all that has been committed so far to the disk; blocking: call it in a thread.
+
+    Raises:
+        HostFailed: the disk failed.
+    """
+    with explain(f"flush {path}"):
+        fd = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def checkpoint(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Images: rows in images.db, records in memory. An image becomes visible by one durable transaction."""
+"""Images: rows in images.db, records in memory. An image becomes visible by one transaction."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,14 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
+# Not in images.sql: databases of earlier versions get the table, too.
+_UNFLUSHED: Final = """
+CREATE TABLE IF NOT EXISTS unflushed (
+  layer TEXT PRIMARY KEY,         -- its files may not be on the disk yet
+  boot TEXT NOT NULL              -- the boot that wrote them: in another one they are not to be relied on
+) STRICT, WITHOUT ROWID
+"""
+
 
 class LayerRow(NamedTuple):
     """An unpacked layer in the store; sizes in bytes."""
@@ -22,6 +30,7 @@ class LayerRow(NamedTuple):
     diff_id: str
     size_bytes: int
     inodes: int
+    boot: str = ""  # the boot it was written in, until it is known to be on the disk
 
 
 class ImageRows:
@@ -33,7 +42,10 @@ class ImageRows:
         self.signatures = Signatures(self._database)
         self._images: dict[str, Image] = {}
         self._references: dict[str, ImageId] = {}
-        self._layers = {row[0]: LayerRow(*row) for row in self._database.query("SELECT * FROM layer")}
+        self._database.execute(_UNFLUSHED)
+        boots = dict(self._database.query("SELECT layer, boot FROM unflushed"))
+        rows = [LayerRow(*row) for row in self._database.query("SELECT * FROM layer")]
+        self._layers = {row.name: row._replace(boot=boots.get(row.name, "")) for row in rows}
         for (image_id,) in self._database.query("SELECT id FROM image"):
             self._reload(ImageId(image_id))
 
@@ -59,8 +71,21 @@ class ImageRows:
 
     def add_layer(self, layer: LayerRow) -> None:
         """Say that the layer's directory is whole."""
-        self._database.execute("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?)", *layer)
+        run, (*columns, boot) = self._database.execute, layer
+        with self._database.transaction():
+            run("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?)", *columns)
+            run("DELETE FROM unflushed WHERE layer = ?", layer.name)
+            if boot:
+                run("INSERT INTO unflushed VALUES (?, ?)", layer.name, boot)
         self._layers[layer.name] = layer
+
+    def flushed(self, names: Iterable[str]) -> None:
+        """Say that layers are on the disk."""
+        rows = [row._replace(boot="") for row in map(self.layer, names) if row is not None]
+        with self._database.transaction():
+            for row in rows:
+                self._database.execute("DELETE FROM unflushed WHERE layer = ?", row.name)
+        self._layers.update((row.name, row) for row in rows)
 
     def add(self, image: Image) -> Image:
         """Make an image visible, or add its names to the one that is there; names move from other images to it.
@@ -68,7 +93,7 @@ class ImageRows:
         All of `image.layers` must have rows. Returns the image as it is now.
         """
         run = self._database.execute
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             row = (image.id, image.manifest_digest, image.manifest, image.config, image.size_bytes, image.pulled_ns)
             run("INSERT OR IGNORE INTO image VALUES (?, ?, ?, ?, ?, ?, 0, '{}')", *row)
             run(
@@ -89,7 +114,7 @@ class ImageRows:
     def untag(self, names: Iterable[str]) -> None:
         """Forget references; their images stay."""
         names = [name for name in names if name in self._references]
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             for name in names:
                 self._database.execute("DELETE FROM reference WHERE name = ?", name)
         for image_id in {self._references[name] for name in names}:
@@ -97,7 +122,7 @@ class ImageRows:
 
     def remove(self, image_id: ImageId) -> None:
         """Forget an image with its references; its layers keep their rows until `drop_layers`."""
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             for table, column in (("reference", "image_id"), ("image_layer", "image_id"), ("image", "id")):
                 self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", image_id)  # noqa: S608
             self.signatures.forget(image_id)
@@ -122,6 +147,7 @@ class ImageRows:
         with self._database.transaction():
             for name in names:
                 self._database.execute("DELETE FROM layer WHERE name = ?", name)
+                self._database.execute("DELETE FROM unflushed WHERE layer = ?", name)
         for name in names:
             self._layers.pop(name, None)
 

@@ -18,7 +18,6 @@ Modes with setuid and setgid bits, default ACLs and times of directories come la
 them. Owners are numbers. Source: OCI image-spec layer.md; Linux, Documentation/filesystems/overlayfs.rst.
 """
 
-import contextlib
 import errno
 import os
 import stat
@@ -26,12 +25,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from criollo.errors import CriolloError, Damaged, Exhausted, HostFailed
-from criollo.linux import libc, tree
+from criollo.linux import tree
 from criollo.workers.messages import MAX_ENTRIES
 from criollo.workers.tar import BLOCK_DEVICE, CHAR, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry, show_name
 
 MAX_SPARSE_BYTES: Final = 1 << 44
-WRITE_OUT_BYTES: Final = 8 << 20
 MAX_IMPLIED: Final = 100_000
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,7 +63,6 @@ class Extractor:
         self._entry: Entry | None = None
         self._left = 0
         self._offset = 0
-        self._dirty_bytes = 0
         self._holes: list[tuple[int, int]] = []
         self._make: dict[bytes, Callable[[bytes, Entry], None]] = {
             FILE: self._make_file,
@@ -160,16 +157,6 @@ class Extractor:
         written = os.write(self._file, content)
         while written < len(content):
             written += os.write(self._file, content[written:])
-        self._dirty_bytes += written
-        if self._dirty_bytes >= WRITE_OUT_BYTES:
-            self._write_out()
-
-    def _write_out(self) -> None:
-        """Let the disk work while the rest comes: else all of a layer waits for the flush at the end of the pull."""
-        with contextlib.suppress(OSError):
-            end = os.lseek(self._file, 0, os.SEEK_CUR)
-            libc.write_out(self._file, end - self._dirty_bytes, self._dirty_bytes)
-        self._dirty_bytes = 0
 
     def _write_regions(self, content: memoryview) -> None:
         while content:
@@ -183,9 +170,6 @@ class Extractor:
                 self._offset = 0
 
     def _finish_file(self, entry: Entry) -> None:
-        if self._dirty_bytes >= WRITE_OUT_BYTES // 8:
-            self._write_out()
-        self._dirty_bytes = 0
         fd, self._file = self._file, -1
         try:
             if entry.uid or entry.gid:

@@ -53,10 +53,9 @@ def test_what_failed_is_written_once_more(path: Path) -> None:
     assert (full.layers(), full.asked) == (["a"], 1)
 
 
-@pytest.mark.parametrize("durable", [False, True])
-def test_a_transaction_is_whole_after_it_was_undone(path: Path, durable: bool) -> None:
+def test_a_transaction_is_whole_after_it_was_undone(path: Path) -> None:
     full = FullDisk(path, has_room=True)
-    with full.database.transaction(durable=durable):
+    with full.database.transaction():
         full.add("small", 1)
         full.add("large", 1 << 20)
         full.add("next", 1 << 20)

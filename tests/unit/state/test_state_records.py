@@ -244,7 +244,7 @@ def test_a_transaction_is_all_or_nothing(path: Path) -> None:
         db = state._database
 
         def cut() -> None:
-            with db.transaction(durable=True):
+            with db.transaction():
                 db.execute("INSERT INTO fact VALUES ('a', 'b')")
                 raise KeyError
 
