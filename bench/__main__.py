@@ -31,8 +31,8 @@ import table
 from daemons import OURS, THEIRS, Running
 from place import CGROUP, Busy, Place, prepared
 
-FULL = {"pods": 30, "burst": 24, "rounds": 5, "containers": 50, "calls": 200, "execs": 30, "pulls": 5}
-QUICK = {"pods": 3, "burst": 8, "rounds": 1, "containers": 10, "calls": 20, "execs": 3, "pulls": 1}
+FULL = {"pods": 30, "burst": 24, "rounds": 5, "containers": 50, "crowd": 200, "calls": 200, "execs": 30, "pulls": 5}
+QUICK = {"pods": 3, "burst": 8, "rounds": 1, "containers": 10, "crowd": 10, "calls": 20, "execs": 3, "pulls": 1}
 STREAMED = {"rounds": 7, "commands": 30, "megabytes": 512}
 QUICK_STREAMED = {"rounds": 1, "commands": 3, "megabytes": 64}
 APART = ("streaming", "primitives", "pipeline")  # tests that are not cribench's

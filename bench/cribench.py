@@ -11,6 +11,7 @@ What is measured (--tests, comma-separated):
   throughput  pods started per second with several requests in flight (--concurrency)
   list        ListContainers, ListPodSandbox, ContainerStatus and others with
               --containers present
+  crowd       the same calls with --crowd pods of one container
   exec        ExecSync of --exec-command in a running container
   pull        PullImage of --pull-image, removed before each pull
   present     PullImage of the first of these when it is there, beside a HEAD for its manifest
@@ -52,7 +53,7 @@ from pulls import quantile, test_latency, test_present, test_pull, turns  # noqa
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
-TESTS = "idle,pod,throughput,list,exec,pull,present,latency"
+TESTS = "idle,pod,throughput,list,crowd,exec,pull,present,latency"
 
 
 def load_stubs(path):
@@ -527,28 +528,7 @@ async def test_list(daemons, options, results):
         daemon.list_memory = values
     results.pair("list", {daemon.name: daemon.list_memory for daemon in daemons}, unit="MiB", scale=1)
     results.pair("list", {daemon.name: daemon.monitors for daemon in daemons}, unit="count", scale=1)
-    for number in range(options.calls):
-        values = {}
-        for daemon in turns(daemons, number):
-            pods = list(daemon.pods)
-            pod = pods[number % len(pods)]
-            container = daemon.pods[pod][0]
-            runtime, values[daemon.name] = daemon.runtime, {}
-            for measure, method, request in (
-                (f"ListContainers {count * per_pod}", runtime.ListContainers, pb.ListContainersRequest()),
-                (f"ListPodSandbox {count}", runtime.ListPodSandbox, pb.ListPodSandboxRequest()),
-                ("ContainerStatus", runtime.ContainerStatus, pb.ContainerStatusRequest(container_id=container)),
-                ("PodSandboxStatus", runtime.PodSandboxStatus, pb.PodSandboxStatusRequest(pod_sandbox_id=pod)),
-                (
-                    "ListContainers filter",
-                    runtime.ListContainers,
-                    pb.ListContainersRequest(filter=pb.ContainerFilter(pod_sandbox_id=pod)),
-                ),
-            ):
-                begin = time.perf_counter()
-                await daemon.call(method, request)
-                values[daemon.name][measure] = time.perf_counter() - begin
-        results.pair("list", values)
+    await ask_all(daemons, options, results, "list", (f"ListContainers {count * per_pod}", f"ListPodSandbox {count}"))
     for number in range(max(1, options.calls // 10)):
         values = {}
         for daemon in turns(daemons, number):
@@ -562,6 +542,42 @@ async def test_list(daemons, options, results):
         results.pair("list", values)
     for daemon in daemons:
         await daemon.clean()
+
+
+async def test_crowd(daemons, options, results):
+    for daemon in daemons:
+        for _ in range(options.crowd):
+            await daemon.start_pod()
+    await ask_all(daemons, options, results, "crowd", ("ListContainers", "ListPodSandbox"))
+    for daemon in daemons:
+        await daemon.clean()
+
+
+async def ask_all(daemons, options, results, test, lists):
+    """Time the calls that only look; `lists` are the names of the two lists' figures."""
+    pb = daemons[0].pb
+    for number in range(options.calls):
+        values = {}
+        for daemon in turns(daemons, number):
+            pods = list(daemon.pods)
+            pod = pods[number % len(pods)]
+            container = daemon.pods[pod][0]
+            runtime, values[daemon.name] = daemon.runtime, {}
+            for measure, method, request in (
+                (lists[0], runtime.ListContainers, pb.ListContainersRequest()),
+                (lists[1], runtime.ListPodSandbox, pb.ListPodSandboxRequest()),
+                ("ContainerStatus", runtime.ContainerStatus, pb.ContainerStatusRequest(container_id=container)),
+                ("PodSandboxStatus", runtime.PodSandboxStatus, pb.PodSandboxStatusRequest(pod_sandbox_id=pod)),
+                (
+                    "ListContainers filter",
+                    runtime.ListContainers,
+                    pb.ListContainersRequest(filter=pb.ContainerFilter(pod_sandbox_id=pod)),
+                ),
+            ):
+                begin = time.perf_counter()
+                await daemon.call(method, request)
+                values[daemon.name][measure] = time.perf_counter() - begin
+        results.pair(test, values)
 
 
 async def test_exec(daemons, options, results):
@@ -611,6 +627,7 @@ def arguments(words=None):
     add("--rounds", type=int, default=3, help="throughput rounds per concurrency")
     add("--containers", type=int, default=50, help="containers present in the list test")
     add("--containers-per-pod", type=int, default=5)
+    add("--crowd", type=int, default=200, help="pods of one container present in the crowd test")
     add("--calls", type=int, default=200, help="calls per method in the list and idle tests")
     add("--execs", type=int, default=30)
     add("--pull-image", help="images of the pull tests, comma-separated; `name=image` gives a test another name than `pull`")

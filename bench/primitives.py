@@ -29,11 +29,11 @@ from place import Place
 
 from criollo.aio import process
 from criollo.linux import mount, namespaces
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.monitor.conmon import Conmon, Launch
 from criollo.wire import conmon as protocol
 
-KINDS = (Kind.NET, Kind.IPC, Kind.UTS)
+KINDS = (NamespaceKind.NET, NamespaceKind.IPC, NamespaceKind.UTS)
 
 
 class Bare:
@@ -70,7 +70,7 @@ class Bare:
             with _timed(steps, "namespaces"):
                 _in_thread(lambda: namespaces.pin(KINDS, paths, hostname="bare"))
             with _timed(steps, "CNI ADD"):
-                self._plugin("ADD", name, paths[Kind.NET])
+                self._plugin("ADD", name, paths[NamespaceKind.NET])
             with _timed(steps, "overlay"):
                 self._mount(place)
             with _timed(steps, "conmon and crun create"):
@@ -85,16 +85,16 @@ class Bare:
                 child.wait(30)
             subprocess.run([*self.crun, "delete", "--force", name], check=False, capture_output=True)
             mount.unmount(place / "merged")
-            self._plugin("DEL", name, paths[Kind.NET])
+            self._plugin("DEL", name, paths[NamespaceKind.NET])
             for path in paths.values():
                 namespaces.unpin(path)
             cribench.remove_cgroup(f"{self.cgroup}-{name}")
 
-    def _spec(self, name: str, place: Path, paths: dict[Kind, Path]) -> dict[str, Any]:
+    def _spec(self, name: str, place: Path, paths: dict[NamespaceKind, Path]) -> dict[str, Any]:
         spec = json.loads(json.dumps(self.spec))
         spec["root"]["path"] = str(place / "merged")
         spec["linux"]["cgroupsPath"] = f"{self.cgroup}-{name}/{name}"
-        own = {"network": Kind.NET, "ipc": Kind.IPC, "uts": Kind.UTS}
+        own = {"network": NamespaceKind.NET, "ipc": NamespaceKind.IPC, "uts": NamespaceKind.UTS}
         for entry in spec["linux"]["namespaces"]:
             if entry["type"] in own:
                 entry["path"] = str(paths[own[entry["type"]]])

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import cribench
 
-from criollo.wire.spdy_frames import FIN, Kind, payload_head, syn_stream
+from criollo.wire.spdy_frames import FIN, FrameKind, payload_head, syn_stream
 from criollo.wire.spdy_headers import Deflater
 
 MIB = 1 << 20
@@ -75,7 +75,7 @@ class Peer:
         self._sock.sendall(b"".join(syn_stream(stream_id, self._deflater.block(each)) for stream_id, each in pairs))
         for _ in ids:  # Go's clients send nothing before
             first, second = HEAD.unpack(self._take(8) or bytes(8))
-            if first & 0xFFFF != Kind.SYN_REPLY:
+            if first & 0xFFFF != FrameKind.SYN_REPLY:
                 raise ConnectionError(f"no SYN_REPLY but {first:#010x} {second:#010x}; zeros: the connection has ended")
             self._take(second & 0xFFFFFF)
         return ids

@@ -70,6 +70,8 @@ LINES: Final = (
     Line("Status", "idle", "Status"),
     Line("ListContainers, {containers} containers", "list", "ListContainers {containers}"),
     Line("ContainerStatus", "list", "ContainerStatus"),
+    Line("ListContainers, many pods", "crowd", "ListContainers", ratio=1 / 1.5, said="at most 1.5 of its time"),
+    Line("ListPodSandbox, many pods", "crowd", "ListPodSandbox", ratio=1 / 1.5, said="at most 1.5 of its time"),
     Line("ListContainerStats", "list", "ListContainerStats"),
     Line("monitors (PSS) per pod of five containers", "list", "monitors PSS/pod"),
     Line("daemon (RSS), idle", "idle", "RSS of the daemon", most=45, said="at most 45 MiB"),
