@@ -4,13 +4,14 @@
     mkdir -p /tmp/corpus && PYTHONPATH=src /tmp/fuzz/bin/python tests/fuzz/registries.py -max_total_time=300 /tmp/corpus
 
 What must hold: a file is read or refused whole by one of our errors, which does not repeat a URL's password; a name leads to
-endpoints with a scheme and a host, the registry itself last, or is refused.
+endpoints with a scheme and a host, the registry itself last, or is refused. No misspelt key of a table is swallowed.
 """
 
 import contextlib
 import logging
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import atheris
@@ -29,6 +30,7 @@ TABLES = ['[host."https://m.example"]', f'[host."http://u:{SECRET}@h"]', "[[regi
 TABLES += ['[host."m.example/v2".header]', '[host."x".header]', "[registries.search]", "[host]"]
 KEYS = "server host capabilities ca client skip_verify override_path header registry prefix location insecure blocked".split()
 KEYS += "mirror pull-from-mirror mirror-by-digest-only aliases unqualified-search-registries short-name-mode registries".split()
+KEYS += ["bloked"]
 VALUES = [
     '"https://m.example"',
     '"r.example"',
@@ -91,6 +93,7 @@ def one(octets: bytes) -> None:
     FILE.write_bytes(raw)
     with contextlib.suppress(CriolloError):
         hosts = Hosts.load(FILE)
+        assert not any("bloked" in table for table in tomllib.loads(raw.decode()).get("registry", []))
         for name in NAMES:
             with contextlib.suppress(CriolloError):
                 check(hosts.endpoints(name))

@@ -15,7 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["criollo.wire"]):
     from criollo.wire import spdy_frames as frames
-    from criollo.wire.spdy import Session
+    from criollo.wire.spdy import SpdySession
     from criollo.wire.spdy_events import Received
     from criollo.wire.spdy_headers import Deflater
     from criollo.wire.spdy_windows import SESSION_WINDOW
@@ -41,10 +41,12 @@ def frame(source: atheris.FuzzedDataProvider, deflater: Deflater, stream_id: int
     makers: list[Callable[[], bytes]] = [
         lambda: frames.syn_stream(stream_id, deflater.block({"a": "b"}), flags),
         lambda: frames.syn_stream(stream_id, junk_block(deflater, source), flags),
-        lambda: frames.with_headers(frames.Kind.SYN_REPLY, stream_id, deflater.block({}), flags),
-        lambda: frames.with_headers(frames.Kind.HEADERS, stream_id, deflater.block({"x": "y"}), flags),
-        lambda: frames.control(frames.Kind.RST_STREAM, struct.pack(">II", stream_id, source.ConsumeIntInRange(0, 12))),
-        lambda: frames.control(frames.Kind.SETTINGS, struct.pack(">III", 1, source.ConsumeIntInRange(0, 9), number(source))),
+        lambda: frames.with_headers(frames.FrameKind.SYN_REPLY, stream_id, deflater.block({}), flags),
+        lambda: frames.with_headers(frames.FrameKind.HEADERS, stream_id, deflater.block({"x": "y"}), flags),
+        lambda: frames.control(frames.FrameKind.RST_STREAM, struct.pack(">II", stream_id, source.ConsumeIntInRange(0, 12))),
+        lambda: frames.control(
+            frames.FrameKind.SETTINGS, struct.pack(">III", 1, source.ConsumeIntInRange(0, 9), number(source))
+        ),
         lambda: frames.ping(stream_id),
         lambda: frames.goaway(stream_id, frames.Farewell.OK),
         lambda: frames.window_update(stream_id, number(source)),
@@ -60,7 +62,7 @@ def payload(source: atheris.FuzzedDataProvider, stream_id: int, flags: int) -> b
     return frames.payload_head(stream_id, size, flags) + bytes(size)
 
 
-def use(source: atheris.FuzzedDataProvider, session: Session, stream_id: int) -> None:
+def use(source: atheris.FuzzedDataProvider, session: SpdySession, stream_id: int) -> None:
     """What our side may do with a stream at any time."""
     match source.ConsumeIntInRange(0, 4):
         case 0:
@@ -75,7 +77,7 @@ def use(source: atheris.FuzzedDataProvider, session: Session, stream_id: int) ->
             session.take_no_more()
 
 
-def take(session: Session, part: bytes, now: float, *, is_read: bool) -> None:
+def take(session: SpdySession, part: bytes, now: float, *, is_read: bool) -> None:
     session.receive(part, now)
     steps = 0
     while session.has_input:
@@ -90,7 +92,7 @@ def take(session: Session, part: bytes, now: float, *, is_read: bool) -> None:
 
 def one_input(octets: bytes) -> None:
     source = atheris.FuzzedDataProvider(octets)
-    session, deflater = Session(is_client=source.ConsumeBool(), max_streams=STREAMS), Deflater()
+    session, deflater = SpdySession(is_client=source.ConsumeBool(), max_streams=STREAMS), Deflater()
     now = 0.0
     while source.remaining_bytes():
         stream_id = IDS[source.ConsumeIntInRange(0, len(IDS) - 1)]

@@ -95,8 +95,8 @@ class Session:
         assert len(self._demux._base64._rest) < 4
         assert len(self._resizes._begun) <= RESIZE_BYTES + 1
 
-    def _look(self, found: channels.Chunk | channels.Ended) -> None:
-        if isinstance(found, channels.Ended):
+    def _look(self, found: channels.Chunk | channels.ChannelEnded) -> None:
+        if isinstance(found, channels.ChannelEnded):
             assert 0 <= found.channel < self._count
             return
         assert found.channel in self._wanted

@@ -67,16 +67,6 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
         return f"{self.domain}/{self.path}"
 
     @property
-    def familiar(self) -> str:
-        """The short spelling that docker prints: `busybox:latest`."""
-        if self.domain == DEFAULT_DOMAIN:
-            official = self.path.removeprefix(_OFFICIAL)
-            short = official if "/" not in official else self.path
-            if is_short(short):  # `docker.io/quay.io/x` has no short spelling: that one is another registry's
-                return short + self._suffix()
-        return self.name + self._suffix()
-
-    @property
     def identifier(self) -> str:
         """What a registry is asked for: the digest if there is one, else the tag."""
         return self.digest or self.tag

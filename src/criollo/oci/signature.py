@@ -25,7 +25,7 @@ _SIGSTORE_NAME: Final = b"sigstore-json"
 _OPENPGP: Final = frozenset({0xA0, 0xA1, 0xA2, 0xA3, 0xC8, 0x90, 0x91, 0x92, 0x93, 0xC4, 0x88, 0x89, 0x8A, 0x8B, 0xC2})
 
 
-class Kind(StrEnum):
+class SignatureKind(StrEnum):
     """What a signature is made with."""
 
     SIMPLE = "simple signing"
@@ -35,14 +35,14 @@ class Kind(StrEnum):
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """One signature, unverified. `payload` of a simple one is the whole OpenPGP message."""
 
-    kind: Kind
+    kind: SignatureKind
     payload: bytes
     media_type: str = ""
     annotations: dict[str, str] = {}
 
     def to_blob(self) -> bytes:
         """The form in which container tools store it."""
-        if self.kind is Kind.SIMPLE:
+        if self.kind is SignatureKind.SIMPLE:
             return self.payload
         fields = {
             "mimeType": self.media_type,
@@ -54,7 +54,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
 def simple(message: bytes) -> Signature:
     """The simple signature that an OpenPGP message is."""
-    return Signature(kind=Kind.SIMPLE, payload=message)
+    return Signature(kind=SignatureKind.SIMPLE, payload=message)
 
 
 def parse_blob(blob: bytes, *, what: str = "signature") -> Signature:
@@ -99,4 +99,4 @@ def sigstore(payload: bytes, *, media_type: str, annotations: Any, what: str = "
         raise Invalid(f"{what}.annotations", type(annotations).__name__, "an object of strings")
     if len(annotations) > MAX_ANNOTATIONS:
         raise Invalid(f"{what}.annotations", f"{len(annotations)} entries", f"at most {MAX_ANNOTATIONS}")
-    return Signature(kind=Kind.SIGSTORE, payload=payload, media_type=media_type, annotations=annotations)
+    return Signature(kind=SignatureKind.SIGSTORE, payload=payload, media_type=media_type, annotations=annotations)

@@ -44,7 +44,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What a token server is asked for."""
+        """What a token server is asked for; nothing in particular without actions."""
+        if not self.actions:
+            return ()
         return (
             f"repository:{self.endpoint.repository}:{self.actions}",
             *(f"repository:{source}:pull" for source in self.sources),

@@ -30,12 +30,14 @@ _PARAMETER: Final = re.compile(r'[\s,]*([A-Za-z0-9!#$%&\'*+\-.^_`|~]+)\s*=\s*(?:
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """What identifies a user at one registry: a password, or a token that stands for one."""
+    """What identifies a user at one registry: a password, or a token that stands for one. `server`, if any, is the only host
+    that it is for."""
 
     username: str = ""
     password: str = ""
     identity_token: str = ""
     registry_token: str = ""
+    server: str = ""
 
     def __post_init__(self) -> None:
         if not all("!" <= letter <= "~" for letter in self.registry_token):  # it becomes a header as it is

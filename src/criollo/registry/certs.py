@@ -47,21 +47,26 @@ def find_tls(directories: Sequence[Path], host: str) -> Tls:
         HostFailed: a directory cannot be read.
     """
     for directory in _existing(directories, host):
-        with explain(f"read {directory}"):
-            names = sorted(path.name for path in directory.iterdir())
-        authorities = tuple(str(directory / name) for name in names if name.endswith(".crt"))
-        pairs = [name for name in names if name.endswith(".cert")]
-        for name in names:
-            other = {".cert": ".key", ".key": ".cert"}.get(Path(name).suffix)
-            if other and Path(name).stem + other not in names:
-                raise Invalid(str(directory / name), f"no {Path(name).stem}{other} beside it", "a certificate with its key")
-        if len(pairs) > 1:
-            log.warning("several client certificates for one registry: the first is used", directory=directory, used=pairs[0])
-        if not pairs:
-            return Tls(authorities=authorities)
-        stem = pairs[0].removesuffix(".cert")
-        return Tls(authorities=authorities, certificate=str(directory / pairs[0]), key=str(directory / f"{stem}.key"))
+        return read_tls(directory)
     return NO_TLS
+
+
+def read_tls(directory: Path) -> Tls:
+    """The certificates in one such directory. Raises as `find_tls`."""
+    with explain(f"read {directory}"):
+        names = sorted(path.name for path in directory.iterdir())
+    authorities = tuple(str(directory / name) for name in names if name.endswith(".crt"))
+    pairs = [name for name in names if name.endswith(".cert")]
+    for name in names:
+        other = {".cert": ".key", ".key": ".cert"}.get(Path(name).suffix)
+        if other and Path(name).stem + other not in names:
+            raise Invalid(str(directory / name), f"no {Path(name).stem}{other} beside it", "a certificate with its key")
+    if len(pairs) > 1:
+        log.warning("several client certificates for one registry: the first is used", directory=directory, used=pairs[0])
+    if not pairs:
+        return Tls(authorities=authorities)
+    stem = pairs[0].removesuffix(".cert")
+    return Tls(authorities=authorities, certificate=str(directory / pairs[0]), key=str(directory / f"{stem}.key"))
 
 
 def find_hosts_toml(directories: Sequence[Path], host: str) -> tuple[Path, bytes] | None:

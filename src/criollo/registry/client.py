@@ -37,6 +37,7 @@ from criollo.registry.lifeline import Lifeline
 from criollo.registry.logins import Logins
 from criollo.registry.proxies import without_userinfo
 from criollo.registry.redirects import origin
+from criollo.registry.terms import Terms
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Registry:
     ) -> None:
         """`auth_paths` are auth.json files for calls without credentials; `environ` names proxies, and is that of
         credential programs (the process's own)."""
-        self.hosts = hosts
+        self.hosts, self._user_agent = hosts, user_agent
         self._limits = limits or Limits()
         self._environ = dict(os.environ if environ is None else environ)
         self._connections = Connections(self._limits, self._environ)
@@ -94,6 +95,11 @@ class Registry:
         self.logins = self._exchange.logins = Logins(
             self._auth_paths, programs=hosts.credential_programs, environ=self._environ
         )
+
+    def on(self, terms: Terms) -> "Registry":
+        """A client of its own, with its own connections, that keeps to what is said about TLS. `close` it."""
+        hosts, limits = self.hosts.on(terms), self._limits
+        return Registry(hosts, user_agent=self._user_agent, auth_paths=self._auth_paths, limits=limits, environ=self._environ)
 
     async def manifest(
         self, ref: Reference, shown: Shown = None, *, accept: Sequence[str] = image_spec.ACCEPT
@@ -161,8 +167,8 @@ class Registry:
         async with self._slots.hold(ref.domain):
             await self._in_thread(fetch)
 
-    async def converse(self, ref: Reference, talk: Callable[[Exchange, Endpoint], T]) -> T:
-        """What `talk` gives, which puts several questions to the registry of `ref` itself, no mirror.
+    async def converse(self, ref: Reference, talk: Callable[[Exchange, Endpoint], T], *, source: str = "") -> T:
+        """What `talk` gives, which puts several questions to the registry of `ref`, or to the mirror that is called `source`.
 
         It runs in a transfer thread, and again from its beginning when it failed for a reason that may pass.
 
@@ -171,8 +177,9 @@ class Registry:
         """
 
         def work(lifeline: Lifeline) -> T:
-            home = self.hosts.endpoints(ref)[-1]
-            return persist([home], lambda endpoint: talk(self._exchange, endpoint), limits=self._limits, lifeline=lifeline)
+            *mirrors, home = self.hosts.endpoints(ref)
+            asked = next((each for each in mirrors if each.name == source), home)
+            return persist([asked], lambda endpoint: talk(self._exchange, endpoint), limits=self._limits, lifeline=lifeline)
 
         async with self._slots.hold(ref.domain):
             return await self._in_thread(work)
@@ -223,7 +230,7 @@ class Registry:
             return await self._in_thread(fetch)
 
     def proxy(self, endpoint: Endpoint) -> str:
-        """The proxy on the way to an endpoint, without its password; empty if none."""
+        """The proxy on the way to an endpoint, without its password; empty if none. Raises Unavailable: none we can use."""
         found = self._connections.proxy(f"{endpoint.schemes[0]}://{endpoint.api_host}/")
         return without_userinfo(found) if found else ""
 
@@ -297,6 +304,8 @@ class Registry:
 def question_for(ref: Reference, endpoint: Endpoint, shown: Shown, *, path: str, **asked: Any) -> Question:
     """The caller's credentials are for the registry it named, and go to no other host."""
     credentials = shown if isinstance(shown, Credentials) and not shown.is_empty and endpoint.host == ref.domain else None
+    if credentials is not None and credentials.server not in ("", ref.domain):
+        credentials = None
     logins = shown if isinstance(shown, Logins) else None
     return Question(endpoint=endpoint, path=path, credentials=credentials, logins=logins, **asked)
 

@@ -94,6 +94,7 @@ class Exchange:
         try:
             while chunk := answer.read1(CHUNK_BYTES):
                 body += chunk
+                current().arrived()
                 if len(body) > limit_bytes:
                     raise Invalid(what, f"over {limit_bytes} bytes from {host}", f"at most {limit_bytes} bytes")
                 if time.monotonic() > deadline:

@@ -7,15 +7,20 @@ where a file says so, for the host it names.
 Source: containers-registries.conf(5); containerd's document on registry hosts.
 """
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from criollo.errors import Forbidden, Invalid
+from criollo.errors import Forbidden, Invalid, printable
 from criollo.oci.reference import DEFAULT_DOMAIN, Reference, is_short
-from criollo.registry import certs, hosts_toml, registries_conf
+from criollo.registry import certs, registries_conf
+from criollo.registry.conf_files import find_drop_ins
 from criollo.registry.endpoints import NO_TLS, Endpoint, Tls
 from criollo.registry.registries_conf import AUTH_FILES, Alias, Mirror, Mode, Rule
+from criollo.registry.terms import USUAL, Terms
+
+AMBIGUOUS: Final = "short name mode is enforcing, but image name {} returns ambiguous list"  # CRI-O's words
 
 
 class Candidate(NamedTuple):
@@ -44,23 +49,24 @@ class Hosts:
         self.credential_programs: tuple[str, ...] = (AUTH_FILES,)
         self._aliases = dict(aliases or {})
         self._directories = tuple(directories)
+        self._terms = USUAL
 
     @classmethod
     def load(
         cls,
         conf: Path | None,
-        conf_d: Path | None = None,
+        conf_d: Sequence[Path] = (),
         *,
         aliases_file: Path | None = None,
         directories: Sequence[Path] = (),
         mode: Mode | None = None,
     ) -> "Hosts":
-        """Read a registries.conf and the `*.conf` files of a directory; `mode` wins over theirs.
+        """Read a registries.conf and the `*.conf` files of directories; `mode` wins over theirs.
 
         Raises:
             Invalid: a file is malformed, or `conf` is missing; the message names the file.
         """
-        found = registries_conf.load(registries_conf.find_files(conf, conf_d), aliases_file=aliases_file)
+        found = registries_conf.load(conf, find_drop_ins(conf_d), aliases_file=aliases_file)
         hosts = cls(
             found.rules,
             search=found.search,
@@ -68,7 +74,8 @@ class Hosts:
             aliases=found.aliases,
             directories=directories,
         )
-        hosts.credential_programs = found.credential_programs
+        if found.credential_programs is not None:
+            hosts.credential_programs = found.credential_programs
         return hosts
 
     @property
@@ -90,7 +97,10 @@ class Hosts:
         if len(found) > 1 and self.mode is Mode.ENFORCING:
             listed = " or ".join(str(candidate.reference) for candidate in found[:5])
             raise Invalid(
-                field, text, f"a full name ({listed}), an alias in registries.conf, or short_name_mode permissive or disabled"
+                field,
+                text,
+                f"a full name ({listed}), an alias in registries.conf, or short_name_mode permissive or disabled: "
+                f"{AMBIGUOUS.format(printable(text)[:255])}",
             )
         return found
 
@@ -124,6 +134,9 @@ class Hosts:
             Forbidden: the name is blocked.
             Invalid: its hosts.toml is malformed, or a table leads nowhere.
         """
+        return self._terms.applied(self._by_files(ref, for_content=for_content))
+
+    def _by_files(self, ref: Reference, *, for_content: bool) -> list[Endpoint]:
         rule = self.rule(ref)
         if rule is None:
             return self._by_hosts_toml(ref, for_content=for_content)
@@ -133,10 +146,21 @@ class Hosts:
         moved = [_moved(ref, rule, mirror.location, insecure=mirror.insecure, mirror=True) for mirror in mirrors]
         return [*moved, _moved(ref, rule, rule.location, insecure=rule.insecure)]
 
+    def on(self, terms: Terms) -> "Hosts":
+        """These rules, but for what is said about TLS."""
+        other = copy.copy(self)
+        other._terms = terms
+        return other
+
     def rule(self, ref: Reference) -> Rule | None:
         """The `[[registry]]` table for a reference."""
         matching = [rule for rule in self._rules if _matches(rule.prefix, ref)]
         return max(matching, key=lambda rule: len(rule.prefix), default=None)
+
+    def on_host(self, host: str) -> Endpoint:
+        """The server of a host itself, for what is about no repository."""
+        endpoint = Endpoint(host=host, repository="", is_insecure=self.is_insecure(host), because="its own domain")
+        return self._terms.applied([endpoint])[0]
 
     def tls(self, host: str) -> Tls:
         """What TLS with `host[:port]` needs, by the per-host directories.
@@ -144,10 +168,14 @@ class Hosts:
         Raises:
             Invalid, HostFailed: they are malformed, or cannot be read.
         """
+        if self._terms.certificates:
+            return certs.read_tls(Path(self._terms.certificates))
         return certs.find_tls(self._directories, host) if self._directories else NO_TLS
 
     def is_insecure(self, host: str) -> bool:
         """Whether a table marks this whole host (`host:port` as written there) as insecure."""
+        if self._terms.verify is not None:
+            return not self._terms.verify
         for rule in self._rules:
             locations = [(rule.location or rule.prefix, rule.insecure)]
             locations += [(mirror.location, mirror.insecure) for mirror in rule.mirror]
@@ -159,6 +187,8 @@ class Hosts:
         found = certs.find_hosts_toml(self._directories, ref.domain) if self._directories else None
         if found is None:
             return [Endpoint(host=ref.domain, repository=ref.path, because="its own domain")]
+        from criollo.registry import hosts_toml  # most hosts have none
+
         path, raw = found
         file = hosts_toml.parse(raw, path=path, domain=ref.domain)
         capability = hosts_toml.PULL if for_content or ref.digest is not None else hosts_toml.RESOLVE

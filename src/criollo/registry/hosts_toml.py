@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from criollo.errors import Invalid
+from criollo.errors import Invalid, printable
 from criollo.oci.reference import Reference
 from criollo.registry.auth import Hidden
 from criollo.registry.endpoints import NO_TLS, Endpoint, Tls, api_host
@@ -73,8 +73,7 @@ def parse(raw: bytes, *, path: Path, domain: str) -> HostsToml:
     except (ValueError, RecursionError) as error:
         raise Invalid(where, _cause(error), "a TOML document") from None
     hosts = _typed(table, "host", dict, where, {})
-    for key in table.keys() - _FIELDS - {"server", "host"}:
-        log.warning("unknown key in hosts.toml", key=key, file=where)
+    _check_keys(table, where)
     for url, host in hosts.items():
         if not isinstance(host, dict):
             raise Invalid(f"{where}: host.{_shown(url)}", type(host).__name__, "a table")
@@ -102,8 +101,7 @@ def _endpoint(server: Server, ref: Reference, file: str, *, is_mirror: bool) -> 
 def _server(url: str, table: Mapping[str, Any], path: Path) -> Server:
     where = f"{path}: {_shown(url)}"
     there, base = _address(url, where)
-    for key in table.keys() - _FIELDS - {"server", "host"}:
-        log.warning("unknown key in hosts.toml", key=key, file=where)
+    _check_keys(table, where)
     if not _typed(table, "override_path", bool, where, False):
         base = base if base.endswith("/v2") else f"{base}/v2"
     capabilities = _typed(table, "capabilities", list, where, sorted(_CAPABILITIES))
@@ -118,6 +116,17 @@ def _server(url: str, table: Mapping[str, Any], path: Path) -> Server:
         headers=_headers(_typed(table, "header", dict, where, {}), where),
         tls=_tls(table, where, path.parent),
     )
+
+
+def _check_keys(table: Mapping[str, Any], where: str) -> None:
+    """Refuse a misspelt key: it may have been meant to take something away. One like no other may be of a newer containerd."""
+    known = sorted(_FIELDS | {"server", "host"})
+    for key in table.keys() - set(known):
+        import difflib  # a quarter of a MiB that only a key which is not known needs
+
+        if near := difflib.get_close_matches(key[:64].lower().replace("-", "_"), known, n=1, cutoff=0.75):
+            raise Invalid(where, printable(_shown(key)[:255]), f"{near[0]}? All keys are {', '.join(known)}")
+        log.warning("unknown key in hosts.toml", key=printable(_shown(key)[:255]), file=where)
 
 
 def _address(url: str, where: str) -> tuple[Origin, str]:

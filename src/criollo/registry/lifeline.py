@@ -11,12 +11,16 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 
 from criollo.errors import CriolloError
 
 T = TypeVar("T")
+
+# Called in transfers' threads for every piece of a document that comes, for whoever watches over several transfers.
+arrived: ContextVar[Callable[[], None]] = ContextVar("arrived", default=lambda: None)
 
 
 class Aborted(CriolloError):
@@ -29,6 +33,7 @@ class Lifeline:
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """`loop` is where the transfer's coroutines run, if it has any."""
         self._loop = loop
+        self.arrived = arrived.get()
         self._lock = threading.Lock()
         self._aborted = False
         self._held: socket.socket | None = None

@@ -26,6 +26,7 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
+TAKEN: Final = "Using auth file for namespace"  # CRI-O's words; people look for them in logs
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,251}[a-z0-9])?")  # a DNS label; one more kind of name is no harm
 _MAX_FILE_BYTES: Final = 4 << 20
 
@@ -57,8 +58,15 @@ def take(directory: Path, namespace: str, image: str) -> Logins | None:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 taken.unlink()
-    log.info("credentials of a namespace taken", namespace=namespace, image=image)
+    log.info(TAKEN, namespace=namespace, image=image, file=path)
     return Logins(given=auth_files.parse(raw, where=str(path)))
+
+
+def look(directory: Path, namespace: str, image: str) -> Logins | None:
+    """The same, and the file stays where it is: for who only wants to know."""
+    path = place(directory, namespace, image)
+    found = auth_files.read(path) if path is not None else None
+    return Logins(given=found) if found is not None else None
 
 
 def place(directory: Path, namespace: str, image: str) -> Path | None:

@@ -40,14 +40,12 @@ async def get(program: str, server: str, *, environ: Mapping[str, str], limit_s:
     name = PREFIX + program
     what = f"cannot get credentials for {server} from {name}"
     try:
-        ended = await process.run(
-            [name, "get"],
+        ended = await process.attempt(
+            process.Program([name, "get"], env={**process.MINIMAL_ENV, **environ}),
             what=what,
             timeout_s=limit_s,
             stdin=server.encode() + b"\n",
-            env={**process.MINIMAL_ENV, **environ},
             limit_bytes=_MAX_BYTES,
-            check=False,
         )
     except CriolloError as error:
         cause = "it is not there, or took too long" if not isinstance(error, ToolFailed) else "it failed"

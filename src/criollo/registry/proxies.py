@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from criollo.errors import Invalid
+from criollo.errors import Unavailable, printable
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 _SCHEMES: Final = ("http", "https")
 
@@ -18,22 +21,35 @@ class Proxies:
     """The proxy settings of one environment."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        """Read the settings.
-
-        Raises:
-            Invalid: a proxy is no http or https URL; its password is not shown.
-        """
-        self._urls = {scheme: _proxy_url(environ, f"{scheme}_proxy") for scheme in _SCHEMES}
-        if environ.get("REQUEST_METHOD"):  # a CGI program's HTTP_PROXY comes from its client
-            self._urls["http"] = ""
+        """Read the settings. A proxy that cannot be used fails those who need it, and nobody else."""
+        self._urls: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
+        for scheme in _SCHEMES:
+            if scheme == "http" and environ.get("REQUEST_METHOD"):  # a CGI program's HTTP_PROXY comes from its client
+                continue
+            name = f"{scheme}_proxy"
+            url = (environ.get(name.upper()) or environ.get(name) or "").strip()
+            try:
+                self._urls[scheme] = _proxy_url(url)
+            except Unavailable as error:
+                self._problems[scheme] = f"cannot use the proxy of {name.upper()}: {error}"
+                log.warning("registries behind a proxy are out of reach", cause=self._problems[scheme])
         no_proxy = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
         self._exceptions = [word.strip().lower() for word in no_proxy.split(",") if word.strip()]
 
     def choose(self, scheme: str, host: str, port: int) -> str:
-        """The proxy's URL for a host (no brackets around an address), or an empty string."""
-        url = self._urls.get(scheme, "")
-        if not url or _is_loopback(host) or any(_excepts(word, host.lower(), port) for word in self._exceptions):
+        """The proxy's URL for a host (no brackets around an address), or an empty string.
+
+        Raises:
+            Unavailable: there is a proxy for it, and we cannot speak with that; its password is not shown.
+        """
+        url, problem = self._urls.get(scheme, ""), self._problems.get(scheme, "")
+        if not (url or problem) or _is_loopback(host):
             return ""
+        if any(_excepts(word, host.lower(), port) for word in self._exceptions):
+            return ""
+        if problem:
+            raise Unavailable(problem)
         return url
 
 
@@ -49,18 +65,19 @@ def without_userinfo(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _proxy_url(environ: Mapping[str, str], name: str) -> str:
-    url = (environ.get(name.upper()) or environ.get(name) or "").strip()
+def _proxy_url(url: str) -> str:
     if not url:
         return ""
     url = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in _SCHEMES and parts.hostname and (parts.port or 1)
+        usable = parts.hostname and (parts.port or 1)
     except ValueError:
         usable = False
     if not usable:
-        raise Invalid(name.upper(), "another form", "the URL of an http or https proxy, such as http://proxy.example.com:3128")
+        raise Unavailable("it is no URL; write one such as http://proxy.example.com:3128")
+    if parts.scheme not in _SCHEMES:
+        raise Unavailable(f"{printable(parts.scheme)[:32]}:// is not supported; write the URL of an http or https proxy")
     return url
 
 

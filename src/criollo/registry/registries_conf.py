@@ -1,7 +1,8 @@
 """registries.conf and its drop-ins as checked values: tables, search list, short-name mode and aliases, credential programs.
 
-A file that cannot be understood is refused whole: a rule that was meant must not be lost. Later files replace tables of the
-same prefix, aliases of the same name, and the lists that they have.
+A file that cannot be understood is refused whole: a rule that was meant must not be lost, so a key of a `[[registry]]` table
+that nobody knows refuses it too, while others are named in the log. Later files replace tables of the same prefix, aliases of
+the same name, and the lists that they have.
 
 Source: containers-registries.conf(5) and containers-registries.conf.d(5), format version 2.
 """
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from criollo.errors import Invalid, explain
+from criollo.errors import Invalid, explain, printable
 from criollo.linux import files
 from criollo.oci import document
 from criollo.oci.reference import Reference, is_short
@@ -23,10 +24,6 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
-FILE_VARIABLES: Final = ("CONTAINERS_REGISTRIES_CONF", "CONTAINER_REGISTRIES_CONF")
-DIRECTORY_VARIABLES: Final = ("CONTAINERS_REGISTRIES_CONF_DIR", "CONTAINER_REGISTRIES_CONF_DIR")
-SYSTEM_FILE: Final = Path("/etc/containers/registries.conf")
-VENDOR_FILE: Final = Path("/usr/share/containers/registries.conf")
 AUTH_FILES: Final = "containers-auth.json"  # in credential-helpers: the auth files, as one source among the programs
 _MAX_FILE_BYTES: Final = 4 << 20
 _KNOWN_KEYS: Final = frozenset(
@@ -74,6 +71,10 @@ class Alias(msgspec.Struct, frozen=True):
     file: str
 
 
+_RULE_KEYS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Rule)) - {"file"}
+_MIRROR_KEYS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Mirror))
+
+
 class Conf(msgspec.Struct, frozen=True, kw_only=True):
     """All files as one; `search` is None where no file has the list, `mode` where no file names one."""
 
@@ -81,58 +82,28 @@ class Conf(msgspec.Struct, frozen=True, kw_only=True):
     search: tuple[str, ...] | None = None
     mode: Mode | None = None
     aliases: Mapping[str, Alias] = {}
-    credential_programs: tuple[str, ...] = (AUTH_FILES,)
+    credential_programs: tuple[str, ...] | None = None
 
 
-def load(paths: Iterable[Path], *, aliases_file: Path | None = None) -> Conf:
+def load(conf: Path | None, drop_ins: Iterable[Path] = (), *, aliases_file: Path | None = None) -> Conf:
     """The files, in order; `aliases_file` is the one that other tools write, and wins over the aliases of the rest.
 
     Raises:
-        Invalid, HostFailed: a file is malformed or cannot be read; the message names it. Only `aliases_file` may be missing.
+        Invalid, HostFailed: a file is malformed or cannot be read; the message names it. Only `conf` must be there: drop-ins
+            may go away after they were listed.
     """
-    conf = Conf()
-    for path in paths:
-        conf = _merged(conf, _read(path))
+    whole = _read(conf) if conf is not None else Conf()
+    for path in drop_ins:
+        whole = _merged(whole, _read(path, may_be_missing=True))
     if aliases_file is not None:
-        recorded = _read(aliases_file, aliases_only=True)
-        conf = msgspec.structs.replace(conf, aliases={**conf.aliases, **recorded.aliases})
-    return conf
-
-
-def find_files(conf: Path | None, conf_d: Path | None) -> list[Path]:
-    """The registries.conf and the `*.conf` files of its directory, in the order of their names."""
-    dropped = sorted(conf_d.glob("*.conf")) if conf_d is not None and conf_d.is_dir() else []
-    return ([conf] if conf is not None else []) + [path for path in dropped if not path.is_dir()]
-
-
-def find_registries_conf(environ: Mapping[str, str]) -> tuple[Path | None, Path | None]:
-    """The registries.conf and the drop-in directory in force, as the other container tools find them.
-
-    A file named by the environment brings its own directory, `<file>.d`; so does the one in the home directory.
-    """
-    directory = next((Path(environ[key]) for key in DIRECTORY_VARIABLES if environ.get(key)), None)
-    named = next((Path(environ[key]) for key in FILE_VARIABLES if environ.get(key)), None)
-    if named is not None:
-        return named, directory or named.with_name(named.name + ".d")
-    system = [SYSTEM_FILE, VENDOR_FILE]
-    if environ.get("HOME"):
-        system.insert(0, Path(environ["HOME"]) / ".config/containers/registries.conf")
-    conf = next((path for path in system if path.exists()), None)
-    beside = conf if conf is not None and conf != VENDOR_FILE else SYSTEM_FILE
-    return conf, directory or beside.with_name(beside.name + ".d")
-
-
-def find_aliases_file(environ: Mapping[str, str], uid: int) -> Path | None:
-    """Where tools that ask a person record which registry a short name means; it need not exist."""
-    if uid == 0:
-        return Path("/var/cache/containers/short-name-aliases.conf")
-    home = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
-    return Path(home) / "containers/short-name-aliases.conf" if home else None
+        recorded = _read(aliases_file, may_be_missing=True, aliases_only=True)
+        whole = msgspec.structs.replace(whole, aliases={**whole.aliases, **recorded.aliases})
+    return whole
 
 
 def _merged(before: Conf, after: Conf) -> Conf:
     rules = {rule.prefix: rule for rule in (*before.rules, *after.rules)}
-    programs = before.credential_programs if after.credential_programs == (AUTH_FILES,) else after.credential_programs
+    programs = before.credential_programs if after.credential_programs is None else after.credential_programs
     return Conf(
         rules=tuple(rules.values()),
         search=before.search if after.search is None else after.search,
@@ -142,9 +113,9 @@ def _merged(before: Conf, after: Conf) -> Conf:
     )
 
 
-def _read(path: Path, *, aliases_only: bool = False) -> Conf:
+def _read(path: Path, *, may_be_missing: bool = False, aliases_only: bool = False) -> Conf:
     where = str(path)
-    table = _table(path, may_be_missing=aliases_only)
+    table = _table(path, may_be_missing=may_be_missing)
     aliases = document.convert(table.get("aliases", {}), dict[str, str], what=f"{where}: aliases")
     checked = {name: Alias(_target(name, target, where), where) for name, target in aliases.items()}
     if aliases_only:
@@ -153,9 +124,15 @@ def _read(path: Path, *, aliases_only: bool = False) -> Conf:
         raise Invalid(where, "tables of format version 1", f"version 2: {_translated(table['registries'])}")
     for key in table.keys() - _KNOWN_KEYS - _NOT_OURS:
         log.warning("unknown key in registries.conf", key=key, file=where)
-    rules = document.convert(table.get("registry", []), list[Rule], what=f"{where}: registry")
+    tables = table.get("registry", [])
+    _check_keys(tables, where)
+    rules: dict[str, Rule] = {}
+    for rule in document.convert(tables, list[Rule], what=f"{where}: registry"):
+        checked_rule = _checked(rule, where)
+        if rules.setdefault(checked_rule.prefix, checked_rule) is not checked_rule:
+            log.warning("several tables of one prefix: the first counts", prefix=checked_rule.prefix, file=where)
     return Conf(
-        rules=tuple(_checked(rule, where) for rule in rules),
+        rules=tuple(rules.values()),
         search=_search(table.get("unqualified-search-registries"), where),
         mode=_mode(table.get("short-name-mode", ""), where),
         aliases=checked,
@@ -175,6 +152,34 @@ def _table(path: Path, *, may_be_missing: bool) -> dict[str, Any]:
                 raise
     except (ValueError, RecursionError) as error:
         raise Invalid(where, str(error) or "deep nesting", "a TOML document") from None
+
+
+def _check_keys(tables: object, where: str) -> None:
+    """Refuse keys of `[[registry]]` and its mirrors that are not known: a misspelt `blocked` must not allow.
+
+    What else is wrong with them is found where they are converted.
+    """
+    for at, table in enumerate(tables if isinstance(tables, list) else ()):
+        if not isinstance(table, dict):
+            continue
+        shown = str(table.get("prefix") or table.get("location") or f"number {at + 1}")[:255]
+        _check_table(table, _RULE_KEYS, f"{where}: [[registry]] {shown}")
+        mirrors = table.get("mirror")
+        for mirror in mirrors if isinstance(mirrors, list) else ():
+            if isinstance(mirror, dict):
+                place = f"{where}: [[registry.mirror]] {str(mirror.get('location', ''))[:255]} of {shown}"
+                _check_table(mirror, _MIRROR_KEYS, place)
+
+
+def _check_table(table: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    for key in table:
+        if key in known:
+            continue
+        import difflib  # a quarter of a MiB that only a misspelt key needs
+
+        near = difflib.get_close_matches(key[:64].lower().replace("_", "-"), sorted(known), n=1)
+        hint = f"{near[0]}? All keys are " if near else "one of "
+        raise Invalid(printable(where), printable(key[:255]), hint + ", ".join(sorted(known)))
 
 
 def _search(listed: object, where: str) -> tuple[str, ...] | None:
@@ -197,9 +202,9 @@ def _mode(said: object, where: str) -> Mode | None:
         raise Invalid(f"{where}: short-name-mode", said, "enforcing, permissive or disabled") from None
 
 
-def _programs(listed: object, where: str) -> tuple[str, ...]:
+def _programs(listed: object, where: str) -> tuple[str, ...] | None:
     if listed is None:
-        return (AUTH_FILES,)
+        return None
     field = f"{where}: credential-helpers"
     found = document.convert(listed, list[str], what=field)
     for name in found:

@@ -29,7 +29,6 @@ from criollo.registry.endpoints import Endpoint
 from criollo.registry.exchange import Exchange
 from criollo.registry.redirects import next_hop
 
-_MAX_BODY_BYTES: Final = 64 << 10
 _ACTIONS: Final = "pull,push"
 
 

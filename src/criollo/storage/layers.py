@@ -121,25 +121,19 @@ class Layers:
         with explain(f"commit layer {target.name}"), contextlib.suppress(FileExistsError):
             libc.rename_noreplace(os.fspath(staging.path), os.fspath(target))
 
-    async def inherit(self, name: str, implied: Sequence[str], below: Sequence[str]) -> None:
-        """Let the directories that a layer uses but does not describe look as in the layers below it.
+    async def inherit(self, tree: Path, implied: Sequence[str], below: Sequence[str]) -> None:
+        """Let the directories that the tree of a layer uses but does not describe look as in the layers below it.
 
         `implied` comes from unpacking (`workers.messages.Unpacked`). Each takes mode, owner and times of the topmost layer
         of `below` (bottom first, all committed and done with this) that has it; else an empty `/tmp` entry would hide the
-        mode of the real one. For a layer that no image uses yet; safe to repeat.
+        mode of the real one. For a tree that no image uses yet; safe to repeat.
 
         Raises:
             CriolloError: a layer is not there.
         """
         if implied and below:
-            with explain(f"finish layer {name}"):
-                await threads.files(_inherit, self.path(name), tuple(implied), [self.path(each) for each in below])
-
-    async def inherit_staged(self, staging: Staging, implied: Sequence[str], below: Sequence[str]) -> None:
-        """`inherit`, for a tree that is to take the place of a layer."""
-        if implied and below:
-            with explain(f"finish {staging.path}"):
-                await threads.files(_inherit, staging.path, tuple(implied), [self.path(each) for each in below])
+            with explain(f"finish layer {tree}"):
+                await threads.files(_inherit, tree, tuple(implied), [self.path(each) for each in below])
 
     async def discard(self, staging: Staging) -> None:
         """Let go of a staging directory; safe to repeat, and after `commit`."""

@@ -105,7 +105,7 @@ def attach(tree: Path, user_ns: int, target: str | Path) -> None:
     try:
         idmap.shift(clone, user_ns)
         fsmount.attach(clone, target)
-    except idmap.Refused as error:
+    except idmap.IdmapRefused as error:
         raise refused(tree, error) from error
     finally:
         os.close(clone)
@@ -123,7 +123,7 @@ def opened(path: Path) -> int:
 
 
 def refused(layer: Path, error: OSError) -> Unsupported:
-    """Why a tree cannot be mapped, for `idmap.Refused`."""
+    """Why a tree cannot be mapped, for `IdmapRefused`."""
     release = os.uname().release
     if error.errno == errno.ENOSYS:
         return _unsupported(f"id-mapped mounts need Linux 5.12, this is {release}")

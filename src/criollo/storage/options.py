@@ -16,10 +16,9 @@ from criollo.errors import Invalid
 from criollo.linux import mount
 from criollo.storage.base import Limit
 from criollo.storage.storage_conf import STORE_OPTIONS
+from criollo.wire.bytesizes import parse_bytes
 
 _FLAGS: Final = {"nodev": mount.MS_NODEV, "nosuid": mount.MS_NOSUID, "noexec": mount.MS_NOEXEC}
-_SIZE: Final = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,6}))?\s*([kmgtp]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
-_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _MOST: Final = 1 << 60  # file systems count kilobytes in 64 bits, and add
 _COUNT: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
@@ -64,13 +63,10 @@ def parse_size(text: str, field: str) -> int:
     Raises:
         Invalid: not of this form, or beyond an exbibyte.
     """
-    match = _SIZE.fullmatch(text.strip())
-    if match:
-        unit = 1 << 10 * _POWERS[match[3].lower()]
-        fraction = int(match[2]) * unit // 10 ** len(match[2]) if match[2] else 0
-        if (size := int(match[1]) * unit + fraction) <= _MOST:
-            return size
-    raise Invalid(field, text, "a size like '10GiB', '512m' or a number of bytes")
+    count = parse_bytes(text.strip())
+    if count is None or count > _MOST:
+        raise Invalid(field, text, "a size like '10GiB', '512m' or a number of bytes")
+    return count
 
 
 def parse_count(text: str, field: str) -> int:

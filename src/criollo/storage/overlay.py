@@ -140,7 +140,7 @@ class Overlay:
                 fsmount.mount(
                     "overlay", target, [*(f"lowerdir+={name}" for name in reversed(layers)), *options], readonly=readonly
                 )
-            except fsmount.Refused:
+            except fsmount.FsmountRefused:
                 limit = (MAX_OPTION_BYTES - len(",".join(options)) - len("lowerdir=,")) // (len(max(layers, key=len)) + 1)
             else:
                 return

@@ -45,7 +45,7 @@ NO_LIMIT: Final = Limit()
 
 
 class FsUsage(NamedTuple):
-    """The file system that holds the store, all its users together."""
+    """A place and what is used there: of its whole file system, or only of what is named."""
 
     mountpoint: str
     used_bytes: int
@@ -144,20 +144,6 @@ class RootStore:
             await cleanup(self.remove(container_id), what=f"remove the writable layer of container {container_id}")
             raise
         return place / "merged"
-
-    async def mount(
-        self, container_id: str, layers: Sequence[str], *, volatile: bool = True, mapped: Mapped | None = None
-    ) -> Path:
-        """Mount a writable layer that exists, as it was created; one that is mounted stays as it is.
-
-        Raises:
-            CriolloError: the kernel refused.
-        """
-        place = self._place(container_id)
-        merged = place / "merged"
-        if not await threads.mounts(_is_mounted, place):
-            await self._driver.mount(layers, merged, Writable(place / "diff", place / "work", volatile), mapped=mapped)
-        return merged
 
     async def mount_volume(
         self,
@@ -298,17 +284,6 @@ class RootStore:
         if not _NAME.fullmatch(container_id):
             raise Invalid("container_id", container_id, "64 lower-case hex digits")
         return self._directory / container_id
-
-
-def _is_mounted(place: Path) -> bool:
-    """Whether a root filesystem is mounted: it is on another device, or is the writable layer itself."""
-    merged = os.lstat(place / "merged")
-    if merged.st_dev != os.lstat(place).st_dev:
-        return True
-    try:
-        return os.path.samestat(merged, os.lstat(place / "diff"))
-    except FileNotFoundError:
-        return False
 
 
 def _brought(place: Path) -> Usage:

@@ -1,6 +1,10 @@
-"""Which stores of other tools are read besides our own: `additionalimagestores` of storage.conf, and our storage options.
+"""What of storage.conf counts here: stores of other tools to read, and options of the driver where crio.conf has none.
 
-Only that list counts: where our own images live is for crio.conf to say, and storage.conf's graphroot belongs to podman.
+    additionalimagestores                    read besides our own images
+    [storage.options.<driver>] size ...      as `storage_option`, if that is empty
+
+Where our own images live is for crio.conf to say: storage.conf's graphroot belongs to podman. What else is set there, and
+would mean something to CRI-O, is named once, with the key of crio.conf that does it.
 
 Source: containers-storage.conf(5); storage options `overlay.imagestore` and `overlay.additionalimagestore` of CRI-O.
 """
@@ -8,7 +12,7 @@ Source: containers-storage.conf(5); storage options `overlay.imagestore` and `ov
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from criollo.errors import Invalid, explain
 from criollo.linux import files
@@ -19,6 +23,35 @@ VENDOR_FILE: Final = Path("/usr/share/containers/storage.conf")
 STORE_OPTIONS: Final = ("overlay.imagestore", "overlay.additionalimagestore")
 MAX_STORES: Final = 16
 _MAX_FILE_BYTES: Final = 1 << 20
+_OPTIONS: Final = {  # per driver: those that count, each with whether it may stand in [storage.options] as well
+    "overlay": {"size": True, "inodes": False, "mountopt": True},
+    "btrfs": {"size": True},
+}
+DRIVER_TABLES: Final = frozenset({"aufs", "btrfs", "overlay", "thinpool", "vfs", "zfs"})
+_COUNTING: Final = frozenset({"storage.options.additionalimagestores"})
+_USUAL: Final = {  # as packages ship it
+    "storage.graphroot": ("/var/lib/containers/storage",),
+    "storage.runroot": ("/run/containers/storage", "/var/run/containers/storage"),
+    "storage.driver": ("overlay2",),  # an old name of overlay
+}
+_REMEDIES: Final = {
+    "storage.driver": "set storage_driver in [crio]",
+    "storage.graphroot": "our store is our own: set root in [crio]; to read this one, list it in additionalimagestores",
+    "storage.runroot": "set runroot in [crio]",
+    "storage.imagestore": "set imagestore in [crio]",
+    "storage.options.imagestore": "set imagestore in [crio]",
+    "storage.options.additionallayerstores": "layers are not read from elsewhere; use additionalimagestores",
+    "STORAGE_DRIVER": "set storage_driver in [crio], or CONTAINER_STORAGE_DRIVER",
+    "STORAGE_OPTS": "set storage_option in [crio], or CONTAINER_STORAGE_OPT",
+}
+_NO_REMEDY: Final = "nothing in crio.conf does it; take it out, or leave it to the other tools"
+
+
+class Unfollowed(NamedTuple):
+    """A key or variable that has no effect here, and what to do instead."""
+
+    name: str
+    remedy: str
 
 
 def find_storage_conf(environ: Mapping[str, str]) -> Path | None:
@@ -50,18 +83,77 @@ def _of_options(options: Iterable[str]) -> list[str]:
     return [store.strip() for key, _, value in pairs if key.strip() in STORE_OPTIONS for store in value.split(",") if store]
 
 
+def driver_options(conf: Path | None, driver: str) -> tuple[str, ...]:
+    """The options of a driver that the file has, as `storage_option` would: `overlay.size=10GiB`.
+
+    Raises:
+        Invalid, HostFailed: as `find_stores`, or an option is no text.
+    """
+    if conf is None or driver not in _OPTIONS:
+        return ()
+    options = _table(_table(_read(conf), "storage", conf), "options", conf)
+    own = _table(options, driver, conf)
+    found = []
+    for key, may_be_common in _OPTIONS[driver].items():
+        value = own.get(key) or (options.get(key) if may_be_common else "") or ""
+        if not isinstance(value, str):
+            raise Invalid(f"{conf}: {key}", value, "a text")
+        if value:
+            found.append(f"{driver}.{key}={value}")
+    return tuple(found)
+
+
+def find_unfollowed(conf: Path | None, environ: Mapping[str, str], ours: Mapping[str, str]) -> list[Unfollowed]:
+    """What is set in the file and in the environment of other tools, and does nothing here.
+
+    `ours` is what crio.conf says of `driver`, `imagestore`, `graphroot` and `runroot`: a key that says the same is no matter.
+
+    Raises:
+        Invalid, HostFailed: as `find_stores`.
+    """
+    storage = _table(_read(conf), "storage", conf) if conf is not None else {}
+    options = _table(storage, "options", conf) if conf is not None else {}
+    driver = ours.get("driver", "")
+    mine = options.get(driver)
+    said: dict[str, Any] = {f"storage.{key}": value for key, value in storage.items() if key != "options"}
+    said |= {f"storage.options.{key}": value for key, value in options.items() if key not in DRIVER_TABLES}
+    said |= {f"storage.options.{driver}.{key}": value for key, value in (mine if isinstance(mine, dict) else {}).items()}
+    counting = _OPTIONS.get(driver, {})
+    followed = _COUNTING | {f"storage.options.{driver}.{key}" for key in counting}
+    followed |= {f"storage.options.{key}" for key, may_be_common in counting.items() if may_be_common}
+    names = [
+        key
+        for key, value in said.items()
+        if key not in followed and not _is_off(value) and value not in (*_USUAL.get(key, ()), ours.get(key.rpartition(".")[2]))
+    ]
+    names += ["STORAGE_DRIVER"] if environ.get("STORAGE_DRIVER", driver) != driver else []
+    names += ["STORAGE_OPTS"] if environ.get("STORAGE_OPTS") else []
+    return [Unfollowed(name, _REMEDIES.get(name, _NO_REMEDY)) for name in names]
+
+
+def _is_off(value: object) -> bool:
+    return not value or value == "false"
+
+
 def _of_file(conf: Path) -> list[str]:
-    with explain(f"read {conf}"):
-        raw = files.read_limited(conf, _MAX_FILE_BYTES)
-    try:
-        document: Any = tomllib.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
-        raise Invalid(str(conf), str(error), "a TOML file as storage.conf(5) says") from error
-    for table in ("storage", "options"):
-        document = document.get(table, {})
-        if not isinstance(document, dict):
-            raise Invalid(f"{conf}: {table}", document, "a table")
-    listed = document.get("additionalimagestores", [])
+    options = _table(_table(_read(conf), "storage", conf), "options", conf)
+    listed = options.get("additionalimagestores", [])
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         raise Invalid(f"{conf}: additionalimagestores", listed, "a list of paths")
     return [store for text in listed for store in text.split(",") if store]
+
+
+def _read(conf: Path) -> dict[str, Any]:
+    with explain(f"read {conf}"):
+        raw = files.read_limited(conf, _MAX_FILE_BYTES)
+    try:
+        return tomllib.loads(raw.decode())
+    except (ValueError, RecursionError) as error:
+        raise Invalid(str(conf), str(error), "a TOML file as storage.conf(5) says") from error
+
+
+def _table(within: Mapping[str, Any], name: str, conf: Path | None) -> dict[str, Any]:
+    found = within.get(name, {})
+    if not isinstance(found, dict):
+        raise Invalid(f"{conf}: {name}", found, "a table")
+    return found

@@ -111,9 +111,7 @@ async def _gpg(home: Path, arguments: Sequence[str], stdin: bytes, *, what: str)
     argv = ["gpg", "--homedir", str(home), *_OPTIONS, "--status-fd", "1", *arguments]
     env = {**process.MINIMAL_ENV, "HOME": str(home), "GNUPGHOME": str(home)}
     try:
-        return await process.run(
-            argv, what=f"cannot {what}", timeout_s=LIMIT_S, stdin=stdin, env=env, cwd="/", limit_bytes=1 << 20, check=False
-        )
+        return await process.attempt(process.Program(argv, env), what=f"cannot {what}", timeout_s=LIMIT_S, stdin=stdin)
     except (TimedOut, ToolFailed):
         raise
     except CriolloError as error:

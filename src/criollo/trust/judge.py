@@ -15,7 +15,7 @@ import msgspec
 from criollo.errors import Denied, HostFailed, Invalid, printable
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import Kind, Signature, parse_blob
+from criollo.oci.signature import Signature, SignatureKind, parse_blob
 from criollo.telemetry.log import get_logger
 from criollo.trust import gpg, sigstore
 from criollo.trust.payload import parse_payload
@@ -79,7 +79,7 @@ class Judge:
         self.policies, self._scratch = policies, scratch
         self._verdicts: OrderedDict[tuple[object, ...], _Verdict] = OrderedDict()
 
-    def kinds_wanted(self, reference: Reference, namespace: str) -> frozenset[Kind]:
+    def kinds_wanted(self, reference: Reference, namespace: str) -> frozenset[SignatureKind]:
         """The kinds of signatures that a pod's policy wants of an image.
 
         Raises:
@@ -90,7 +90,7 @@ class Judge:
         self._refuse_outright(case, scope)
         return _kinds(scope.requirements)
 
-    def kinds_useful(self, reference: Reference) -> frozenset[Kind]:
+    def kinds_useful(self, reference: Reference) -> frozenset[SignatureKind]:
         """The kinds that any policy of this node, of whatever namespace, wants of an image."""
         return frozenset().union(*(_kinds(policy.demands(reference)[1]) for policy in self.policies.all()))
 
@@ -236,7 +236,7 @@ async def _keys(requirement: Requirement) -> list[bytes]:
     return list(await sigstore.read_sources(requirement.keys))
 
 
-def _compare(payload: bytes, kind: Kind, requirement: Requirement, *, reference: Reference, digest: Digest) -> None:
+def _compare(payload: bytes, kind: SignatureKind, requirement: Requirement, *, reference: Reference, digest: Digest) -> None:
     """That a verified text is about this manifest under this name."""
     claim = parse_payload(payload, kind)
     if claim.digest != digest:
@@ -256,14 +256,14 @@ def _of_kind(evidence: Evidence, requirement: Requirement) -> list[Signature]:
         except Invalid as error:
             log.info("a signature is malformed", manifest=evidence.digest, error=error)
             continue
-        if requirement.signed_with is Kind.SIMPLE and signature.kind is Kind.SIMPLE:
+        if requirement.signed_with is SignatureKind.SIMPLE and signature.kind is SignatureKind.SIMPLE:
             found.append(signature)
-        if requirement.signed_with is Kind.SIGSTORE and sigstore.is_signature(signature):
+        if requirement.signed_with is SignatureKind.SIGSTORE and sigstore.is_signature(signature):
             found.append(signature)
     return found
 
 
-def _kinds(requirements: Sequence[Requirement]) -> frozenset[Kind]:
+def _kinds(requirements: Sequence[Requirement]) -> frozenset[SignatureKind]:
     return frozenset(each.signed_with for each in requirements if each.signed_with is not None)
 
 

@@ -12,10 +12,10 @@ import msgspec
 from criollo.errors import Invalid
 from criollo.oci import document
 from criollo.oci.digest import Digest
-from criollo.oci.signature import MAX_BYTES, Kind
+from criollo.oci.signature import MAX_BYTES, SignatureKind
 from criollo.trust.fields import an_object, exactly, text
 
-_TYPES: Final = {Kind.SIMPLE: "atomic container signature", Kind.SIGSTORE: "cosign container image signature"}
+_TYPES: Final = {SignatureKind.SIMPLE: "atomic container signature", SignatureKind.SIGSTORE: "cosign container image signature"}
 
 
 class Claim(NamedTuple):
@@ -25,7 +25,7 @@ class Claim(NamedTuple):
     name: str
 
 
-def parse_payload(raw: bytes, kind: Kind) -> Claim:
+def parse_payload(raw: bytes, kind: SignatureKind) -> Claim:
     """The claim of a payload.
 
     Raises:
@@ -47,7 +47,7 @@ def parse_payload(raw: bytes, kind: Kind) -> Claim:
     return Claim(digest, text(identity["docker-reference"], f"{where}.docker-reference"))
 
 
-def make_payload(kind: Kind, digest: Digest, name: str, *, creator: str, now: int) -> bytes:
+def make_payload(kind: SignatureKind, digest: Digest, name: str, *, creator: str, now: int) -> bytes:
     """The text to be signed: that the manifest is `name`. `now` is in seconds since the epoch."""
     critical = {
         "identity": {"docker-reference": name},
@@ -57,8 +57,8 @@ def make_payload(kind: Kind, digest: Digest, name: str, *, creator: str, now: in
     return msgspec.json.encode({"critical": critical, "optional": {"creator": creator, "timestamp": now}})
 
 
-def _check_optional(value: object, kind: Kind) -> None:
-    if value is None and kind is Kind.SIGSTORE:  # what cosign writes when there is nothing
+def _check_optional(value: object, kind: SignatureKind) -> None:
+    if value is None and kind is SignatureKind.SIGSTORE:  # what cosign writes when there is nothing
         return
     optional = an_object(value, "payload.optional")
     creator, timestamp = optional.get("creator", ""), optional.get("timestamp", 0)

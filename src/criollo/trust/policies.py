@@ -1,8 +1,9 @@
 """Which policy.json is in force: of the pod's namespace, else the configured one, else the one of the container tools.
 
 Files are looked at with each question and read again when they changed, so a policy that was tightened counts at once. A
-question costs a few stat calls. A file that cannot be used denies, and so does one that went away: no older or wider policy
-steps in for it. Only the policy of a namespace may be taken away: then the node's holds for it again.
+question costs a few stat calls. A file that cannot be used denies, so does one that went away, and so does a node without
+any: no older or wider policy steps in for it. Only the policy of a namespace may be taken away: then the node's holds for it
+again.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.errors import CriolloError, Denied
-from criollo.trust.policy import Policy, find_policy
+from criollo.trust.policy import EXAMPLE, Policy, find_policy, places
 
 Stamp = tuple[int, int, int, int, int]
 
@@ -36,7 +37,7 @@ class Policies:
         self, path: Path | None = None, *, directory: Path | None = None, environ: Mapping[str, str] | None = None
     ) -> None:
         """`path` is the configured policy, `directory` that of `<namespace>.json`; `environ` leads to a user's own policy."""
-        self._path, self._directory, self._environ = path, directory, environ
+        self._path, self._directory, self._environ = path, directory, dict(environ or {})
         self._read: dict[Path, _Read] = {}
         self._fixed: Policy | None = None
         self._had_one = False
@@ -52,13 +53,15 @@ class Policies:
         """The policy for images of pods in a namespace; without a namespace, the node's.
 
         Raises:
-            Denied: its file cannot be used.
+            Denied: its file cannot be used, or there is none.
         """
         if self._fixed is not None:
             return self._fixed
         try:
             own = self._of_namespace(namespace)
             return own if own is not None else self._of_node()
+        except Denied:
+            raise
         except (CriolloError, OSError) as error:
             raise Denied(f"no image may be used: the signature policy cannot be read: {error}") from error
 
@@ -89,14 +92,16 @@ class Policies:
         return self._load(self._directory / f"{namespace}.json")
 
     def _of_node(self) -> Policy:
-        path = self._path
-        if path is None:
-            path = find_policy(self._environ) if self._environ is not None else None
+        path = self._path if self._path is not None else find_policy(self._environ)
         found = self._load(path) if path is not None else None
-        if found is None and (self._path is not None or self._had_one):
-            raise Denied(f"{self._path or path or 'policy.json'} is not there any more; put it back")
-        self._had_one = found is not None
-        return found or Policy.accept_all()
+        if found is not None:
+            self._had_one = True
+            return found
+        if self._path is not None or self._had_one:
+            gone = self._path or path or places(self._environ)[-1]
+            raise Denied(f"no image may be used: signature policy {gone} is not there any more; put it back")
+        looked = " or ".join(map(str, places(self._environ)))
+        raise Denied(f"no image may be used: there is no signature policy {looked}; to accept every image, write {EXAMPLE}")
 
     def _load(self, path: Path) -> Policy | None:
         """The policy of a file, read anew if that changed; None if there is no file."""

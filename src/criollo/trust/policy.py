@@ -8,6 +8,7 @@ is refused whole, since a misspelt rule would silently allow.
 Source: containers-policy.json(5).
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,10 @@ from criollo.trust.fields import an_object, only
 from criollo.trust.requirements import ACCEPT, Requirement, parse_requirements
 
 SYSTEM_FILE: Final = Path("/etc/containers/policy.json")
+EXAMPLE: Final = '{"default":[{"type":"insecureAcceptAnything"}]}'  # a whole policy: all that an image needs is a name
 MAX_FILE_BYTES: Final = 4 << 20
 REGISTRIES: Final = "docker"  # the transport of images from registries
+_FILES: Final = frozenset({"dir", "oci", "oci-archive", "docker-archive"})  # transports whose scopes are paths
 
 
 class Policy:
@@ -43,7 +46,7 @@ class Policy:
 
     @classmethod
     def accept_all(cls) -> "Policy":
-        """The policy of a node without one."""
+        """A policy that asks nothing of anybody: for those who judge no images."""
         return cls((Requirement(type=ACCEPT),), {}, source="no policy")
 
     @classmethod
@@ -77,7 +80,7 @@ class Policy:
             scopes = transports.setdefault(transport, {})
             for scope, demands in an_object(listed, f"{where}: transports.{transport}").items():
                 requirements = parse_requirements(demands, f"{where}: transports.{transport}[{scope!r}]")
-                scopes[_checked_scope(scope, where) if transport == REGISTRIES else scope] = requirements
+                scopes[_checked(transport, scope, where)] = requirements
         default = parse_requirements(value["default"], f"{where}: default")
         return cls(default, transports, source=where, fingerprint=f"{where} {Digest.of(raw)}")
 
@@ -90,7 +93,7 @@ class Policy:
 
     def demands_of_file(self, transport: str, path: Path) -> tuple[str, Sequence[Requirement]]:
         """The same for images that come from a file or directory, as `docker-archive` or `oci`: of the path, one above it, or
-        the transport's default."""
+        the transport's default. The name of an image within a layout or archive does not count, as for the other tools."""
         scopes = self._transports.get(transport, {})
         for scope in (str(path), *map(str, path.parents)):
             if scope in scopes:
@@ -104,11 +107,15 @@ class Policy:
         return "default", self.default
 
 
+def places(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where the container tools of this user look for their policy, in order."""
+    home = environ.get("HOME")
+    return (*((Path(home) / ".config/containers/policy.json",) if home else ()), SYSTEM_FILE)
+
+
 def find_policy(environ: Mapping[str, str]) -> Path | None:
     """The policy that the container tools of this user read, or None if there is none."""
-    home = environ.get("HOME")
-    candidates = [*([Path(home) / ".config/containers/policy.json"] if home else []), SYSTEM_FILE]
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in places(environ) if path.exists()), None)
 
 
 def _scopes(reference: Reference) -> Iterator[str]:
@@ -132,6 +139,15 @@ def wider_scopes(reference: Reference) -> Iterator[str]:
         yield f"*.{host}"
         if ":" in host:
             yield f"*.{host.partition(':')[0]}"
+
+
+def _checked(transport: str, scope: str, where: str) -> str:
+    """A scope as it is compared; one that could never match is a mistake, and would silently allow."""
+    if transport == REGISTRIES:
+        return _checked_scope(scope, where)
+    if transport in _FILES and scope and (scope == "/" or os.path.normpath(scope) != scope or not scope.startswith("/")):
+        raise Invalid(f"{where}: transports.{transport}", scope, "an absolute path in its shortest form, or '' for all of them")
+    return scope
 
 
 def _checked_scope(scope: str, where: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from criollo.errors import Invalid
 from criollo.linux import files
-from criollo.oci.signature import Kind
+from criollo.oci.signature import SignatureKind
 from criollo.trust.fields import an_object, decoded, exactly, only, text, texts
 from criollo.trust.identity import SignedIdentity, parse_identity
 
@@ -71,9 +71,9 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     identity: SignedIdentity = SignedIdentity()
 
     @property
-    def signed_with(self) -> Kind | None:
+    def signed_with(self) -> SignatureKind | None:
         """The kind of signature that it needs, if it needs one."""
-        return {SIGNED_BY: Kind.SIMPLE, SIGSTORE_SIGNED: Kind.SIGSTORE}.get(self.type)
+        return {SIGNED_BY: SignatureKind.SIMPLE, SIGSTORE_SIGNED: SignatureKind.SIGSTORE}.get(self.type)
 
     @property
     def summary(self) -> str:

@@ -16,7 +16,7 @@ from criollo.aio import process
 from criollo.errors import Invalid, ToolFailed, explain
 from criollo.linux import files
 from criollo.oci.digest import Digest
-from criollo.oci.signature import SIGSTORE_TYPE, Kind, Signature, simple
+from criollo.oci.signature import SIGSTORE_TYPE, Signature, SignatureKind, simple
 from criollo.trust.payload import make_payload
 from criollo.trust.sigstore import SIGNATURE_ANNOTATION
 
@@ -34,9 +34,11 @@ def sign_with_key(key_file: Path, passphrase: bytes | None, digest: Digest, name
         HostFailed: it cannot be read.
     """
     pem = _read(key_file)
-    payload = make_payload(Kind.SIGSTORE, digest, name, creator=CREATOR, now=now)
+    payload = make_payload(SignatureKind.SIGSTORE, digest, name, creator=CREATOR, now=now)
     said = base64.b64encode(_raw_signature(pem, passphrase, payload, str(key_file))).decode()
-    return Signature(kind=Kind.SIGSTORE, payload=payload, media_type=SIGSTORE_TYPE, annotations={SIGNATURE_ANNOTATION: said})
+    return Signature(
+        kind=SignatureKind.SIGSTORE, payload=payload, media_type=SIGSTORE_TYPE, annotations={SIGNATURE_ANNOTATION: said}
+    )
 
 
 def is_encrypted(key_file: Path) -> bool:
@@ -86,10 +88,10 @@ async def sign_with_gpg(
     argv = ["gpg", "--batch", "--no-tty", "--yes", "--local-user", user, "--output", "-"]
     if passphrase_file is not None:
         argv += ["--pinentry-mode", "loopback", "--passphrase-file", os.path.abspath(passphrase_file)]
-    payload = make_payload(Kind.SIMPLE, digest, name, creator=CREATOR, now=now)
+    payload = make_payload(SignatureKind.SIMPLE, digest, name, creator=CREATOR, now=now)
     env = {**process.MINIMAL_ENV, **{word: environ[word] for word in _PASSED_ON if word in environ}}
     what = f"cannot sign with the key {user}"
-    ended = await process.run([*argv, "--sign"], what=what, timeout_s=_GPG_LIMIT_S, stdin=payload, env=env)
+    ended = await process.run(process.Program([*argv, "--sign"], env), what=what, timeout_s=_GPG_LIMIT_S, stdin=payload)
     if not ended.stdout:
         raise ToolFailed(what, argv, ended.status, ended.stderr_tail() or "gpg wrote nothing")
     return simple(ended.stdout)

@@ -14,7 +14,7 @@ import msgspec
 
 from criollo.aio import process, threads
 from criollo.errors import Denied, ToolFailed, explain
-from criollo.oci.signature import SIGSTORE_TYPE, Kind, Signature
+from criollo.oci.signature import SIGSTORE_TYPE, Signature, SignatureKind
 from criollo.trust.requirements import Requirement, Sources
 
 LIMIT_S: Final = 30.0
@@ -68,7 +68,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_signature(signature: Signature) -> bool:
     """Whether it is a sigstore signature, and no other attachment."""
-    return signature.kind is Kind.SIGSTORE and signature.media_type == SIGSTORE_TYPE
+    return signature.kind is SignatureKind.SIGSTORE and signature.media_type == SIGSTORE_TYPE
 
 
 async def verify(requirement: Requirement, signatures: Sequence[Signature]) -> Sequence[Outcome]:
@@ -81,9 +81,8 @@ async def verify(requirement: Requirement, signatures: Sequence[Signature]) -> S
     task = await _task(requirement, signatures)
     raw = msgspec.json.encode(task)
     argv = [sys.executable, "-I", "-S", "-B", "-c", _START, *(path for path in sys.path if os.path.isabs(path))]
-    ended = await process.run(
-        argv, what="cannot check sigstore signatures", timeout_s=LIMIT_S, stdin=raw, limit_bytes=MAX_ANSWER_BYTES
-    )
+    program, what = process.Program(argv), "cannot check sigstore signatures"
+    ended = await process.run(program, what=what, timeout_s=LIMIT_S, stdin=raw, limit_bytes=MAX_ANSWER_BYTES)
     try:
         answer = msgspec.json.decode(ended.stdout, type=Answer)
     except msgspec.MsgspecError as error:

@@ -270,6 +270,7 @@ def test_a_probe_tells_what_each_server_answers(explain, guarded):
     assert (real["kind"], real["answer"]["status"]) == ("registry", "ok")
     assert real["answer"]["digest"] == IMAGE.digest
     assert real["credentials"][0].startswith(f"auths[{guarded.host}] of ")
+    assert real["credential"] == real["credentials"][0]
     assert real["certificates"][0].endswith("ca.crt")
     assert meaning["policy"]["scope"] == "default"
 

@@ -205,6 +205,9 @@ def test_an_archive_is_loaded_only_where_the_policy_wants_nothing_of_it(daemon, 
     assert refused_load.returncode == 1
     assert "demands reject of oci images" in refused_load.stderr
     assert os.listdir(daemon.root / "staging") == []
-    write_json(daemon.place / "policy.json", {"default": [REJECT], "transports": {"oci": {str(tmp_path): [ACCEPT]}}})
+    there = {"oci": {str(tmp_path): [ACCEPT]}}
+    write_json(daemon.place / "policy.json", {"default": [REJECT], "transports": there})
+    assert "cannot use image r.invalid/loaded:v1" in load().stderr  # it may come from there, but not have this name
+    write_json(daemon.place / "policy.json", {"default": [REJECT], "transports": {**there, "docker": {"r.invalid": [ACCEPT]}}})
     assert load().returncode == 0
     rule(daemon, ACCEPT)

@@ -35,6 +35,7 @@ class Signer:
             "HOME": str(self.home),
             "GNUPGHOME": str(self.gnupg),
             "CONTAINERS_REGISTRIES_CONF": str(self.home / "registries.conf"),
+            "CONTAINERS_REGISTRIES_CONF_DIR": str(self.home / "registries.conf.d"),
         }
         argv = [sys.executable, "-c", "import sys; from criollo.kpod.main import run; sys.exit(run())", "-c", "", "-d", ""]
         done = subprocess.run([*argv, *words], capture_output=True, text=True, env=env, timeout=120)

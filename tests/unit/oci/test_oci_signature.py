@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.errors import Invalid
-from criollo.oci.signature import MAX_ANNOTATIONS, MAX_BYTES, SIGSTORE_TYPE, Kind, parse_blob, sigstore, simple
+from criollo.oci.signature import MAX_ANNOTATIONS, MAX_BYTES, SIGSTORE_TYPE, SignatureKind, parse_blob, sigstore, simple
 
 texts = st.text(max_size=20)
 
@@ -24,7 +24,7 @@ def test_a_simple_signature_is_its_own_blob():
         assert parse_blob(message) == simple(message)
         assert parse_blob(b"\0simple-signing\n" + message) == simple(message)
         assert parse_blob(message).to_blob() == message
-    assert parse_blob(b"\x90x").kind is Kind.SIMPLE
+    assert parse_blob(b"\x90x").kind is SignatureKind.SIMPLE
 
 
 @given(st.binary(max_size=80))

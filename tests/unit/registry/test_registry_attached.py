@@ -11,7 +11,7 @@ from criollo.aio import threads
 from criollo.errors import Damaged, Invalid, NotFound, Unavailable
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import MAX_BYTES, SIGSTORE_TYPE, Kind
+from criollo.oci.signature import MAX_BYTES, SIGSTORE_TYPE, SignatureKind
 from criollo.registry.attached import fetch
 from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
@@ -75,7 +75,7 @@ def test_layers_are_signatures(registry, config):
     )
     signatures = found(registry)
     assert [each.payload for each in signatures] == [b"one", b"two"]
-    assert {each.kind for each in signatures} == {Kind.SIGSTORE}
+    assert {each.kind for each in signatures} == {SignatureKind.SIGSTORE}
     assert signatures[0].annotations == {"a": "b"}
 
 

@@ -542,6 +542,14 @@ def test_a_token_server_that_refuses_is_named(bad, mirror, fault):
         manifest(bad, credentials=ALICE)
 
 
+def test_credentials_for_another_server_are_shown_to_nobody(bad):
+    bad.break_at("/manifests/", challenge('Basic realm="x"'), times=1)
+    elsewhere = Credentials(username="alice", password="hunter2", server="registry.example.com")
+    with pytest.raises(Unauthenticated):
+        manifest(bad, credentials=elsewhere)
+    assert secrets_in(bad) == []
+
+
 def test_credentials_do_not_follow_a_redirect_elsewhere(bad, mirror):
     mirror.add("team/app", "v1", IMAGE)
     bad.break_at("/manifests/", challenge('Basic realm="x"'), times=1)

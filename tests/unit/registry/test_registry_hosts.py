@@ -6,7 +6,6 @@ from criollo.errors import Forbidden, Invalid
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.registry.hosts import Hosts
-from criollo.registry.registries_conf import find_registries_conf
 
 SHA = str(Digest.of(b"x"))
 
@@ -20,7 +19,7 @@ def load(tmp_path):
         directory.mkdir(exist_ok=True)
         for name, content in dropped.items():
             (directory / f"{name}.conf").write_text(content)
-        return Hosts.load(conf, directory)
+        return Hosts.load(conf, [directory])
 
     return write
 
@@ -183,21 +182,6 @@ def test_a_named_file_must_exist(tmp_path):
     with pytest.raises(Exception, match="absent") as caught:
         Hosts.load(tmp_path / "absent.conf")
     assert type(caught.value).__module__ == "criollo.errors"
-
-
-def test_the_environment_names_file_and_directory(tmp_path):
-    conf = tmp_path / "r.conf"
-    for variable in ("CONTAINERS_REGISTRIES_CONF", "CONTAINER_REGISTRIES_CONF"):
-        assert find_registries_conf({variable: str(conf)}) == (conf, tmp_path / "r.conf.d")
-        assert find_registries_conf({variable: str(conf), f"{variable}_DIR": "/d"})[1].as_posix() == "/d"
-
-
-def test_the_home_directory_goes_before_the_system(tmp_path):
-    conf = tmp_path / ".config/containers/registries.conf"
-    conf.parent.mkdir(parents=True)
-    conf.write_text("")
-    assert find_registries_conf({"HOME": str(tmp_path)}) == (conf, conf.with_name("registries.conf.d"))
-    assert find_registries_conf({"HOME": str(tmp_path / "other")})[1].as_posix() == "/etc/containers/registries.conf.d"
 
 
 @given(st.text(alphabet="ab.*:/0-@", max_size=12), st.text(alphabet="ab.:/0-", max_size=12))

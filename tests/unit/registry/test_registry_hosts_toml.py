@@ -181,3 +181,15 @@ def test_any_address_is_a_server_or_refused(url):
         return
     assert found.server.scheme in ("http", "https")
     assert "@" not in found.server.netloc
+
+
+@pytest.mark.parametrize("key", ["capabilites", "capability", "skip-verify", "Ca", "servers", "headers"])
+@pytest.mark.parametrize("head", ["", '[host."https://m.example"]'])
+def test_a_misspelt_key_is_refused_with_the_nearest(key, head):
+    with pytest.raises(Invalid, match=rf"hosts\.toml.*got '{key}', expected "):
+        parse(f"{head}\n{key} = 7".encode(), path=PATH, domain="r.example")
+
+
+def test_a_key_like_no_other_is_passed_over():
+    found = parse(b'[host."https://m.example"]\nfuture_thing = 7', path=PATH, domain="r.example")
+    assert [server.netloc for server in found.mirrors] == ["m.example"]

@@ -9,7 +9,7 @@ import pytest
 
 from criollo.errors import CriolloError, Invalid
 from criollo.registry.endpoints import Endpoint
-from criollo.registry.namespaced import place, take
+from criollo.registry.namespaced import look, place, take
 
 CONTENT = json.dumps({"auths": {"r.example": {"auth": base64.b64encode(b"alice:hunter2").decode()}}})
 
@@ -35,6 +35,15 @@ def test_a_file_is_taken_and_gone(tmp_path, write):
     assert source.credentials.username == "alice"
     assert left(tmp_path) == []
     assert take(tmp_path, "shop", "r.example/team/app:v1") is None
+
+
+def test_a_look_leaves_the_file(tmp_path, write):
+    write(CONTENT)
+    for _ in range(2):
+        (source,) = look(tmp_path, "shop", "r.example/team/app:v1").sources(Endpoint(host="r.example", repository="team/app"))
+        assert source.credentials.username == "alice"
+    assert look(tmp_path, "other", "r.example/team/app:v1") is None
+    assert len(left(tmp_path)) == 1
 
 
 def test_short_names_are_those_of_docker_hub(tmp_path):

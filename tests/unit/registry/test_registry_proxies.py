@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.errors import Invalid
+from criollo.errors import Unavailable
 from criollo.registry.proxies import Proxies, userinfo, without_userinfo
 
 PROXY = "http://user:p%40ss@proxy.example:3128"
@@ -44,12 +44,23 @@ def test_exceptions_go_direct(no_proxy, host, port, direct):
 
 
 @pytest.mark.parametrize(
-    "url", ["socks5://secret@p:1", "ftp://secret@p", "http://", "http://secret@p:x", "http://secret@p:99999"]
+    ("url", "told"),
+    [
+        ("socks5://secret@p:1", "socks5:// is not supported"),
+        ("ftp://secret@p", "ftp:// is not supported"),
+        ("http://", "no URL"),
+        ("http://secret@p:x", "no URL"),
+        ("http://secret@p:99999", "no URL"),
+    ],
 )
-def test_another_kind_of_proxy_is_refused_without_its_secret(url):
-    with pytest.raises(Invalid, match="HTTPS_PROXY") as caught:
-        Proxies({"HTTPS_PROXY": url})
+def test_another_kind_of_proxy_fails_who_needs_it_without_its_secret(url, told):
+    proxies = Proxies({"HTTPS_PROXY": url, "NO_PROXY": "near.example"})
+    with pytest.raises(Unavailable, match="HTTPS_PROXY") as caught:
+        proxies.choose("https", "r.example", 443)
+    assert told in str(caught.value)
     assert "secret" not in str(caught.value)
+    for scheme, host in (("https", "near.example"), ("https", "localhost"), ("http", "r.example")):
+        assert proxies.choose(scheme, host, 443) == ""
 
 
 def test_user_and_password_are_taken_out():

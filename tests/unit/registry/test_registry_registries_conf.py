@@ -1,13 +1,13 @@
 """registries.conf as checked values: modes, aliases, credential programs, files of version 1."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from criollo.errors import Invalid
+from criollo.errors import CriolloError, Invalid
 from criollo.oci.reference import Reference
 from criollo.registry.hosts import Hosts
-from criollo.registry.registries_conf import AUTH_FILES, Mode, find_aliases_file, load
+from criollo.registry.registries_conf import AUTH_FILES, Mode, load
 
 SEARCH = 'unqualified-search-registries = ["one.example", "two.example"]\n'
 
@@ -19,7 +19,7 @@ def conf(tmp_path):
         for at, text in enumerate(texts):
             paths.append(tmp_path / f"{at}.conf")
             paths[-1].write_text(text)
-        return load(paths)
+        return load(paths[0], paths[1:])
 
     return write
 
@@ -52,7 +52,63 @@ def test_later_files_win_key_by_key(conf):
 
 def test_without_keys_nothing_is_said(conf):
     found = conf("")
-    assert (found.search, found.mode, found.credential_programs) == (None, None, (AUTH_FILES,))
+    assert (found.search, found.mode, found.credential_programs) == (None, None, None)
+
+
+def test_a_drop_in_can_take_credential_programs_back(conf, tmp_path):
+    programs = 'credential-helpers = ["x"]'
+    assert conf(programs, f'credential-helpers = ["{AUTH_FILES}"]').credential_programs == (AUTH_FILES,)
+    assert conf(programs, "credential-helpers = []").credential_programs == (AUTH_FILES,)
+    assert conf(programs, "").credential_programs == ("x",)
+    assert Hosts.load(tmp_path / "0.conf").credential_programs == ("x",)
+    assert Hosts.load(None).credential_programs == (AUTH_FILES,)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('location = "r.example"\nbloked = true', r"0\.conf: \[\[registry\]\] r\.example: got 'bloked', expected blocked\?"),
+        ('location = "r.example"\nInsecure = false', r"got 'Insecure', expected insecure\?"),
+        ('location = "r.example"\nmirror_by_digest_only = true', r"expected mirror-by-digest-only\?"),
+        ('location = "r.example"\nqqqq = 1', r"got 'qqqq', expected one of blocked, insecure, location"),
+        ('location = "r.example"\nfile = "/x"', "got 'file'"),
+        ('location = "r.example"\npull-from-mirror = "all"', "got 'pull-from-mirror'"),
+        (
+            'prefix = "r.example/a"\n[[registry.mirror]]\nlocation = "m.example"\npull-from-miror = "digest-only"',
+            r"0\.conf: \[\[registry\.mirror\]\] m\.example of r\.example/a: got 'pull-from-miror', expected pull-from-mirror\?",
+        ),
+        ('location = "r.example"\n[[registry.mirror]]\nlocation = "m.example"\nblocked = true', "got 'blocked', expected"),
+        ("bloked = true", r"\[\[registry\]\] number 1: got 'bloked'"),
+    ],
+)
+def test_a_misspelt_key_of_a_table_is_refused_with_the_nearest(conf, text, told):
+    with pytest.raises(Invalid, match=told):
+        conf(f"[[registry]]\n{text}")
+
+
+KEYS = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "mirror")
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=80))
+def test_no_other_key_of_a_table_is_swallowed(tmp_path_factory, key):
+    assume(key not in KEYS)
+    path = tmp_path_factory.getbasetemp() / "key.conf"
+    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+    path.write_text(f'[[registry]]\nlocation = "r.example"\n"{quoted}" = true\n')
+    with pytest.raises(Invalid, match=r"key\.conf"):
+        load(path)
+
+
+def test_of_two_tables_of_one_prefix_in_a_file_the_first_counts(conf):
+    found = conf('[[registry]]\nlocation = "r.example"\nblocked = true\n[[registry]]\nlocation = "r.example"')
+    assert [rule.blocked for rule in found.rules] == [True]
+
+
+def test_a_drop_in_may_go_away_after_it_was_listed(tmp_path):
+    (tmp_path / "c").write_text('short-name-mode = "disabled"')
+    assert load(tmp_path / "c", [tmp_path / "gone.conf"]).mode is Mode.DISABLED
+    with pytest.raises(CriolloError, match="absent"):
+        load(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -120,12 +176,13 @@ def test_an_alias_taken_back_leaves_the_search_list(hosts):
 
 
 def test_the_file_of_recorded_aliases_may_be_missing(tmp_path):
-    assert load([], aliases_file=tmp_path / "absent").aliases == {}
+    assert load(None, aliases_file=tmp_path / "absent").aliases == {}
 
 
 def test_enforcing_refuses_a_name_that_means_several(hosts):
-    with pytest.raises(Invalid, match=r"one\.example/app:latest or two\.example/app:latest"):
+    with pytest.raises(Invalid, match=r"one\.example/app:latest or two\.example/app:latest") as caught:
         refs(hosts(SEARCH), "app")
+    assert "short name mode is enforcing, but image name app returns ambiguous list" in str(caught.value)
     assert refs(hosts('unqualified-search-registries = ["one.example"]'), "app") == ["one.example/app:latest"]
 
 
@@ -147,12 +204,6 @@ def test_a_missing_list_means_docker_hub_and_an_empty_one_nothing(hosts):
         refs(hosts("unqualified-search-registries = []"), "app")
 
 
-def test_recorded_aliases_stand_where_other_tools_write_them():
-    assert str(find_aliases_file({}, 0)) == "/var/cache/containers/short-name-aliases.conf"
-    assert str(find_aliases_file({"HOME": "/h"}, 7)) == "/h/.cache/containers/short-name-aliases.conf"
-    assert find_aliases_file({}, 7) is None
-
-
 @given(st.text(alphabet="ab./:@-", min_size=1, max_size=12), st.text(alphabet="ab./:@-", max_size=12))
 def test_any_alias_is_refused_or_leads_to_a_full_name(tmp_path_factory, name, target):
     path = tmp_path_factory.getbasetemp() / "alias.conf"
@@ -170,6 +221,6 @@ def test_any_text_is_a_file_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any-text.conf"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        load([path])
+        load(path)
     except Invalid:
         return

@@ -149,7 +149,7 @@ def test_implied_directories_take_after_the_layers_below(tmp_path: Path) -> None
         (staging.path / "link").symlink_to("tmp")
         implied = ("", "tmp", "opt", "opt/deep", "new", "link", "gone", "../../../x")
         await layers.commit(staging, top)
-        await layers.inherit(top, implied, [NAME, OTHER])
+        await layers.inherit(layers.path(top), implied, [NAME, OTHER])
         modes = {name: stat.S_IMODE((layers.path(top) / name).stat().st_mode) for name in ("tmp", "opt", "opt/deep", "new")}
         assert modes == {"tmp": 0o1777, "opt": 0o750, "opt/deep": 0o755, "new": 0o755}
         assert (layers.path(top) / "tmp").stat().st_mtime_ns == 5

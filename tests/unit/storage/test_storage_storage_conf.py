@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from criollo.errors import CriolloError, Invalid
-from criollo.storage.storage_conf import MAX_STORES, find_storage_conf, find_stores
+from criollo.storage.storage_conf import MAX_STORES, driver_options, find_storage_conf, find_stores, find_unfollowed
 
 
 def conf(tmp_path: Path, text: str) -> Path:
@@ -66,3 +66,82 @@ def test_any_text_is_stores_or_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text, errors="surrogatepass")
     with contextlib.suppress(Invalid):
         assert isinstance(find_stores(path, [text]), tuple)
+
+
+OVERLAY = '[storage.options.overlay]\nsize = "10GiB"\ninodes = "1000"\nmountopt = "nodev,metacopy=on"\n'
+
+
+def test_options_of_the_driver_are_those_of_its_table(tmp_path: Path) -> None:
+    path = conf(tmp_path, OVERLAY)
+    assert driver_options(path, "overlay") == (
+        "overlay.size=10GiB",
+        "overlay.inodes=1000",
+        "overlay.mountopt=nodev,metacopy=on",
+    )
+    assert driver_options(path, "btrfs") == driver_options(path, "vfs") == driver_options(None, "overlay") == ()
+
+
+def test_the_table_of_all_drivers_serves_where_the_driver_has_none(tmp_path: Path) -> None:
+    path = conf(tmp_path, '[storage.options]\nsize = "1GiB"\ninodes = "5"\n[storage.options.btrfs]\nsize = "2GiB"\n')
+    assert driver_options(path, "overlay") == ("overlay.size=1GiB",)
+    assert driver_options(path, "btrfs") == ("btrfs.size=2GiB",)
+
+
+@pytest.mark.parametrize("text", ["[storage.options.overlay]\nsize = 10", "[storage.options]\noverlay = 3"])
+def test_an_option_that_cannot_be_meant_is_refused_with_its_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Invalid, match=r"storage\.conf"):
+        driver_options(conf(tmp_path, text), "overlay")
+
+
+OURS = {"driver": "overlay", "imagestore": "", "graphroot": "/var/lib/criollo", "runroot": "/run/criollo"}
+
+
+def told(path: Path | None, environ: dict[str, str] | None = None, ours: dict[str, str] = OURS) -> dict[str, str]:
+    return {each.name: each.remedy for each in find_unfollowed(path, environ or {}, ours)}
+
+
+def test_what_packages_ship_is_no_matter(tmp_path: Path) -> None:
+    text = (
+        '[storage]\ndriver = "overlay"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n'
+        '[storage.options]\nadditionalimagestores = ["/a"]\ndisable-volatile = false\n[storage.options.zfs]\nsize = "1"\n'
+    )
+    assert told(conf(tmp_path, text + OVERLAY)) == {}
+    assert told(None, {"STORAGE_DRIVER": "overlay"}) == {}
+
+
+def test_what_does_nothing_is_told_with_what_does_it(tmp_path: Path) -> None:
+    text = (
+        '[storage]\ndriver = "btrfs"\nrunroot = "/r"\ngraphroot = "/g"\nimagestore = "/i"\n'
+        '[storage.options]\nimagestore = "/i"\n'
+        'additionallayerstores = ["/l"]\n[storage.options.overlay]\nmount_program = "/m"\nignore_chown_errors = "false"\n'
+    )
+    found = told(conf(tmp_path, text), {"STORAGE_DRIVER": "vfs", "STORAGE_OPTS": "overlay.size=1g"})
+    assert list(found) == [
+        "storage.driver",
+        "storage.runroot",
+        "storage.graphroot",
+        "storage.imagestore",
+        "storage.options.imagestore",
+        "storage.options.additionallayerstores",
+        "storage.options.overlay.mount_program",
+        "STORAGE_DRIVER",
+        "STORAGE_OPTS",
+    ]
+    assert found["storage.driver"] == "set storage_driver in [crio]"
+    assert "storage_option" in found["STORAGE_OPTS"]
+    same = {"driver": "btrfs", "imagestore": "/i", "graphroot": "/g", "runroot": "/r"}
+    assert list(told(conf(tmp_path, text), ours=same)) == ["storage.options.additionallayerstores"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    table=st.sampled_from(["storage", "storage.options", "storage.options.overlay"]),
+    key=st.sampled_from(["size", "driver", "mountopt", "overlay", "options", "x"]),
+    value=st.sampled_from(['"a"', "3", "[]", "{}", "{size = 1}", "true", '["/a"]', "1979-05-27"]),
+)
+def test_any_key_is_read_or_refused(tmp_path: Path, table: str, key: str, value: str) -> None:
+    path = conf(tmp_path, f"[{table}]\n{key} = {value}\n")
+    with contextlib.suppress(Invalid):
+        assert all(each.remedy for each in find_unfollowed(path, {}, OURS))
+    with contextlib.suppress(Invalid):
+        assert all("=" in option for option in driver_options(path, "overlay"))

@@ -11,7 +11,7 @@ from criollo.aio import threads
 from criollo.errors import Denied
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import Kind, sigstore, simple
+from criollo.oci.signature import SignatureKind, sigstore, simple
 from criollo.trust import sigstore as child
 from criollo.trust.judge import Case, Evidence, Judge
 from criollo.trust.policies import Policies
@@ -164,11 +164,11 @@ def test_kinds_that_a_pull_looks_for(court):
     simple_rule = {"type": "signedBy", "keyType": "GPGKeys", "keyData": "YQ=="}
     reference = Reference.parse(NAME)
     court.rule(by(), ACCEPT)
-    assert court.judge.kinds_wanted(reference, "") == {Kind.SIGSTORE}
+    assert court.judge.kinds_wanted(reference, "") == {SignatureKind.SIGSTORE}
     (court.root / "spaces").mkdir()
     (court.root / "spaces/strict.json").write_text(json.dumps({"default": [simple_rule]}))
-    assert court.judge.kinds_wanted(reference, "strict") == {Kind.SIMPLE}
-    assert court.judge.kinds_useful(reference) == {Kind.SIMPLE, Kind.SIGSTORE}
+    assert court.judge.kinds_wanted(reference, "strict") == {SignatureKind.SIMPLE}
+    assert court.judge.kinds_useful(reference) == {SignatureKind.SIMPLE, SignatureKind.SIGSTORE}
     court.rule(REJECT)
     with pytest.raises(Denied, match="rejects"):
         court.judge.kinds_wanted(reference, "")

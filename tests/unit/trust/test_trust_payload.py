@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from criollo.errors import Invalid
 from criollo.oci.digest import Digest
-from criollo.oci.signature import Kind
+from criollo.oci.signature import SignatureKind
 from criollo.trust.payload import Claim, parse_payload
 
 SHA = str(Digest.of(b"x"))
-TYPES = {Kind.SIMPLE: "atomic container signature", Kind.SIGSTORE: "cosign container image signature"}
+TYPES = {SignatureKind.SIMPLE: "atomic container signature", SignatureKind.SIGSTORE: "cosign container image signature"}
 
 
-def made(kind=Kind.SIMPLE, **change):
+def made(kind=SignatureKind.SIMPLE, **change):
     whole = {
         "critical": {
             "type": TYPES[kind],
@@ -30,20 +30,20 @@ def critical(**change):
     return made(critical={key: value for key, value in {**whole, **change}.items() if value is not None})
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", SignatureKind)
 def test_a_payload_claims_a_digest_and_a_name(kind):
     assert parse_payload(made(kind), kind) == Claim(Digest(SHA), "a.b/c:v1")
 
 
 def test_one_kind_does_not_pass_for_the_other():
     with pytest.raises(Invalid, match="type"):
-        parse_payload(made(Kind.SIMPLE), Kind.SIGSTORE)
+        parse_payload(made(SignatureKind.SIMPLE), SignatureKind.SIGSTORE)
 
 
 def test_cosign_writes_null_for_nothing():
-    assert parse_payload(made(Kind.SIGSTORE, optional=None), Kind.SIGSTORE)
+    assert parse_payload(made(SignatureKind.SIGSTORE, optional=None), SignatureKind.SIGSTORE)
     with pytest.raises(Invalid):
-        parse_payload(made(optional=None), Kind.SIMPLE)
+        parse_payload(made(optional=None), SignatureKind.SIMPLE)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_cosign_writes_null_for_nothing():
 )
 def test_what_is_no_payload(raw):
     with pytest.raises(Invalid):
-        parse_payload(raw, Kind.SIMPLE)
+        parse_payload(raw, SignatureKind.SIMPLE)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_refused(raw):
     with pytest.raises(Invalid):
-        parse_payload(raw, Kind.SIMPLE)
+        parse_payload(raw, SignatureKind.SIMPLE)

@@ -104,8 +104,22 @@ def test_all_policies(policies: Policies, tmp_path: Path) -> None:
     assert sorted(policy.demands(BUSYBOX)[1][0].type for policy in policies.all()) == ["insecureAcceptAnything", "reject"]
 
 
-def test_a_node_without_a_policy_accepts(tmp_path: Path) -> None:
-    assert kind(Policies()) == "insecureAcceptAnything"
+def test_a_node_without_a_policy_refuses_and_says_what_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("criollo.trust.policy.SYSTEM_FILE", tmp_path / "etc/policy.json")
+    policies = Policies(directory=tmp_path / "spaces", environ={"HOME": str(tmp_path)})
+    with pytest.raises(Denied) as caught:
+        policies.find("shop")
+    own = tmp_path / ".config/containers/policy.json"
+    assert f"there is no signature policy {own} or {tmp_path}/etc/policy.json" in str(caught.value)
+    example = str(caught.value).rpartition("write ")[2]
+    write(tmp_path / "spaces/strict.json", "reject")
+    assert kind(policies, "strict") == "reject"  # who has one of their own needs no other
+    own.parent.mkdir(parents=True)
+    own.write_text(example)
+    assert kind(policies, "shop") == "insecureAcceptAnything"
+
+
+def test_a_fixed_policy_is_that_of_every_namespace() -> None:
     assert kind(Policies.of(Policy.accept_all()), "x") == "insecureAcceptAnything"
 
 

@@ -103,6 +103,15 @@ def test_images_of_other_transports_have_their_own_default():
 
 
 @pytest.mark.parametrize(
+    ("transport", "scope"),
+    [("oci", "srv/images"), ("oci", "/"), ("oci", "/srv/"), ("oci-archive", "/srv//a"), ("dir", "/srv/../a"), ("oci", "/a/.")],
+)
+def test_a_scope_of_files_that_can_never_match_refuses_the_policy(transport, scope):
+    with pytest.raises(Invalid, match=f"transports.{transport}"):
+        policy(REJECT, **{transport: {scope: ACCEPT}})
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

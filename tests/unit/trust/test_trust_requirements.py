@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.errors import Invalid
-from criollo.oci.signature import Kind
+from criollo.oci.signature import SignatureKind
 from criollo.trust.requirements import MAX_KEYS, parse_requirements
 
 DATA = base64.b64encode(b"key").decode()
@@ -39,7 +39,7 @@ def parsed(value):
 def test_requirements_that_signatures_can_meet(value):
     requirement = parsed(value)
     assert requirement.is_verifiable
-    assert requirement.signed_with is (Kind.SIMPLE if value["type"] == "signedBy" else Kind.SIGSTORE)
+    assert requirement.signed_with is (SignatureKind.SIMPLE if value["type"] == "signedBy" else SignatureKind.SIGSTORE)
     assert requirement.summary.startswith(value["type"] + " (")
 
 

@@ -11,7 +11,7 @@ from support.signing import SigstoreKey
 
 from criollo.errors import Invalid
 from criollo.oci.digest import Digest
-from criollo.oci.signature import Kind, parse_blob
+from criollo.oci.signature import SignatureKind, parse_blob
 from criollo.trust import verifying
 from criollo.trust.payload import make_payload, parse_payload
 from criollo.trust.signing import is_encrypted, sign_with_key
@@ -42,8 +42,8 @@ def test_it_survives_being_stored(tmp_path: Path) -> None:
     assert parse_blob(signature.to_blob()) == signature
 
 
-@given(st.sampled_from(Kind), st.text(min_size=1, max_size=200), st.integers(0, 1 << 40))
-def test_a_payload_says_what_it_was_made_of(kind: Kind, name: str, now: int) -> None:
+@given(st.sampled_from(SignatureKind), st.text(min_size=1, max_size=200), st.integers(0, 1 << 40))
+def test_a_payload_says_what_it_was_made_of(kind: SignatureKind, name: str, now: int) -> None:
     claim = parse_payload(make_payload(kind, DIGEST, name, creator="test", now=now), kind)
     assert claim == (DIGEST, name)
 
