@@ -19,11 +19,11 @@ from criollo.aio.parcels import ParcelLine, streams_on
 from criollo.aio.streams import FdReader, FdWriter
 from criollo.aio.together import first
 from criollo.containers.context import Containers
-from criollo.containers.files import Source, copy_in, copy_out
+from criollo.containers.files import CopySource, copy_in, copy_out
 from criollo.containers.status import find_container
 from criollo.errors import CriolloError, Invalid
 from criollo.telemetry.log import get_logger
-from criollo.wire.parcels import PROTOCOL, Kind
+from criollo.wire.parcels import PROTOCOL, ParcelKind
 from criollo.workers.landing import Shape
 
 log = get_logger(__name__)
@@ -57,7 +57,7 @@ async def _serve(line: ParcelLine, work: _Work) -> None:
     try:
         await work(line)
     except CriolloError as error:
-        await line.send(Kind.FAILED, str(error).encode("utf-8", "replace"))
+        await line.send(ParcelKind.FAILED, str(error).encode("utf-8", "replace"))
     # A socket that is closed with unread bytes may take our last words along.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FAREWELL_S):
@@ -75,11 +75,11 @@ def _sending(containers: Containers, request: Request) -> _Work:
             source = FdReader(os.dup(job.pipe_fd))
             try:
                 while piece := await source.read():
-                    await line.send(Kind.DATA, piece)
+                    await line.send(ParcelKind.DATA, piece)
             finally:
                 source.close()
             copied = await job.result()
-        await line.send(Kind.END, msgspec.json.encode(copied))
+        await line.send(ParcelKind.END, msgspec.json.encode(copied))
 
     async def work(line: ParcelLine) -> None:
         await first(pump(line), line.gone())
@@ -96,17 +96,17 @@ def _receiving(containers: Containers, request: Request) -> _Work:
         raise Invalid("base", base, "the last name of the source")
 
     async def work(line: ParcelLine) -> None:
-        async with copy_in(containers, container_id, path, Source(Shape(shape), base)) as job:
+        async with copy_in(containers, container_id, path, CopySource(Shape(shape), base)) as job:
             sink = FdWriter(os.dup(job.pipe_fd))
             try:
-                while (parcel := await line.receive()).kind is Kind.DATA:
+                while (parcel := await line.receive()).kind is ParcelKind.DATA:
                     await sink.write(parcel.content)
             finally:
                 await sink.close()
-            if parcel.kind is Kind.FAILED:
+            if parcel.kind is ParcelKind.FAILED:
                 raise CriolloError("the client gave up; what it had sent is there")
             copied = await job.result()
-        await line.send(Kind.END, msgspec.json.encode(copied))
+        await line.send(ParcelKind.END, msgspec.json.encode(copied))
 
     return work
 

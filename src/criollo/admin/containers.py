@@ -38,7 +38,7 @@ def container_routes(containers: Containers) -> dict[tuple[str, str], Route]:
             ContainerDescription(
                 name=container.name,
                 pid=container.pid,
-                image=container.config.image.user_specified_image or container.config.image.image,
+                image=container.config.image.as_written,
                 image_ref=container.image_ref or container.image_id,
                 created_time=container.created_ns,
                 labels=dict(container.config.labels),

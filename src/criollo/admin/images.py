@@ -8,9 +8,9 @@ from criollo.admin.server import JSON
 from criollo.aio.http_server import Reply, Request, Route
 from criollo.errors import Invalid
 from criollo.images.context import Images
-from criollo.images.layout import Named
+from criollo.images.layout import NamedImage
 from criollo.images.load import load_images
-from criollo.images.save import save_images
+from criollo.images.save import Shape, save_images
 
 
 def image_routes(images: Images) -> dict[tuple[str, str], Route]:
@@ -24,7 +24,7 @@ def image_routes(images: Images) -> dict[tuple[str, str], Route]:
         if not names:
             raise Invalid("image", "", "at least one image")
         form, label = _last(request, "format") or "oci-archive", _last(request, "name")
-        return _listed(await save_images(images, names, _path(request), form=form, label=label))
+        return _listed(await save_images(images, names, _path(request), Shape(form, label)))
 
     return {("POST", "/images/load"): load, ("POST", "/images/save"): save}
 
@@ -41,6 +41,6 @@ def _last(request: Request, key: str) -> str:
     return values[-1] if values else ""
 
 
-def _listed(images: list[Named]) -> Reply:
+def _listed(images: list[NamedImage]) -> Reply:
     document = {"images": [{"id": each.image.id, "names": each.names} for each in images]}
     return Reply(body=msgspec.json.encode(document), content_type=JSON)

@@ -1,6 +1,7 @@
 """The route for pushing: `POST /images/push?image=`, with where to and as whom in its body, since that may be secret.
 
-    {"target": "example.com/team/app:v1", "format": "oci", "compression": "gzip", "username": "", "password": ""}
+    {"target": "example.com/team/app:v1", "format": "oci", "compression": "gzip", "username": "", "password": "",
+     "identity_token": "", "registry_token": "", "tls_verify": null, "cert_dir": ""}
 
 The answer is the events of the push, a JSON document per line, the last one `result` or `error`. A client that hangs up
 ends the push.
@@ -12,26 +13,24 @@ from contextlib import aclosing
 import msgspec
 
 from criollo.admin import parameters
+from criollo.admin.access import Access
 from criollo.admin.pulls import LINES
 from criollo.aio.background import Background
 from criollo.aio.http_server import Reply, Request, Route
 from criollo.errors import CriolloError
 from criollo.images.context import Images
 from criollo.images.progress import Progress, changes
-from criollo.images.push import Pushed, Wish, push_image, target_of
+from criollo.images.push import Pushed, PushWish, push_image, target_of
 from criollo.images.tag import known
 from criollo.model.transfer import Event
-from criollo.registry.auth import Credentials
 
 
-class PushBody(msgspec.Struct, frozen=True):
+class PushBody(Access, frozen=True, kw_only=True):
     """What `/images/push` is told beside the image."""
 
     target: str
     format: str = ""
     compression: str = "gzip"
-    username: str = ""
-    password: str = ""
 
 
 def push_routes(images: Images) -> dict[tuple[str, str], Route]:
@@ -41,14 +40,13 @@ def push_routes(images: Images) -> dict[tuple[str, str], Route]:
         name, said = parameters.needed(request, "image"), parameters.body(request, PushBody)
         known(images, name)
         target = target_of(images, said.target)
-        shown = Credentials(username=said.username, password=said.password) if said.username else None
-        wish = Wish(said.target, shown, said.format, said.compression)
+        wish = PushWish(said.target, said.credentials(), said.format, said.compression, await said.terms())
         return Reply(parts=_lines(images, name, wish, Progress(str(target))), content_type=LINES)
 
     return {("POST", "/images/push"): push}
 
 
-async def _lines(images: Images, name: str, wish: Wish, progress: Progress) -> AsyncGenerator[bytes, None]:
+async def _lines(images: Images, name: str, wish: PushWish, progress: Progress) -> AsyncGenerator[bytes, None]:
     last = Event(type="error", error="the push was ended")
 
     async def run() -> None:

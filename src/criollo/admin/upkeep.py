@@ -10,16 +10,15 @@ GET    /images/manifest?image=          GET  /images/config?image=      the exac
 import msgspec
 
 from criollo.admin import parameters
+from criollo.admin.access import platform_of
 from criollo.admin.parameters import as_json
 from criollo.aio.http_server import Reply, Request, Route
-from criollo.errors import Invalid
 from criollo.images.context import Images
 from criollo.images.history import history, tree
-from criollo.images.imported import Wish, import_image
+from criollo.images.imported import ImportWish, import_image
 from criollo.images.prune import prune_images
 from criollo.images.tag import known, tag_image, untag_image
 from criollo.images.usage import disk_usage
-from criollo.oci.platform import Platform
 
 
 class ImportBody(msgspec.Struct, frozen=True):
@@ -56,7 +55,7 @@ def upkeep_routes(images: Images) -> dict[tuple[str, str], Route]:
 
     async def import_(request: Request) -> Reply:
         said = parameters.body(request, ImportBody)
-        wish = Wish(parameters.one(request, "name"), tuple(said.changes), said.message, _platform(said.platform))
+        wish = ImportWish(parameters.one(request, "name"), tuple(said.changes), said.message, platform_of(said.platform))
         image = await import_image(images, parameters.absolute_path(request, "path"), wish)
         return as_json({"images": [{"id": image.id, "names": image.names}]})
 
@@ -82,12 +81,3 @@ def _documents(images: Images) -> dict[tuple[str, str], Route]:
         return Reply(body=image.config, content_type=parameters.JSON)
 
     return {("GET", "/images/manifest"): manifest, ("GET", "/images/config"): config}
-
-
-def _platform(text: str) -> Platform | None:
-    if not text:
-        return None
-    words = text.split("/")
-    if not 2 <= len(words) <= 3 or not all(words):
-        raise Invalid("platform", text, "os/architecture[/variant]")
-    return Platform.normal(*words)

@@ -13,7 +13,7 @@ from criollo.errors import CriolloError, Exhausted, HostFailed, Invalid, NotFoun
 from criollo.images import containerd
 from criollo.images.containerd import Listed, Stored
 from criollo.images.context import Images
-from criollo.images.layout import Named
+from criollo.images.layout import NamedImage
 from criollo.images.load import load_found
 from criollo.images.resolve import meanings
 from criollo.oci.reference import Reference
@@ -25,7 +25,7 @@ log = get_logger(__name__)
 class Adopted(NamedTuple):
     """The images that were taken over, and why others were not, by their first name."""
 
-    images: list[Named]
+    images: list[NamedImage]
     failed: dict[str, str]
 
 
@@ -44,7 +44,7 @@ async def adopt_images(images: Images, root: Path, namespaces: Sequence[str], *,
     stored = await threads.files(containerd.read_images, root, namespaces)
     chosen = _chosen(images, stored, names) if names else stored
     content = await threads.files(containerd.open_content, root)
-    adopted: dict[str, Named] = {}
+    adopted: dict[str, NamedImage] = {}
     failed: dict[str, str] = {}
     try:
         for each in chosen:
@@ -58,7 +58,7 @@ async def adopt_images(images: Images, root: Path, namespaces: Sequence[str], *,
                 log.warning("image of containerd cannot be taken over", image=_label(each), error=error)
                 continue
             earlier = adopted[image.id].names if image.id in adopted else ()
-            adopted[image.id] = Named(image, tuple(dict.fromkeys((*earlier, *found.names))))
+            adopted[image.id] = NamedImage(image, tuple(dict.fromkeys((*earlier, *found.names))))
     finally:
         os.close(content)
     return Adopted(list(adopted.values()), failed)

@@ -166,7 +166,7 @@ async def _commit(images: Images, staging: Staging, blob: Blob, implied: Sequenc
         return
     for name in blob.below:
         await _wait_for(images, blob, name)
-    await images.layers.inherit(blob.name, implied, blob.below)
+    await images.layers.inherit(images.layers.path(blob.name), implied, blob.below)
 
 
 async def _undo(images: Images, staging: Staging, blob: Blob) -> None:

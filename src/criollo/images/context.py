@@ -16,6 +16,7 @@ from criollo.model.ids import ImageId
 from criollo.oci.platform import Platform
 from criollo.registry.client import Registry
 from criollo.registry.hosts import Hosts
+from criollo.registry.logins import Logins
 from criollo.state.images import ImageRows, LayerRow
 from criollo.storage.layers import Layers
 from criollo.storage.rootfs import RootStore
@@ -66,6 +67,7 @@ class Images:
         self.progress_timeout_s: float = 0
         self.big_files: Path | None = None  # where large files wait; None: where they belong to
         self.namespaced_auth_dir: Path | None = None
+        self.own_logins: dict[str, Logins] = {}  # by an image's name, as requests have it: instead of the client's own
         self.clock: Callable[[], int] = time.time_ns
         self.boot = procfs.boot_id()
         self.flush = Flush(rows, layers, boot=self.boot)

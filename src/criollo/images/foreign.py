@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,11 +20,12 @@ from criollo.model.ids import ImageId, short
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.storage import foreign
-from criollo.storage.foreign import Contents, ForeignImage, ImageRecord, Stamp
 from criollo.storage.layers import Layers
 from criollo.telemetry.log import get_logger
 from criollo.trust.judge import Evidence
+
+if TYPE_CHECKING:
+    from criollo.storage.foreign import ForeignImage, ImageRecord, Stamp
 
 log = get_logger(__name__)
 
@@ -119,6 +120,8 @@ class ForeignImages:
 
     async def look(self) -> None:
         """Read the stores that have changed. One that cannot be used has no images; the log says why, once."""
+        from criollo.storage import foreign  # here and below: few nodes have stores of other tools
+
         changed = False
         for store in self._stores:
             stamp = await threads.files(foreign.stamp, store.root)
@@ -138,6 +141,8 @@ class ForeignImages:
         for image in images:
             if not image.store:
                 continue
+            from criollo.storage import foreign
+
             try:
                 await threads.files(foreign.check_trees, Path(image.store), [self._ids[name] for name in image.layers])
             except CriolloError as error:
@@ -148,11 +153,13 @@ class ForeignImages:
 
     async def _read(self, store: _Store) -> None:
         """Bring a store's images in line. While its records are unreadable, it keeps those that it had."""
+        from criollo.storage import foreign
+
         said: dict[str, CriolloError] = {}
         try:
             contents = await threads.files(foreign.read_store, store.root, store.known)
         except (Denied, NotFound, Unsupported) as error:
-            contents, said = Contents((), ()), {"": error}
+            contents, said = foreign.Contents((), ()), {"": error}
         except CriolloError as error:
             contents, said = None, {"": error}
             store.stamp = None if isinstance(error, HostFailed) else store.stamp
@@ -163,7 +170,9 @@ class ForeignImages:
         self._tell(store, said)
         store.again_at = time.monotonic() + AGAIN_S if said else math.inf
 
-    def _image(self, root: Path, found: ForeignImage) -> Image:
+    def _image(self, root: Path, found: "ForeignImage") -> Image:
+        from criollo.storage import foreign
+
         layers = []
         for layer_id in found.layers:
             name = foreign.layer_name(root, layer_id)

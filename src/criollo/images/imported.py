@@ -29,7 +29,7 @@ from criollo.workers.messages import Unpacked
 log = get_logger(__name__)
 
 
-class Wish(NamedTuple):
+class ImportWish(NamedTuple):
     """What the image shall be called and say of itself."""
 
     name: str = ""
@@ -38,7 +38,7 @@ class Wish(NamedTuple):
     platform: Platform | None = None
 
 
-async def import_image(images: Images, path: Path, wish: Wish) -> Image:
+async def import_image(images: Images, path: Path, wish: ImportWish) -> Image:
     """Make an image of a tar, plain or compressed.
 
     Raises:
@@ -109,7 +109,7 @@ async def _commit(images: Images, staging: Staging, layer: str, unpacked: Unpack
         await cleanup(images.layers.discard(staging), what=f"staging of layer {layer}")
 
 
-def _document(images: Images, wish: Wish, config: dict[str, object], unpacked: Unpacked) -> bytes:
+def _document(images: Images, wish: ImportWish, config: dict[str, object], unpacked: Unpacked) -> bytes:
     platform = wish.platform or images.platform or host_platform()
     created = datetime.datetime.fromtimestamp(images.clock() / 1e9, datetime.UTC).isoformat().replace("+00:00", "Z")
     document: dict[str, object] = {"created": created, "architecture": platform.architecture, "os": platform.os}

@@ -1,7 +1,8 @@
-"""The two shapes that images travel in as files: an OCI image layout, and docker's archive; what each names.
+"""The shapes that images travel in as files: an OCI image layout, docker's archive, a `dir`; what each names.
 
     oci-layout, index.json, blobs/<algorithm>/<hex>          OCI image-spec, image-layout.md
     manifest.json, <config>.json, <layer>.tar                docker save
+    manifest.json, <hex>, signature-1                        `dirlayout`
 
 Everything is opened beneath the directory's descriptor and read to a limit: archives are hostile bytes.
 """
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from criollo.errors import Damaged, Invalid, NotFound, explain
+from criollo.images import dirlayout
 from criollo.linux import files
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
@@ -39,7 +41,7 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 
 
-class Named(NamedTuple):
+class NamedImage(NamedTuple):
     """An image that was loaded or saved, by these names."""
 
     image: Image
@@ -54,7 +56,7 @@ class LayerFile(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An image in a layout: its names, its documents, its layers' files, bottom first."""
+    """An image in a layout: its names, its documents, its layers' files, bottom first; the signatures of its manifest."""
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
@@ -62,6 +64,7 @@ class Found(NamedTuple):
     raw_manifest: bytes
     config: bytes
     layer_files: tuple[LayerFile, ...]
+    signatures: tuple[bytes, ...] = ()
 
 
 class _DockerEntry(msgspec.Struct):
@@ -87,15 +90,19 @@ def read_layout(directory: int, *, name: str = "") -> Iterator[Found]:
             return
         manifest = files.read_in_root(directory, "manifest.json", MAX_MANIFEST_BYTES)
         if manifest is None:
-            raise Invalid("archive", "neither index.json nor manifest.json in it", "an OCI layout or a docker archive")
-        yield from _docker(directory, manifest, name)
+            raise Invalid("archive", "neither index.json nor manifest.json in it", "an OCI layout, a docker archive or a dir")
+        if dirlayout.is_dir(manifest):
+            yield _dir(directory, manifest, name)
+        else:
+            yield from _docker(directory, manifest, name)
 
 
 def transport_of(directory: int, path: Path) -> str:
     """What container tools call images from `path`, whose layout is in `directory`; blocking."""
     with explain("read the archive"):
         if files.read_in_root(directory, "index.json", MAX_MANIFEST_BYTES) is None:
-            return "docker-archive"
+            manifest = files.read_in_root(directory, "manifest.json", MAX_MANIFEST_BYTES)
+            return "dir" if manifest is not None and dirlayout.is_dir(manifest) else "docker-archive"
     return "oci" if path.is_dir() else "oci-archive"
 
 
@@ -170,6 +177,23 @@ def _docker(directory: int, raw: bytes, given: str) -> Iterator[Found]:
             config=config,
             layer_files=tuple(LayerFile(path) for path in entry.layers),
         )
+
+
+def _dir(directory: int, raw: bytes, given: str) -> Found:
+    image = dirlayout.read_dir(directory, raw)
+    name = Reference.parse(given, field="name") if given else None
+    if name is not None and name.digest is not None and name.digest not in image.digests:
+        raise Invalid("name", given, f"the digest of what is there: {image.digests[-1]}")
+    tagged = (str(name),) if name is not None and name.digest is None else ()
+    return Found(
+        names=tagged,
+        digests=tuple(f"{name.name}@{digest}" for digest in dict.fromkeys(image.digests)) if name is not None else (),
+        manifest=image.manifest,
+        raw_manifest=image.raw,
+        config=image.config,
+        layer_files=tuple(LayerFile(layer.digest.hex, layer.digest) for layer in image.manifest.layers),
+        signatures=image.signatures,
+    )
 
 
 def synthesize(config: bytes, sizes: tuple[int, ...] = ()) -> Manifest:

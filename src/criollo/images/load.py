@@ -1,4 +1,4 @@
-"""Load images from files: an OCI layout directory, an `oci-archive` or a `docker-archive` tar, compressed or not.
+"""Load images from files: an OCI layout directory, a `dir`, an `oci-archive` or a `docker-archive` tar, compressed or not.
 
 An archive is unpacked by a worker, like a layer, into a staging directory, and then read as the layout it is.
 """
@@ -13,10 +13,11 @@ from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.together import together
 from criollo.errors import Damaged, Invalid, NotFound
+from criollo.images.admitted import admit_image, admit_source
 from criollo.images.collect import assembling
 from criollo.images.commit import Feed, add_layer, feed_from_file, plan, record
 from criollo.images.context import Images
-from criollo.images.layout import Found, LayerFile, Named, read_layout, transport_of
+from criollo.images.layout import Found, LayerFile, NamedImage, read_layout
 from criollo.linux import files
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
@@ -27,24 +28,25 @@ from criollo.telemetry.log import get_logger
 log = get_logger(__name__)
 
 
-async def load_images(images: Images, path: Path, *, name: str = "") -> list[Named]:
+async def load_images(images: Images, path: Path, *, name: str = "") -> list[NamedImage]:
     """Load every image that the file or directory holds for this platform, one after the other.
 
     Raises:
         Invalid: no such file, or neither an OCI layout nor a docker archive.
         NotFound: nothing in it is for this platform.
-        Denied: the policy does not let images come from such a file.
+        Denied: the policy does not let images come from such a file, or not under these names.
         Damaged: a blob is not what its digest says.
         Exhausted: the disk is full.
     """
-    loaded: dict[str, Named] = {}
+    loaded: dict[str, NamedImage] = {}
     async with opened_layout(images, path) as directory:
-        images.judge.judge_file(await threads.files(transport_of, directory, path), path)
+        await admit_source(images, directory, path)
         layout = read_layout(directory, name=name)
         while (found := await threads.files(next, layout, None)) is not None:
+            await admit_image(images, found)
             image = await load_found(images, directory, found)
             earlier = loaded[image.id].names if image.id in loaded else ()
-            loaded[image.id] = Named(image, (*earlier, *found.names))
+            loaded[image.id] = NamedImage(image, (*earlier, *found.names))
     if not loaded:
         raise NotFound("image for platform", str(host_platform()), f"{path} has none")
     return list(loaded.values())
@@ -92,13 +94,15 @@ async def load_found(images: Images, directory: int, found: Found) -> Image:
         await together(
             add_layer(images, blob, _feed(directory, file)) for blob, file in zip(blobs, found.layer_files, strict=True)
         )
+        image_id, digest = ImageId(Digest.of(found.config).hex), Digest.of(found.raw_manifest)
+        images.rows.signatures.keep(image_id, digest, found.signatures, now_ns=images.clock())  # first: no image without them
         image = await record(
             images,
             Image(
-                id=ImageId(Digest.of(found.config).hex),
+                id=image_id,
                 names=found.names,
                 digests=found.digests,
-                manifest_digest=str(Digest.of(found.raw_manifest)),
+                manifest_digest=str(digest),
                 manifest=found.raw_manifest,
                 config=found.config,
                 layers=tuple(blob.name for blob in blobs),

@@ -1,19 +1,21 @@
 """A directory whose archives and layouts are images of this node: imported at start and when they appear, judged, pinned.
 
     <preload_dir>/app.tar          an oci-archive or docker-archive, compressed or not
-    <preload_dir>/more/            an OCI layout, or an unpacked docker archive
+    <preload_dir>/more/            an OCI layout, an unpacked docker archive, or a `dir`: then its name, percent-encoded, is
+                                   that of the image (example.com%2Fteam%2Fapp:v1)
     <preload_dir>/.anything        left alone, as are names that end in .part or .tmp: copy to such a name, then rename
     <root>/preload.json            what was imported from which file, so that a start imports nothing twice
 
-Each image is judged by the signature policy under all its names before a layer of it is unpacked. One that is here already gets
-the names and the pin. When a file goes, the pins that only it gave go; the image stays, as any other. What cannot be
-imported is told once, and tried again when it changes.
+File and image are judged by the signature policy as for `kpod load` (`admitted`) before a layer is unpacked. An image that is
+here already gets the names and the pin. When a file goes, the pins that only it gave go; the image stays, as any other. What
+cannot be imported is told once, and tried again when it changes.
 """
 
 import contextlib
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -21,15 +23,15 @@ from criollo.aio import threads
 from criollo.aio.cleanup import heed_cancel
 from criollo.aio.watch import changes
 from criollo.errors import CriolloError, Invalid, NotFound, explain
+from criollo.images.admitted import admit_image, admit_source
 from criollo.images.context import Images
-from criollo.images.layout import Found, read_layout
+from criollo.images.layout import read_layout
 from criollo.images.load import load_found, opened_layout
 from criollo.linux import files
 from criollo.oci.digest import Digest
 from criollo.oci.platform import host_platform
-from criollo.oci.reference import Reference
+from criollo.oci.reference import Reference, is_short
 from criollo.telemetry.log import get_logger
-from criollo.trust.judge import Case
 
 log = get_logger(__name__)
 
@@ -112,25 +114,15 @@ class Preload:
     async def _import(self, path: Path) -> list[str]:
         ids: list[str] = []
         async with opened_layout(self._images, path) as directory:
-            layout = read_layout(directory)
+            await admit_source(self._images, directory, path)
+            layout = read_layout(directory, name=_spelt(path.name) if path.is_dir() else "")
             while (found := await threads.files(next, layout, None)) is not None:
-                await self._judge(found)
+                await admit_image(self._images, found)
                 self._images.preloaded.add(Digest.of(found.config).hex)
                 ids.append((await load_found(self._images, directory, found)).id)
         if not ids:
             raise NotFound("image for platform", str(host_platform()), f"{path} has none")
         return ids
-
-    async def _judge(self, found: Found) -> None:
-        """Every name must be one that the policy lets the image have.
-
-        Raises:
-            Denied: it is not.
-        """
-        image_id = Digest.of(found.config).hex
-        cases = [Case(Reference.parse(name), (), list, image_id) for name in found.names]
-        for case in cases or [Case(None, (), list, image_id)]:
-            await self._images.judge.judge(case)
 
     def _pin(self) -> None:
         self._images.preloaded.clear()
@@ -169,3 +161,13 @@ class Preload:
     def _write(self) -> None:
         with explain(f"write {self._record}"):
             files.write_atomic(self._record, msgspec.json.encode(self._imported))
+
+
+def _spelt(name: str) -> str:
+    """The reference that the name of a directory spells; empty when it is no whole one."""
+    text = unquote(name)
+    try:
+        is_whole = not is_short(text) and bool(Reference.parse(text))
+    except Invalid:
+        return ""
+    return text if is_whole else ""

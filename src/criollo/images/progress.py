@@ -13,6 +13,7 @@ from criollo.model.transfer import Event, LayerState, TransferState
 
 REMEMBERED: Final = 16  # that have ended: who asks late still learns how
 EVERY_S: Final = 0.1
+TIMED_OUT: Final = "no byte arrived for {0:g} s (Timed out on waiting up to {0:g}s, context canceled)"  # CRI-O's words, too
 
 
 class HasStage(Protocol):
@@ -24,14 +25,14 @@ class HasStage(Protocol):
     def at_stage(self) -> str: ...
 
 
-class Source(Protocol):
+class BlobSource(Protocol):
     """What serves a blob."""
 
     @property
     def name(self) -> str: ...
 
 
-class Named(Protocol):
+class NamedBlob(Protocol):
     """What is served."""
 
     @property
@@ -71,6 +72,7 @@ class Progress:
         self.layers: list[LayerProgress] = []
         self.blobs: tuple[str, ...] = ()  # names of the layers that it makes
         self.changed_at = time.monotonic()
+        self.asks = False  # a document is expected
         self.image = ""
         self.error = ""
         self.over = asyncio.Event()
@@ -79,7 +81,11 @@ class Progress:
         layer.done_bytes += count
         self.changed_at = time.monotonic()
 
-    def came_from(self, blob: Named, source: Source) -> None:
+    def noticed(self) -> None:
+        """A piece of a document has come."""
+        self.changed_at = time.monotonic()
+
+    def came_from(self, blob: NamedBlob, source: BlobSource) -> None:
         """A server has begun to send a blob."""
         for layer in self.layers:
             if layer.digest == str(blob.digest):
@@ -93,11 +99,11 @@ class Progress:
             TimedOut: so it is.
         """
         while True:
-            if not any(layer.stage == "pulling" for layer in self.layers):
+            if not self.asks and not any(layer.stage == "pulling" for layer in self.layers):
                 self.changed_at = time.monotonic()  # in a queue, or busy with the disk
             left_s = self.changed_at + limit_s - time.monotonic()
             if left_s <= 0:
-                raise TimedOut(f"cannot pull {self.reference}: no byte arrived for {limit_s:g} s; try again later")
+                raise TimedOut(f"cannot pull {self.reference}: {TIMED_OUT.format(limit_s)}; try again later")
             await asyncio.sleep(min(left_s, limit_s / 10))
 
     def state(self) -> TransferState:

@@ -7,8 +7,8 @@ A pull that is cut keeps its finished layers for the next one; unfinished ones a
 
 import functools
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Coroutine, Hashable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from criollo.aio import threads
 from criollo.aio.jobs import Job
@@ -27,17 +27,30 @@ from criollo.model.image import Image
 from criollo.oci.artifact import artifact_id
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import MAX_CONFIG_BYTES, MAX_INDEX_DEPTH, Manifest, decode_manifest
-from criollo.oci.platform import host_platform, select
+from criollo.oci.platform import Platform, host_platform, select
 from criollo.oci.reference import Reference
-from criollo.registry import namespaced
+from criollo.registry import lifeline, namespaced
 from criollo.registry.auth import Credentials
 from criollo.registry.blobs import Route, WrongBlob
-from criollo.registry.client import Shown
+from criollo.registry.client import Registry, Shown
 from criollo.registry.logins import Logins
 from criollo.telemetry import hooks
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Manner(NamedTuple):
+    """What a person may say beside the name: the platform of an index (None: the node's), and a client that keeps to terms."""
+
+    platform: Platform | None = None
+    registry: Registry | None = None
+    said: Hashable = ()  # tells one client from another
+
+
+USUAL: Final = Manner()
 
 
 class _Pull(NamedTuple):
@@ -49,6 +62,12 @@ class _Pull(NamedTuple):
     progress: Progress
     route: Route
     namespace: str = ""
+    tentative: bool = False  # another meaning of the name follows
+    manner: Manner = USUAL
+
+    @property
+    def registry(self) -> Registry:
+        return self.manner.registry or self.images.registry
 
 
 class _Fetched(NamedTuple):
@@ -61,7 +80,12 @@ class _Fetched(NamedTuple):
 
 
 async def pull_image(
-    images: Images, spec: ImageSpec, credentials: Credentials | None = None, *, namespace: str = ""
+    images: Images,
+    spec: ImageSpec,
+    credentials: Credentials | None = None,
+    *,
+    namespace: str = "",
+    manner: Manner = USUAL,
 ) -> ImageId:
     """Pull an image unless it is whole already, and return its id.
 
@@ -87,8 +111,9 @@ async def pull_image(
             log.debug("Using pull policy path for image", image=ref, path=policy.source)
             images.judge.kinds_wanted(ref, namespace)  # what no signature can mend needs no question to a registry
             progress = Progress(str(ref))
-            pull = _Pull(images, ref, shown, progress, Route(progress.came_from), namespace)
-            key = (str(ref), shown, policy.fingerprint)  # who is judged by another policy does not join
+            pull = _Pull(images, ref, shown, progress, Route(progress.came_from), namespace, ref is not refs[-1], manner)
+            # Who is judged by another policy does not join, nor who asks in another manner.
+            key = (str(ref), shown, policy.fingerprint, manner.platform, manner.said)
             return await images.pulls.join(key, functools.partial(_run, pull, spec=spec))
         except (Exhausted, HostFailed):
             raise
@@ -101,7 +126,9 @@ async def pull_image(
 
 
 async def _waiting(images: Images, spec: ImageSpec, namespace: str) -> Logins | None:
-    """The credentials that a provider left for this pull."""
+    """The credentials that a provider left for this pull, or that the configuration has for this image alone."""
+    if spec.image in images.own_logins:
+        return images.own_logins[spec.image]
     if not namespace or images.namespaced_auth_dir is None:
         return None
     return await threads.files(namespaced.take, images.namespaced_auth_dir, namespace, spec.image)
@@ -109,15 +136,9 @@ async def _waiting(images: Images, spec: ImageSpec, namespace: str) -> Logins | 
 
 async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
     images = pull.images
-    pull.progress.job = job
+    pull.progress.job, job.trail.tentative = job, pull.tentative
     with images.progress.shown(pull.progress):
-        job.stage("manifest")
-        fetched = await _fetch_manifest(pull)
-        job.stage("signatures")
-        asked = Asked(pull.reference, fetched.raw, fetched.source, pull.shown)
-        proof = await prove(images, asked, namespace=pull.namespace)
-        job.stage("config")
-        config = await _fetch_config(pull, fetched.manifest)
+        fetched, proof, config = await _watched(pull, _fetch_documents(pull, job))
         blobs = plan_blobs(fetched.manifest) if fetched.manifest.artifact_type else plan(fetched.manifest, config)
         pull.progress.blobs = tuple(blob.name for blob in blobs)
         async with assembling(images, pull.progress.blobs):
@@ -129,8 +150,51 @@ async def _run(pull: _Pull, job: Job[ImageId], spec: ImageSpec) -> ImageId:
             image = await record(images, image)
             images.flush.wake()
         pull.progress.image = image.id
-    log.info("image pulled", image=image.id, reference=pull.reference, digest=fetched.digests[-1])
+    served = ",".join(sorted({layer.source for layer in pull.progress.layers if layer.source}))
+    log.info(
+        "image pulled",
+        image=image.id,
+        reference=pull.reference,
+        digest=fetched.digests[-1],
+        manifest_from=fetched.source,
+        layers_from=served or "none fetched",
+    )
     return image.id
+
+
+async def _watched(pull: _Pull, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, unless no byte comes for `pull_progress_timeout`: then that is its end."""
+    limit_s = pull.images.progress_timeout_s
+    if limit_s <= 0:
+        return await work
+    given: list[T] = []
+
+    async def through() -> None:
+        given.append(await work)
+
+    pull.progress.noticed()
+    token = lifeline.arrived.set(pull.progress.noticed)
+    try:
+        await first(through(), pull.progress.watch(limit_s))
+    finally:
+        lifeline.arrived.reset(token)
+        work.close()  # cancelled before it began, it would be reported as forgotten
+    return given[0]
+
+
+async def _fetch_documents(pull: _Pull, job: Job[ImageId]) -> tuple[_Fetched, tuple[Digest, Sequence[bytes]], bytes]:
+    """The manifest of this platform, what proves where it comes from, and the config."""
+    pull.progress.asks = True
+    try:
+        job.stage("manifest")
+        fetched = await _fetch_manifest(pull)
+        job.stage("signatures")
+        asked = Asked(pull.reference, fetched.raw, fetched.source, pull.shown, pull.registry)
+        proof = await prove(pull.images, asked, namespace=pull.namespace)
+        job.stage("config")
+        return fetched, proof, await _fetch_config(pull, fetched.manifest)
+    finally:
+        pull.progress.asks = False
 
 
 def _image(pull: _Pull, fetched: _Fetched, config: bytes, blobs: Sequence[Blob], spec: ImageSpec) -> Image:
@@ -159,7 +223,8 @@ async def _fetch_manifest(pull: _Pull) -> _Fetched:
         document = decode_manifest(raw, media_type, artifacts=True)
         if isinstance(document, Manifest):
             return _Fetched(document, raw, tuple(digests), source)
-        at = pull.reference.with_digest(select(pull.images.platform or host_platform(), document.manifests).digest)
+        wanted = pull.manner.platform or pull.images.platform or host_platform()
+        at = pull.reference.with_digest(select(wanted, document.manifests).digest)
     raise Invalid("manifest", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
 
 
@@ -167,7 +232,7 @@ async def _fetch_document(pull: _Pull, at: Reference) -> tuple[bytes, str, Diges
     """A manifest or index with its type, its digest and who served it; what an index points to may be here already."""
     if at.digest is not None and at is not pull.reference and (known := pull.images.rows.by_manifest(at.digest)) is not None:
         return known.manifest, "", at.digest, ""
-    answer = await pull.images.registry.manifest(at, pull.shown)
+    answer = await pull.registry.manifest(at, pull.shown)
     return answer.raw, answer.media_type, answer.digest, answer.source
 
 
@@ -183,7 +248,9 @@ async def _fetch_config(pull: _Pull, manifest: Manifest) -> bytes:
     try:
         while True:
             try:
-                await pull.images.registry.blob(pull.reference, descriptor, fd, pull.shown, route=pull.route)
+                await pull.registry.blob(
+                    pull.reference, descriptor, fd, pull.shown, progress=lambda _: pull.progress.noticed(), route=pull.route
+                )
             except Damaged as error:
                 if not pull.route.leave_out_mirrors_of(descriptor):
                     raise
@@ -209,16 +276,11 @@ async def _fetch_layers(pull: _Pull, blobs: Sequence[Blob]) -> None:
 
 
 async def _fetch_at_once(pull: _Pull, blobs: Sequence[Blob]) -> None:
-    """All layers at once, the largest first; ends early when no byte comes for `pull_progress_timeout`."""
+    """All layers at once, the largest first."""
     bars = {blob.name: LayerProgress(str(blob.descriptor.digest), blob.descriptor.size) for blob in blobs}
     pull.progress.layers = list(bars.values())
     ordered = sorted(blobs, key=lambda blob: -blob.descriptor.size)
-    fetching = together(_fetch_layer(pull, blob, bars[blob.name]) for blob in ordered)
-    limit_s = pull.images.progress_timeout_s
-    if limit_s > 0:
-        await first(fetching, pull.progress.watch(limit_s))
-    else:
-        await fetching
+    await _watched(pull, together(_fetch_layer(pull, blob, bars[blob.name]) for blob in ordered))
 
 
 async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
@@ -228,9 +290,7 @@ async def _fetch_layer(pull: _Pull, blob: Blob, bar: LayerProgress) -> None:
     async def feed(pipe_fd: int) -> None:
         bar.stage = "pulling"
         try:
-            await pull.images.registry.blob(
-                pull.reference, blob.descriptor, pipe_fd, pull.shown, progress=arrived, route=pull.route
-            )
+            await pull.registry.blob(pull.reference, blob.descriptor, pipe_fd, pull.shown, progress=arrived, route=pull.route)
         finally:
             bar.stage = "unpacking"
 

@@ -11,9 +11,8 @@ digest and the id are others; packing is deterministic, so a second push finds a
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Sequence
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -27,6 +26,7 @@ from criollo.images.history import descriptors
 from criollo.images.progress import LayerProgress, Progress
 from criollo.images.resolve import candidates
 from criollo.images.tag import known
+from criollo.images.workplace import anonymous
 from criollo.linux import files
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
@@ -44,6 +44,7 @@ from criollo.oci.image_spec import (
 )
 from criollo.oci.reference import Reference
 from criollo.registry.client import Shown
+from criollo.registry.terms import USUAL, Terms, on_terms
 from criollo.registry.uploads import BytesBody, FileBody, Uploads
 from criollo.telemetry.log import get_logger
 
@@ -55,13 +56,14 @@ _AT_ONCE: Final = 3  # layers: each packs in a worker and takes a file
 _SUFFIXES: Final = {"none": "", "gzip": "gzip", "zstd": "zstd"}
 
 
-class Wish(NamedTuple):
-    """Where to, as whom, and in which dress; an empty `form` is that of the image."""
+class PushWish(NamedTuple):
+    """Where to, as whom, in which dress, and on which terms; an empty `form` is that of the image."""
 
     target: str
     shown: Shown = None
     form: str = ""
     compression: str = "gzip"
+    terms: Terms = USUAL
 
 
 class Pushed(NamedTuple):
@@ -91,13 +93,13 @@ class _Push(NamedTuple):
 
     images: Images
     image: Image
-    wish: Wish
+    wish: PushWish
     form: str
     uploads: Uploads
     turn: asyncio.Semaphore
 
 
-async def push_image(images: Images, name: str, wish: Wish, progress: Progress | None = None) -> Pushed:
+async def push_image(images: Images, name: str, wish: PushWish, progress: Progress | None = None) -> Pushed:
     """Push an image that is here, for its one platform, under a name with a tag.
 
     Raises:
@@ -109,11 +111,12 @@ async def push_image(images: Images, name: str, wish: Wish, progress: Progress |
     """
     image = known(images, name).image
     ref = target_of(images, wish.target)
-    uploads = Uploads(images.registry, ref, wish.shown, sources=_sources(image, ref))
-    push = _Push(images, image, wish, _form(image, wish), uploads, asyncio.Semaphore(_AT_ONCE))
-    progress = progress or Progress(str(ref))
+    form, progress = _form(image, wish), progress or Progress(str(ref))
     with images.progress.shown(progress), leased(images, image.layers):
-        pushed = await (_push_artifact if image.is_artifact else _push_layers)(push, ref, progress)
+        async with on_terms(images.registry, wish.terms) as registry:
+            uploads = Uploads(registry, ref, wish.shown, sources=_sources(image, ref))
+            push = _Push(images, image, wish, form, uploads, asyncio.Semaphore(_AT_ONCE))
+            pushed = await (_push_artifact if image.is_artifact else _push_layers)(push, ref, progress)
         progress.image = pushed.image_id
     log.info("image pushed", image=image.id, reference=ref, digest=pushed.digest, anew=pushed.anew)
     return pushed
@@ -171,8 +174,7 @@ async def _is_there(uploads: Uploads, origin: Descriptor) -> bool:
 async def _push_packed(push: _Push, name: str, bar: LayerProgress) -> _Blob:
     images, compression = push.images, push.wish.compression
     bar.stage = "packing"
-    with explain("make a file for a layer that is pushed"):
-        file = await threads.files(_nameless, str(images.layers.root))
+    file = await threads.files(anonymous, images.big_files or images.layers.root)
     try:
         source = files.open_directory(images.layers.path(name))
         try:
@@ -236,7 +238,7 @@ def _sources(image: Image, ref: Reference) -> list[str]:
     return [each.path for each in own if each.domain == ref.domain]
 
 
-def _form(image: Image, wish: Wish) -> str:
+def _form(image: Image, wish: PushWish) -> str:
     """The kind of manifest to write. Raises Invalid."""
     if wish.form not in ("", *FORMATS):
         raise Invalid("format", wish.form, " or ".join(FORMATS))
@@ -294,10 +296,6 @@ def _manifest(push: _Push, config: bytes, blobs: Sequence[_Blob]) -> tuple[bytes
 def _dress(blob: _Blob) -> str:
     """How a blob is compressed. Raises Unsupported for an encrypted one, whose keys only its own manifest has."""
     return compression_of(blob.media_type)
-
-
-def _nameless(directory: str) -> IO[bytes]:
-    return tempfile.TemporaryFile(dir=directory, prefix="push-")
 
 
 def _drain(pipe_fd: int, sink: int) -> None:

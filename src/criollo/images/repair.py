@@ -126,7 +126,7 @@ async def _pull_from(images: Images, reference: Reference, blob: Blob) -> None:
             else:
                 break
     try:
-        await images.layers.inherit_staged(staging, unpacked.implied, blob.below)
+        await images.layers.inherit(staging.path, unpacked.implied, blob.below)
         await images.layers.sync()
         await threads.files(_replace, images, staging, blob.name)
     except BaseException:

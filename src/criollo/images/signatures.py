@@ -14,7 +14,7 @@ from criollo.errors import CriolloError, Denied, Invalid
 from criollo.images.context import Images
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import Kind
+from criollo.oci.signature import SignatureKind
 from criollo.registry import attached, lookaside
 from criollo.registry.client import Registry, Shown
 from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces
@@ -31,6 +31,7 @@ class Asked(NamedTuple):
     raw: bytes
     source: str
     shown: Shown
+    registry: Registry | None = None  # None: the node's
 
 
 async def prove(images: Images, asked: Asked, *, namespace: str) -> tuple[Digest, Sequence[bytes]]:
@@ -43,7 +44,7 @@ async def prove(images: Images, asked: Asked, *, namespace: str) -> tuple[Digest
         Unavailable: where the signatures are does not answer.
     """
     ref, digest = asked.reference, Digest.of(asked.raw)
-    registry, conf = images.registry, images.signatures_conf
+    registry, conf = asked.registry or images.registry, images.signatures_conf
     wanted = images.judge.kinds_wanted(ref, namespace)
     blobs = await find_signatures(registry, conf, asked, wanted) if wanted else []
     further = images.judge.kinds_useful(ref) - wanted
@@ -57,7 +58,7 @@ async def prove(images: Images, asked: Asked, *, namespace: str) -> tuple[Digest
     return digest, evidence.blobs
 
 
-async def find_signatures(registry: Registry, conf: Path | None, asked: Asked, kinds: frozenset[Kind]) -> list[bytes]:
+async def find_signatures(registry: Registry, conf: Path | None, asked: Asked, kinds: frozenset[SignatureKind]) -> list[bytes]:
     """The signatures of a manifest as blobs, where the files in the directory `conf` say that they are.
 
     Raises:
@@ -73,17 +74,19 @@ async def find_signatures(registry: Registry, conf: Path | None, asked: Asked, k
     with suppress(Invalid):  # what serves a mirror need not be a name of the grammar
         names.insert(0, _named_by(asked.source, ref))
     found: list[bytes] = []
-    for base, path in dict.fromkeys(_lookasides(places, names)):
-        found += await lookaside.fetch(registry, base, path, digest)
-    if Kind.SIGSTORE in kinds and any(places.uses_attachments(name) for name in names):
+    bases = [(base, name.path) for name in names if (base := places.lookaside(name)) is not None]
+    kept = None  # by the registry, where no file says that they are elsewhere
+    if not bases and SignatureKind.SIMPLE in kinds:
+        from criollo.registry import extension  # few policies want these, and most nodes have a file that says where they are
+
+        kept = await extension.fetch(registry, ref, digest, asked.shown, source=asked.source)
+        found += kept or []
+    if kept is None:
+        for base, path in dict.fromkeys(bases or [(DEFAULT_LOOKASIDE, name.path) for name in names]):
+            found += await lookaside.fetch(registry, base, path, digest)
+    if SignatureKind.SIGSTORE in kinds and any(places.uses_attachments(name) for name in names):
         found += [each.to_blob() for each in await attached.fetch(registry, ref, digest, asked.shown)]
     return found
-
-
-def _lookasides(places: SignaturePlaces, names: Sequence[Reference]) -> list[tuple[str, str]]:
-    """Each lookaside with the repository's path in it; the common directory where no file names one."""
-    told = [(base, name.path) for name in names if (base := places.lookaside(name)) is not None]
-    return told or [(DEFAULT_LOOKASIDE, name.path) for name in names]
 
 
 def _named_by(source: str, ref: Reference) -> Reference:

@@ -1,7 +1,5 @@
 """List and look up images; what they take on the disk."""
 
-from typing import NamedTuple
-
 import msgspec
 
 from criollo.images.context import Images
@@ -9,14 +7,6 @@ from criollo.images.resolve import find
 from criollo.model.image import Image
 from criollo.oci.image_spec import decode_config
 from criollo.storage.rootfs import FsUsage
-
-
-class Usage(NamedTuple):
-    """Where images live and what they use there."""
-
-    mountpoint: str
-    used_bytes: int
-    inodes_used: int
 
 
 def list_images(images: Images) -> list[Image]:
@@ -35,21 +25,19 @@ def is_pinned(images: Images, image: Image) -> bool:
     return any(_matches(rule, name) for rule in images.pinned for name in (*image.names, *image.digests))
 
 
-async def fs_usage(images: Images) -> Usage:
+async def fs_usage(images: Images) -> FsUsage:
     """Bytes and inodes of all layers, from their rows: no walk over the disk."""
     rows = images.rows.layers()
-    return Usage(str(images.layers.root), sum(row.size_bytes for row in rows), sum(row.inodes for row in rows))
+    return FsUsage(str(images.layers.root), sum(row.size_bytes for row in rows), sum(row.inodes for row in rows))
 
 
-async def container_usage(images: Images) -> Usage:
+async def container_usage(images: Images) -> FsUsage:
     """The filesystem of the writable layers: the same one as the images' unless those are kept apart (`imagestore`).
 
     Then the numbers are of the whole filesystem: writable layers are not walked for a question that kubelet repeats.
     """
-    where: FsUsage = await images.roots.fs_usage()
-    if where.mountpoint == str(images.layers.root):
-        return await fs_usage(images)
-    return Usage(*where)
+    where = await images.roots.fs_usage()
+    return await fs_usage(images) if where.mountpoint == str(images.layers.root) else where
 
 
 def verbose(images: Images, image: Image) -> dict[str, str]:

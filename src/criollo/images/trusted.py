@@ -45,7 +45,7 @@ async def judge_local(images: Images, image: Image, spec: ImageSpec, *, namespac
 
 
 def _references(images: Images, image: Image, spec: ImageSpec) -> list[Reference]:
-    asked = spec.user_specified_image or spec.image
+    asked = spec.as_written
     found = match(images, asked)
     if found is not None and found.name and found.image.id == image.id:
         return [ref for ref in meanings(images, asked) if found.name in (str(ref), f"{ref.name}@{ref.digest}")]

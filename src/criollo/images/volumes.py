@@ -20,7 +20,7 @@ from criollo.images.artifacts import blob_path, mountable
 from criollo.images.context import Images
 from criollo.images.resolve import find
 from criollo.images.trusted import judge_local
-from criollo.model.container import ImageSpec, Mount
+from criollo.model.container import Mount
 from criollo.model.image import Image
 from criollo.specgen.request import PlannedMount
 from criollo.storage.base import Mapped
@@ -83,8 +83,7 @@ async def _find(images: Images, mount: Mount, at: int, *, namespace: str) -> Vol
             raise NotFound("image", mount.image, "pull it first")
         if image.is_artifact and not images.mounts_artifacts:
             raise Unsupported("it is an OCI artifact, and oci_artifact_mount_support is off in the configuration of this node")
-        spec = ImageSpec(image=mount.image, user_specified_image=mount.user_specified_image)
-        await judge_local(images, image, spec, namespace=namespace)
+        await judge_local(images, image, mount.image_spec, namespace=namespace)
         if image.is_artifact:
             mountable(image, mount.image_sub_path)
         return Volume(at, mount, image)
@@ -128,5 +127,5 @@ def _told(mount: Mount) -> Iterator[None]:
     except Exhausted:
         raise
     except CriolloError as error:
-        name = mount.user_specified_image or mount.image
+        name = mount.image_spec.as_written
         raise VolumeFailed(f"cannot mount image {name} at {mount.container_path}: {error}") from error

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import Invalid
 from criollo.kpod import quantities
+from criollo.kpod.confinement import confine
 from criollo.kpod.expansion import expand
 from criollo.kpod.manifest import Amounts, Container, Pod, Spec, Variable, VolumeMount
 
@@ -170,6 +171,7 @@ def _security(pod: Pod, container: Container, place: str) -> pb.LinuxContainerSe
         message.run_as_user.value = user
     if group is not None:
         message.run_as_group.value = group
+    confine(message, common, own, place)
     return message
 
 

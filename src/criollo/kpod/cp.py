@@ -17,8 +17,8 @@ from criollo.kpod.localfiles import Arriving, Reading, base_of, departure
 from criollo.kpod.lookup import everything, require_container
 from criollo.kpod.outcome import warn
 from criollo.kpod.session import Options, Session, work
-from criollo.kpod.upgrade import Wish, target, upgrade
-from criollo.wire.parcels import PROTOCOL, Kind, Parcel
+from criollo.kpod.upgrade import UpgradeWish, target, upgrade
+from criollo.wire.parcels import PROTOCOL, Parcel, ParcelKind
 from criollo.workers.landing import Shape
 from criollo.workers.messages import Copied
 
@@ -114,7 +114,7 @@ async def _to_path(line: ParcelLine, arriving: Arriving) -> Copied:
 
 async def _each(line: ParcelLine, write: Callable[[bytes], Awaitable[None]]) -> Copied:
     """Hand every piece on; what the daemon counted. Raises its error."""
-    while (parcel := await _receive(line)).kind is Kind.DATA:
+    while (parcel := await _receive(line)).kind is ParcelKind.DATA:
         await write(parcel.content)
     return _outcome(parcel)
 
@@ -149,8 +149,8 @@ async def _send(session: Session, to: Side, query: dict[str, str], read: Callabl
         async def pump() -> None:
             with contextlib.suppress(ConnectionError):  # the daemon has said why, or `hear` finds out that it has not
                 while piece := await read():
-                    await line.send(Kind.DATA, piece)
-                await line.send(Kind.END, b"")
+                    await line.send(ParcelKind.DATA, piece)
+                await line.send(ParcelKind.END, b"")
 
         async def hear() -> None:
             _outcome(await _receive(line))
@@ -160,7 +160,7 @@ async def _send(session: Session, to: Side, query: dict[str, str], read: Callabl
 
 
 def _outcome(parcel: Parcel) -> Copied:
-    if parcel.kind is Kind.FAILED:
+    if parcel.kind is ParcelKind.FAILED:
         raise CriolloError(printable(parcel.content.decode("utf-8", "replace")))
     try:
         return msgspec.json.decode(parcel.content, type=Copied)
@@ -179,7 +179,7 @@ def _tell_changed(names: object) -> int:
 async def _line(session: Session, container: str, method: str, query: dict[str, str]) -> AsyncIterator[ParcelLine]:
     found = require_container(await everything(session), container)
     try:
-        wish = Wish(method, target(_ROUTE, {"container": found.id, **query}), PROTOCOL)
+        wish = UpgradeWish(method, target(_ROUTE, {"container": found.id, **query}), PROTOCOL)
     except UnicodeEncodeError as error:
         raise Invalid("path", os.fsencode(query["path"]), "a path in UTF-8") from error
     upgraded = await upgrade(session.socket, wish)

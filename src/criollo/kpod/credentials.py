@@ -1,4 +1,4 @@
-"""`--creds USER[:PASSWORD]`."""
+"""`USER[:PASSWORD]`, as `--creds` has it."""
 
 from typing import NamedTuple
 
@@ -23,9 +23,3 @@ def login(text: str | None) -> Login | None:
     if not user:
         raise click.UsageError("--creds wants USER or USER:PASSWORD.")
     return Login(user, password if colon else click.prompt("Password", hide_input=True, err=True))
-
-
-def creds_option(command: "click.decorators.FC") -> "click.decorators.FC":
-    """The option for a verb."""
-    text = "Log in with these; the password is asked for when it is not given."
-    return click.option("--creds", metavar="USER[:PASSWORD]", help=text)(command)

@@ -10,7 +10,7 @@ import msgspec
 from criollo.errors import Invalid, NotFound
 from criollo.kpod import places
 from criollo.kpod.answers import posted
-from criollo.kpod.images import Answer
+from criollo.kpod.archives import Answer
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.spool import spooled
 
@@ -35,7 +35,7 @@ def import_(options: Options, /, source: str, name: str, changes: tuple[str, ...
     async def verb(session: Session) -> int:
         with contextlib.ExitStack() as opened:
             if source == "-":
-                path = opened.enter_context(spooled(sys.stdin.buffer, places.own_directory(session.settings), wanted="a tar"))
+                path = opened.enter_context(spooled(sys.stdin.buffer, places.spool_directory(session.settings), wanted="a tar"))
             else:
                 path = Path(source).absolute()
                 if not path.exists():

@@ -10,12 +10,13 @@ from criollo.cri.document import as_document
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import NotFound
 from criollo.kpod import http
+from criollo.kpod.access import access_options, taken
 from criollo.kpod.answers import decoded
-from criollo.kpod.credentials import creds_option, login
 from criollo.kpod.lookup import everything, find_container, find_pod
+from criollo.kpod.outcome import each_of
 from criollo.kpod.remoteimage import PREFIX, Look, show, write_raw
 from criollo.kpod.session import Options, Session, work
-from criollo.kpod.text import document
+from criollo.kpod.template import Template
 
 KINDS = ("pod", "container", "image")
 
@@ -27,31 +28,48 @@ KINDS = ("pod", "container", "image")
 @click.option("--raw", is_flag=True, help="Of an image, the exact bytes of its manifest, or with --config of its config.")
 @click.option("--no-tags", is_flag=True, help="With --remote: do not ask for the repository's tags.")
 @click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="With --remote: which of an index; none: ours.")
-@creds_option
-@click.argument("name", metavar="ID|NAME")
+@click.option("-f", "--format", "form", default="", metavar="json|TEMPLATE", help="A line for each by a template.")
+@access_options
+@click.argument("names", metavar="ID|NAME...", nargs=-1, required=True)
 @click.pass_obj
-def inspect(options: Options, /, name: str, kind: str | None, config: bool, raw: bool, **far: Any) -> int:
-    """Show all that is known of a pod, a container or an image, as JSON."""
-    if far["remote"] or name.startswith(PREFIX):
-        if kind not in (None, "image"):
-            raise click.UsageError(f"A {kind} is not at a registry.")
-        return show(options, name, Look(raw, config, not far["no_tags"], far["platform"], login(far["creds"])))
-    if far["no_tags"] or far["platform"] or far["creds"]:
-        raise click.UsageError("--no-tags, --platform and --creds are for --remote.")
+def inspect(options: Options, /, names: tuple[str, ...], **said: Any) -> int:
+    """Show all that is known of pods, containers and images: a JSON document each."""
+    look = _look(said)
+    if any(said["remote"] or name.startswith(PREFIX) for name in names):
+        if not all(said["remote"] or name.startswith(PREFIX) for name in names):
+            raise click.UsageError("Name either images of registries, or what is here.")
+        if said["kind"] not in (None, "image"):
+            raise click.UsageError(f"A {said['kind']} is not at a registry.")
+        return show(options, names, look)
+    if not look.tags or look.platform or look.access.account or look.access.has_terms or said["authfile_given"]:
+        raise click.UsageError("--no-tags, --platform, --creds, --authfile, --tls-verify and --cert-dir are for --remote.")
 
     async def verb(session: Session) -> int:
-        if config or raw:
-            what = "/images/config" if config else "/images/manifest"
-            found = await http.get(session.socket, what, {"image": name})
-            if raw:
-                write_raw(found)
+        async def one(name: str) -> None:
+            if look.raw:
+                write_raw(await http.get(session.socket, _document_of(look), {"image": name}))
+            elif look.config:
+                what = _document_of(look)
+                look.write(decoded(await http.get(session.socket, what, {"image": name}), dict, what))
             else:
-                click.echo(document(decoded(found, dict, what)))
-            return 0
-        click.echo(document(await describe(session, name, kinds=(kind,) if kind else KINDS)))
-        return 0
+                look.write(await describe(session, name, kinds=(said["kind"],) if said["kind"] else KINDS))
+
+        return await each_of(names, one)
 
     return work(options, verb)
+
+
+def _look(said: dict[str, Any]) -> Look:
+    said["authfile_given"] = said["authfile"] is not None
+    form = said["form"] if said["form"] != "json" else ""
+    if said["raw"] and said["form"]:
+        raise click.UsageError("--raw gives exact bytes: it goes without --format.")
+    template = Template(form) if form else None
+    return Look(said["raw"], said["config"], not said["no_tags"], said["platform"], taken(said), template)
+
+
+def _document_of(look: Look) -> str:
+    return "/images/config" if look.config else "/images/manifest"
 
 
 async def describe(session: Session, name: str, *, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from criollo.aio.cleanup import cleanup
 from criollo.aio.together import together
 from criollo.cri.pb import api_pb2 as pb
-from criollo.errors import CriolloError, Denied, NotFound, explain
+from criollo.errors import CriolloError, Denied, NotFound, Unavailable, explain
 from criollo.kpod import logs, places
 from criollo.kpod.lookup import everything
 from criollo.kpod.podspec import MADE_BY_LABEL, ContainerPlan, PodPlan, VolumePlan
@@ -45,6 +45,7 @@ async def launch(session: Session, plan: PodPlan, *, before_start: BeforeStart |
     Raises:
         CriolloError: of any kind; nothing of the pod is left.
     """
+    await _require_network(session, plan)
     images = {each.config.metadata.name: await _image(session, each) for each in plan.containers}
     for volume in plan.volumes:
         prepare_volume(volume)
@@ -64,6 +65,17 @@ async def launch(session: Session, plan: PodPlan, *, before_start: BeforeStart |
         await cleanup(_take_back(session, pod_id, plan.sandbox), what=f"pod {plan.sandbox.metadata.name}")
         raise
     return Launched(pod_id, tuple(started))
+
+
+async def _require_network(session: Session, plan: PodPlan) -> None:
+    """A pod waits for a network that is not there yet, as kubelets want; a person is told at once. Raises Unavailable."""
+    if plan.sandbox.linux.security_context.namespace_options.network == pb.NODE:
+        return
+    told = (await session.client.runtime("Status", pb.StatusRequest())).status.conditions
+    for condition in told:
+        if condition.type == "NetworkReady" and not condition.status:
+            name = plan.sandbox.metadata.name
+            raise Unavailable(f"cannot run pod {name}: {condition.message}; configure a CNI network or use the host's")
 
 
 async def wait_exit(session: Session, container_id: str) -> pb.ContainerStatus:

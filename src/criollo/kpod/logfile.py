@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from criollo.errors import CriolloError, NotFound, explain
 from criollo.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
-from criollo.wire.crilog import Entry, LogReader, format_entry, parse
+from criollo.wire.crilog import LogEntry, LogReader, format_entry, parse
 
 POLL_S: Final = 0.2  # file systems without inotify, and ends of containers
 ASK_S: Final = 0.1  # the end is not asked for more often
@@ -25,7 +25,7 @@ Ended = Callable[[], Awaitable[bool]]
 """Whether the writer has ended, so that the file is complete."""
 
 
-async def entries(path: Path, *, tail: int | None = None, ended: Ended | None = None) -> AsyncGenerator[Entry, None]:
+async def entries(path: Path, *, tail: int | None = None, ended: Ended | None = None) -> AsyncGenerator[LogEntry, None]:
     """The entries of a log; with `ended` those to come as well, until it says so.
 
     `tail` begins at the last lines, counted as programs write them, not as pieces of the file.
@@ -173,7 +173,7 @@ class Output:
         self._in_line: dict[str, bool] = {}
         self._timestamps = timestamps
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: LogEntry) -> None:
         """Write one entry; pieces of a line are joined."""
         stream = self._streams[entry.stream]
         if self._timestamps and not self._in_line.get(entry.stream):

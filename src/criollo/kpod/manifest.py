@@ -76,6 +76,22 @@ class CapabilityChanges(Part, frozen=True, kw_only=True):
     drop: tuple[str, ...] = ()
 
 
+class Profile(Part, frozen=True, kw_only=True):
+    """A profile of AppArmor or seccomp."""
+
+    type: str
+    localhost_profile: str = ""
+
+
+class SELinux(Part, frozen=True, kw_only=True):
+    """Parts of a label; what is empty is the node's."""
+
+    user: str = ""
+    role: str = ""
+    type: str = ""
+    level: str = ""
+
+
 class ContainerSecurity(Part, frozen=True, kw_only=True):
     run_as_user: int | None = None
     run_as_group: int | None = None
@@ -84,6 +100,9 @@ class ContainerSecurity(Part, frozen=True, kw_only=True):
     read_only_root_filesystem: bool = False
     allow_privilege_escalation: bool = True
     capabilities: CapabilityChanges = CapabilityChanges()
+    app_armor_profile: Profile | None = None
+    seccomp_profile: Profile | None = None
+    se_linux_options: SELinux | None = None
 
 
 class Amounts(Part, frozen=True, kw_only=True):
@@ -141,6 +160,9 @@ class PodSecurity(Part, frozen=True, kw_only=True):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     supplemental_groups: tuple[int, ...] = ()
+    app_armor_profile: Profile | None = None
+    seccomp_profile: Profile | None = None
+    se_linux_options: SELinux | None = None
     sysctls: tuple[Sysctl, ...] = ()
 
 

@@ -34,6 +34,12 @@ def own_directory(settings: Settings) -> Path:
     return path
 
 
+def spool_directory(settings: Settings) -> Path:
+    """Where what comes from standard input waits. Raises HostFailed."""
+    big_files = settings.image.big_files_temporary_dir
+    return Path(big_files) if big_files else own_directory(settings)
+
+
 def volumes_directory(settings: Settings, uid: str) -> Path:
     """Where the emptyDir volumes of a pod are; not made yet."""
     return Path(settings.root) / "kpod" / "volumes" / uid

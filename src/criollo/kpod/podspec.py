@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import Invalid
 from criollo.kpod import manifest
+from criollo.kpod.confinement import selinux
 from criollo.kpod.containerspec import container_config, namespaces, pod_labels
 from criollo.kpod.manifest import Pod
 
@@ -144,6 +145,8 @@ def _sandbox(pod: Pod, origin: Origin) -> pb.PodSandboxConfig:
     security.namespace_options.CopyFrom(namespaces(spec))
     security.privileged = any(each.security_context.privileged for each in (*spec.init_containers, *spec.containers))
     security.supplemental_groups.extend(spec.security_context.supplemental_groups)
+    if (label := spec.security_context.se_linux_options) is not None:
+        security.selinux_options.CopyFrom(selinux(label))
     message.linux.sysctls.update({each.name: each.value for each in spec.security_context.sysctls})
     return message
 

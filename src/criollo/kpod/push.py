@@ -3,23 +3,23 @@
 import os
 import sys
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
 
 from criollo.errors import CriolloError, Invalid, explain
 from criollo.kpod import http
+from criollo.kpod.access import Access, access_options, credentials_for, fields_of, taken
 from criollo.kpod.answers import decoded, posted
-from criollo.kpod.credentials import Login, creds_option, login
-from criollo.kpod.images import Answer
+from criollo.kpod.archives import Answer
 from criollo.kpod.outcome import warn
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.terminal import Lines, Screen, progress_on
 from criollo.model.transfer import Event, LayerState
 
-_FILES: Final = {"oci": "oci-dir", "oci-archive": "oci-archive", "docker-archive": "docker-archive"}
-_OTHERS: Final = ("dir", "docker-daemon", "containers-storage", "ostree", "sif", "atomic")
+_FILES: Final = {"oci": "oci-dir", "oci-archive": "oci-archive", "docker-archive": "docker-archive", "dir": "dir"}
+_OTHERS: Final = ("docker-daemon", "containers-storage", "ostree", "sif", "atomic")
 
 
 class Target(NamedTuple):
@@ -36,11 +36,11 @@ class Wish(NamedTuple):
     form: str
     compression: str
     quiet: bool
-    account: Login | None
+    access: Access
 
 
 @click.command("push")
-@creds_option
+@access_options
 @click.option("--format", "form", type=click.Choice(["oci", "docker", "v2s2"]), help="The kind of manifest; none: the image's.")
 @click.option(
     "--compression-format",
@@ -55,18 +55,18 @@ class Wish(NamedTuple):
 @click.argument("image")
 @click.argument("destination", required=False)
 @click.pass_obj
-def push(options: Options, /, image: str, destination: str | None, digestfile: str | None, **said: str | bool | None) -> int:
+def push(options: Options, /, image: str, destination: str | None, digestfile: str | None, **said: Any) -> int:
     """Push IMAGE to DESTINATION and print the manifest's digest; without DESTINATION under its own name.
 
-    DESTINATION is [docker://]NAME[:TAG] at a registry, oci:DIRECTORY[:TAG], oci-archive:FILE[:NAME] or
-    docker-archive:FILE[:NAME].
+    DESTINATION is [docker://]NAME[:TAG] at a registry, oci:DIRECTORY[:TAG], oci-archive:FILE[:NAME],
+    docker-archive:FILE[:NAME] or dir:DIRECTORY.
     Nothing is sent that the registry has. Layers it has not are written anew, so the image gets another digest and id there.
     """
     target = parse_target(destination or image)
-    account = login(said["creds"] if isinstance(said["creds"], str) else None)
-    wish = Wish(str(said["form"] or "").replace("v2s2", "docker"), str(said["compression"]), bool(said["quiet"]), account)
-    if target.form and digestfile:
-        raise click.UsageError("--digestfile is for registries: a file is not asked for by digest.")
+    access = taken(said)
+    wish = Wish((said["form"] or "").replace("v2s2", "docker"), said["compression"], said["quiet"], access)
+    if target.form and (digestfile or access.account or access.has_terms):
+        raise click.UsageError("--digestfile, --creds, --tls-verify and --cert-dir are for registries, not for files.")
 
     async def verb(session: Session) -> int:
         if target.form:
@@ -94,7 +94,7 @@ def parse_target(text: str) -> Target:
         raise Invalid("destination", text, f"docker:// or one of {', '.join(f'{each}:' for each in _FILES)}")
     if transport not in _FILES or not colon:
         return Target(text.removeprefix("docker://"))
-    path, _, name = rest.partition(":")
+    path, _, name = (rest, "", "") if transport == "dir" else rest.partition(":")
     if not path:
         raise Invalid("destination", text, f"{transport}:PATH[:NAME]")
     return Target(name, _FILES[transport], os.path.abspath(path))
@@ -112,9 +112,10 @@ async def _send(session: Session, image: str, target: Target, wish: Wish) -> Eve
     Raises:
         CriolloError: the runtime or the registry refuses.
     """
-    asked = {"target": target.name, "format": wish.form, "compression": wish.compression}
-    if wish.account is not None:
-        asked |= {"username": wish.account.username, "password": wish.account.password}
+    asked: dict[str, Any] = {"target": target.name, "format": wish.form, "compression": wish.compression}
+    asked |= fields_of(await credentials_for(wish.access, session.settings, target.name))
+    if wish.access.has_terms:
+        asked |= {"tls_verify": wish.access.tls_verify, "cert_dir": wish.access.cert_dir}
     shown: Screen | Lines | None = None if wish.quiet else progress_on(sys.stderr)
     layers: dict[int, LayerState] = {}
     event = Event(type="")

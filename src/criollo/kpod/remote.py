@@ -19,7 +19,7 @@ from criollo.aio.streams import Reader, Size, Writer, copy
 from criollo.aio.together import first, together
 from criollo.errors import CriolloError, Unavailable, printable
 from criollo.kpod.detach import Watcher
-from criollo.kpod.upgrade import Wish, upgrade
+from criollo.kpod.upgrade import UpgradeWish, upgrade
 from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.spdy_stream import SpdyStream
 
@@ -81,7 +81,7 @@ class _Status(msgspec.Struct):
 @contextlib.asynccontextmanager
 async def connected(socket: Path, path: str, protocol: str) -> AsyncIterator[SpdyConnection]:
     """A SPDY connection at a path of the daemon's socket, closed with the block."""
-    wish = Wish("POST", path, SPDY, (("x-stream-protocol-version", protocol),))
+    wish = UpgradeWish("POST", path, SPDY, (("x-stream-protocol-version", protocol),))
     upgraded = await upgrade(socket, wish)
     connection = SpdyConnection(is_client=True)
     try:

@@ -4,22 +4,25 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
 
 from criollo.errors import Invalid
-from criollo.kpod.credentials import Login
+from criollo.kpod.access import Access, shown_of, terms_of
+from criollo.kpod.outcome import each_of
 from criollo.kpod.session import Options, load_settings
+from criollo.kpod.template import Template
 from criollo.kpod.text import document
 from criollo.oci.platform import Platform
 from criollo.telemetry import log
 
 if TYPE_CHECKING:
     from criollo.config.settings import Settings
-    from criollo.registry.client import Registry, Shown
+    from criollo.registry.client import Registry
+    from criollo.registry.terms import Terms
 
 PREFIX = "docker://"
 
@@ -31,18 +34,27 @@ class Look(NamedTuple):
     config: bool = False
     tags: bool = True
     platform: str = ""
-    account: Login | None = None
+    access: Access = Access()
+    template: Template | None = None
+
+    def write(self, found: dict[str, Any]) -> None:
+        """Print a document, or what the template makes of it."""
+        click.echo(document(found) if self.template is None else self.template.fill(found))
 
 
-def show(options: Options, name: str, wanted: Look) -> int:
-    """Print it. Raises what a pull of it would raise."""
+def show(options: Options, names: Sequence[str], wanted: Look) -> int:
+    """Print them, each for itself; the exit status."""
     log.set_up(options.log_level)
-    found = asyncio.run(_gather(load_settings(options).settings, name.removeprefix(PREFIX), wanted))
-    if isinstance(found, bytes):
-        write_raw(found)
-    else:
-        click.echo(document(found))
-    return 0
+    settings = load_settings(options).settings
+
+    async def one(name: str) -> None:
+        found = await _gather(settings, name.removeprefix(PREFIX), wanted)
+        if isinstance(found, bytes):
+            write_raw(found)
+        else:
+            wanted.write(found)
+
+    return asyncio.run(each_of(names, one))
 
 
 def write_raw(content: bytes) -> None:
@@ -55,8 +67,8 @@ def write_raw(content: bytes) -> None:
 async def _gather(settings: "Settings", name: str, wanted: Look) -> bytes | Any:
     from criollo.images import remote
 
-    shown = shown_of(wanted.account)
-    async with opened_registry(settings) as client:
+    shown = shown_of(wanted.access)
+    async with opened_registry(settings, terms_of(wanted.access)) as client:
         ref = client.hosts.candidates(name)[0].reference
         image = await remote.look(client, ref, shown, platform=_platform(wanted.platform))
         if wanted.config:
@@ -68,25 +80,20 @@ async def _gather(settings: "Settings", name: str, wanted: Look) -> bytes | Any:
 
 
 @contextlib.asynccontextmanager
-async def opened_registry(settings: "Settings") -> "AsyncIterator[Registry]":
-    """The client of all registries, as the daemon has it, for a verb that needs no daemon."""
+async def opened_registry(settings: "Settings", terms: "Terms | None" = None) -> "AsyncIterator[Registry]":
+    """The client of all registries, as the daemon has it, for a verb without one; on its own terms if there are some."""
     # The engine brings all drivers: 0.3 s that other verbs do not need.
     from criollo.aio import threads
     from criollo.engine.images import open_registry
 
     client = open_registry(settings, os.environ)
+    if terms is not None:
+        client.use(client.hosts.on(terms))
     try:
         yield client
     finally:
         await client.close()
         threads.close()
-
-
-def shown_of(account: Login | None) -> "Shown":
-    """What a registry is shown for `--creds`."""
-    from criollo.registry.auth import Credentials
-
-    return None if account is None else Credentials(username=account.username, password=account.password)
 
 
 def _platform(text: str) -> Platform | None:

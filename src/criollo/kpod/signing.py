@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from criollo.errors import Invalid, explain
-from criollo.kpod.credentials import Login, creds_option, login
-from criollo.kpod.remoteimage import PREFIX, opened_registry, shown_of
+from criollo.kpod.access import Access, access_options, shown_of, taken, terms_of
+from criollo.kpod.remoteimage import PREFIX, opened_registry
 from criollo.kpod.session import Options, load_settings
 from criollo.kpod.text import document
 from criollo.telemetry import log
@@ -35,7 +35,7 @@ class Wish(NamedTuple):
     passphrase_file: Path | None
     identity: str
     directory: str | None
-    account: Login | None
+    access: Access
 
 
 @click.command("sign")
@@ -48,7 +48,7 @@ class Wish(NamedTuple):
 )
 @click.option("--identity", default="", metavar="NAME", help="The name that is vouched for, if not IMAGE's own.")
 @click.option("-d", "--directory", metavar="DIRECTORY", help="The lookaside to write into, if not the one of registries.d.")
-@creds_option
+@access_options
 @click.argument("image")
 @click.pass_obj
 def sign(options: Options, /, image: str, **said: Any) -> int:
@@ -70,7 +70,7 @@ def sign(options: Options, /, image: str, **said: Any) -> int:
     "--gpg-key", metavar="FILE", help="Demand a simple signature by this public key, instead of what the policy says."
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-@creds_option
+@access_options
 @click.argument("image")
 @click.pass_obj
 def verify(options: Options, /, image: str, **said: Any) -> int:
@@ -99,14 +99,14 @@ def _wish(said: dict[str, Any]) -> Wish:
                 passphrase = file.read_bytes().partition(b"\n")[0]
         elif is_encrypted(key):
             passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
-    return Wish(key, user, passphrase, file, said["identity"], said["directory"], login(said["creds"]))
+    return Wish(key, user, passphrase, file, said["identity"], said["directory"], taken(said))
 
 
 async def _sign(settings: "Settings", name: str, wish: Wish) -> "list[tuple[Digest, str]]":
-    async with opened_registry(settings) as client:
+    async with opened_registry(settings, terms_of(wish.access)) as client:
         ref = client.hosts.candidates(name)[0].reference
         done = []
-        for digest in await _digests(client, ref, shown_of(wish.account)):
+        for digest in await _digests(client, ref, shown_of(wish.access)):
             signature = await _make(wish, digest, wish.identity or str(ref))
             done.append((digest, await _keep(client, ref, digest, signature, wish)))
         return done
@@ -135,16 +135,17 @@ async def _make(wish: Wish, digest: "Digest", identity: str) -> "Signature":
 async def _keep(client: "Registry", ref: "Reference", digest: "Digest", signature: "Signature", wish: Wish) -> str:
     """Put a signature to where nodes look for it; says where that is."""
     from criollo.aio import threads
-    from criollo.oci.signature import Kind
+    from criollo.linux.home import with_home
+    from criollo.oci.signature import SignatureKind
     from criollo.registry import attached, lookaside
     from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces, find_directory
 
-    if signature.kind is Kind.SIGSTORE:
-        return str(await attached.attach(client, ref, digest, signature, shown_of(wish.account)))
+    if signature.kind is SignatureKind.SIGSTORE:
+        return str(await attached.attach(client, ref, digest, signature, shown_of(wish.access)))
     if wish.directory:
         base = Path(wish.directory).absolute().as_uri()
     else:
-        places = await threads.files(SignaturePlaces.load, find_directory(os.environ))
+        places = await threads.files(SignaturePlaces.load, find_directory(with_home(os.environ)))
         base = places.staging(ref) or DEFAULT_LOOKASIDE
     return str(await threads.files(lookaside.store, base, ref.path, digest, signature.to_blob()))
 
@@ -153,18 +154,20 @@ async def _verify(settings: "Settings", name: str, said: dict[str, Any]) -> "Ver
     from criollo.engine.images import open_policies
     from criollo.images import remote
     from criollo.images.examine import examine
+    from criollo.linux.home import with_home
     from criollo.registry.registries_d import find_directory
     from criollo.trust.judge import Judge
     from criollo.trust.policies import Policies
 
-    shown = shown_of(login(said["creds"]))
+    shown = shown_of(taken(said))
     async with opened_registry(settings) as client:
         with tempfile.TemporaryDirectory(prefix="kpod-verify-") as scratch:
             own = _own_policy(said)
             policies = open_policies(settings, os.environ) if own is None else Policies.of(own)
             image = await remote.look(client, client.hosts.candidates(name)[0].reference, shown)
             judge = Judge(policies, scratch=Path(scratch) / "gpg")
-            return await examine(client, judge, find_directory(os.environ), image, shown, namespace=said["namespace"])
+            conf = find_directory(with_home(os.environ))
+            return await examine(client, judge, conf, image, shown, namespace=said["namespace"])
 
 
 def _own_policy(said: dict[str, Any]) -> Any:

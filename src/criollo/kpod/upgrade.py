@@ -26,7 +26,7 @@ class Upgraded(NamedTuple):
     first: bytes
 
 
-class Wish(NamedTuple):
+class UpgradeWish(NamedTuple):
     """What is asked for: `protocol` is the word of the upgrade, `headers` go along."""
 
     method: str
@@ -51,7 +51,7 @@ def target(path: str, query: Query) -> str:
     return f"{path}?{urlencode(query)}"
 
 
-async def upgrade(socket: Path, wish: Wish) -> Upgraded:
+async def upgrade(socket: Path, wish: UpgradeWish) -> Upgraded:
     """Connect and change the protocol. Close the transport on every path.
 
     Raises:
@@ -75,7 +75,7 @@ async def upgrade(socket: Path, wish: Wish) -> Upgraded:
 class _Handshake(asyncio.Protocol):
     """Sends the request, waits for the answer."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: UpgradeWish) -> None:
         self._wish = wish
         self._h11 = h11.Connection(h11.CLIENT)
         self._transport: asyncio.Transport | None = None

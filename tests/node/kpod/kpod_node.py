@@ -47,4 +47,4 @@ class Kpod:
         return [str(KPOD), "-c", str(self.daemon.place / "crio.conf"), "-d", "", *map(str, arguments)]
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(self.daemon.place / "registries.conf")}
+        return {**os.environ, **self.daemon.registries}

@@ -14,15 +14,19 @@ from criollo.errors import CriolloError, Invalid, NotFound
 class Rows:
     """One container, known by its id."""
 
-    def by_prefix(self, text: str) -> list[Any]:
-        return [SimpleNamespace(id="c" * 64, state="RUNNING", trouble="")] if text == "c" * 64 else []
+    def find(self, text: str) -> Any:
+        if not text:
+            raise Invalid("container_id", text, "an id")
+        if text != "c" * 64:
+            raise NotFound("container", text)
+        return SimpleNamespace(id=text, state="RUNNING")
 
 
 def ask(
     method: str = "GET", path: str = "/files", *, upgrade: str = "criollo-files", query: dict[str, str] | None = None
 ) -> Reply | None:
     """The route's answer; it must not touch the connection."""
-    containers: Any = SimpleNamespace(state=SimpleNamespace(containers=Rows()), uncollected=set())
+    containers: Any = SimpleNamespace(state=SimpleNamespace(containers=Rows()))
     request = Request(
         method=method, path=path, query={key: [value] for key, value in (query or {}).items()}, headers={"upgrade": upgrade}
     )

@@ -1,7 +1,10 @@
 """The route for one container: CRI-O's field names, and clear refusals."""
 
 import asyncio
+import contextlib
 import json
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +15,8 @@ from criollo.aio.http_server import Request
 from criollo.errors import Invalid, NotFound
 from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
 from criollo.model.ids import ContainerId, ImageId, PodId
+from criollo.model.pod import Pod, PodConfig, PodState
+from criollo.state.records import State
 
 ID, OTHER, POD = "c1" * 32, "c2" * 32, "b" * 64
 
@@ -23,7 +28,7 @@ def container(container_id: str) -> Container:
     return Container(
         id=ContainerId(container_id),
         pod_id=PodId(POD),
-        name="k8s_app",
+        name=f"k8s_app_{container_id[:2]}",
         config=config,
         handler="crun",
         state=ContainerState.RUNNING,
@@ -34,25 +39,23 @@ def container(container_id: str) -> Container:
     )
 
 
-class Rows:
-    def by_prefix(self, text: str) -> list[Container]:
-        return [container(each) for each in (ID, OTHER) if each.startswith(text)]
-
-
 def ask(wanted: str) -> dict[str, Any]:
-    pods = {POD: SimpleNamespace(ips=("10.0.0.1",))}
-    containers: Any = SimpleNamespace(
-        state=SimpleNamespace(containers=Rows(), pods=pods), uncollected=set(), roots=SimpleNamespace(path=lambda i: f"/r/{i}")
-    )
-    route = container_routes(containers)["GET", "/containers/{}"]
-    reply = asyncio.run(route(Request(method="GET", path="", query={}, headers={}, words=(wanted,))))  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as place, contextlib.closing(State(Path(place) / "state.db")) as state:
+        config = PodConfig(name="p", uid="u", namespace="n")
+        pod = Pod(id=PodId(POD), name="p", config=config, handler="", state=PodState.READY, created_ns=1, ips=("10.0.0.1",))
+        state.pods.insert(pod)
+        for each in (ID, OTHER):
+            state.containers.insert(container(each))
+        containers: Any = SimpleNamespace(state=state, roots=SimpleNamespace(path=lambda i: f"/r/{i}"))
+        route = container_routes(containers)["GET", "/containers/{}"]
+        reply = asyncio.run(route(Request(method="GET", path="", query={}, headers={}, words=(wanted,))))  # type: ignore[arg-type]
     told: dict[str, Any] = json.loads(reply.body)
     return told
 
 
 def test_fields_have_the_names_that_tools_read() -> None:
     assert ask("c1") == {
-        "name": "k8s_app",
+        "name": "k8s_app_c1",
         "pid": 42,
         "image": "busybox",
         "image_ref": "e" * 64,

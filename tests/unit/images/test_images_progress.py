@@ -26,6 +26,25 @@ def test_silence_while_a_byte_is_expected_ends_the_watch() -> None:
         asyncio.run(pull_of("here", "pulling", "waiting").watch(0.01))
 
 
+def test_silence_while_a_document_is_expected_ends_the_watch_with_the_words_people_look_for() -> None:
+    progress = pull_of()
+    progress.asks = True
+    with pytest.raises(TimedOut, match=r"Timed out on waiting up to 0\.01s, context canceled"):
+        asyncio.run(progress.watch(0.01))
+
+
+def test_pieces_of_documents_renew_the_patience() -> None:
+    progress = pull_of()
+    progress.asks = True
+
+    async def arrive() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            progress.noticed()
+
+    asyncio.run(first(progress.watch(1), arrive()))
+
+
 @pytest.mark.parametrize("stages", [(), ("waiting",), ("unpacking", "here")])
 def test_a_queue_or_a_busy_disk_is_no_silence(stages: tuple[str, ...]) -> None:
     asyncio.run(first(pull_of(*stages).watch(0.01), asyncio.sleep(0.1)))

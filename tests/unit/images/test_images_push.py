@@ -14,7 +14,7 @@ from support.upload_registry import UploadRegistry, run_upload_registry
 from criollo.errors import CriolloError, Denied, Invalid, NotFound
 from criollo.images.artifacts import blob_path, plan_blobs
 from criollo.images.context import Images
-from criollo.images.push import Pushed, Wish, push_image
+from criollo.images.push import Pushed, PushWish, push_image
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
 from criollo.oci.digest import Digest, chain_ids
@@ -61,7 +61,7 @@ def push(root: Path, taking: UploadRegistry, image: made.Image, *, form: str = "
         async def main() -> Pushed:
             try:
                 keep(images, image, f"{taking.host}/base/image")
-                return await push_image(images, image.id, Wish(f"{taking.host}/{target}", form=form))
+                return await push_image(images, image.id, PushWish(f"{taking.host}/{target}", form=form))
             finally:
                 await images.registry.close()
 
@@ -101,22 +101,22 @@ def test_encrypted_layers_are_not_sent_in_the_clear(tmp_path: Path, taking: Uplo
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
-        (Wish("HOST/UPPER"), Invalid),
-        (Wish("HOST/a@sha256:" + "0" * 64), Invalid),
-        (Wish("HOST/a:b", form="rar"), Invalid),
-        (Wish("HOST/a:b", compression="xz"), Invalid),
-        (Wish("HOST/a:b", form="docker", compression="zstd"), Invalid),
+        (PushWish("HOST/UPPER"), Invalid),
+        (PushWish("HOST/a@sha256:" + "0" * 64), Invalid),
+        (PushWish("HOST/a:b", form="rar"), Invalid),
+        (PushWish("HOST/a:b", compression="xz"), Invalid),
+        (PushWish("HOST/a:b", form="docker", compression="zstd"), Invalid),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_before_anything_is_sent(
-    tmp_path: Path, taking: UploadRegistry, wish: Wish, error: type[CriolloError]
+    tmp_path: Path, taking: UploadRegistry, wish: PushWish, error: type[CriolloError]
 ) -> None:
     with image_store(tmp_path) as images:
         keep(images, IMAGE, "example.com/x")
         with pytest.raises(error):
             asyncio.run(push_image(images, IMAGE.id, wish._replace(target=wish.target.replace("HOST", taking.host))))
         with pytest.raises(NotFound):
-            asyncio.run(push_image(images, "none", Wish(f"{taking.host}/a:b")))
+            asyncio.run(push_image(images, "none", PushWish(f"{taking.host}/a:b")))
         assert images.progress.running() == []
     assert taking.requests == []
 
@@ -157,7 +157,7 @@ def test_an_artifact_is_pushed_as_it_came(tmp_path: Path, taking: UploadRegistry
             path.parent.mkdir()
             path.write_bytes(content)
             try:
-                return await push_image(images, digest.hex, Wish(f"{taking.host}/team/model:v1"))
+                return await push_image(images, digest.hex, PushWish(f"{taking.host}/team/model:v1"))
             finally:
                 await images.registry.close()
 

@@ -6,23 +6,26 @@ import datetime
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from criollo.aio.http_server import HttpServer, Reply, Request
+from criollo.aio.parcels import ParcelLine, streams_on
 from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.server import Server
 from criollo.daemon.front_door import FrontDoor
 from criollo.errors import NotFound
 from criollo.model.ids import ContainerId
 from criollo.model.session import ExecSession
+from criollo.model.transfer import Event
 from criollo.streaming.collect import collect
 from criollo.streaming.negotiate import spdy_head
 from criollo.streaming.session import Status
 from criollo.streaming.spdy import SpdyConnection
+from criollo.wire.parcels import ParcelKind
 
 IMAGE_ID = "ab" * 32
 
@@ -48,6 +51,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
+        self.network_trouble = ""
         self.pods: dict[str, Any] = {}
         self.containers: dict[str, Any] = {}
         self.configs: dict[str, Any] = {}
@@ -57,8 +61,12 @@ class FakeNode:
         self.failures: dict[str, Exception] = {}
         self.pulls: list[Any] = []
         self.pull_steps: list[Any] = []
+        self.has_told = False  # all steps, to whoever follows the pull
         self.http_requests: list[Request] = []
         self.http_answers: dict[str, bytes] = {}  # by path: what the routes of images answer
+        self.archive = b""  # what a save on a pipe gives
+        self.archive_error = ""
+        self.archive_is_cut = False
         self.usage_ns = 0
         self.program: Callable[[FakeNode, str], None] = lambda node, id_: node.end(id_, b"", 0)
 
@@ -130,7 +138,7 @@ class FakeNode:
         runtime = {
             name: self._noting(name, getattr(self, f"_{name}"))
             for name in (
-                *("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "PodSandboxStatus", "ListPodSandbox"),
+                *("Status", "RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "PodSandboxStatus", "ListPodSandbox"),
                 *("CreateContainer", "StartContainer", "StopContainer", "RemoveContainer", "ContainerStatus", "ListContainers"),
                 *("Exec", "ListContainerStats"),
             )
@@ -150,6 +158,10 @@ class FakeNode:
             return await reply if asyncio.iscoroutine(reply) else reply
 
         return handler
+
+    def _Status(self, request: Any) -> Any:
+        network = pb.RuntimeCondition(type="NetworkReady", status=not self.network_trouble, message=self.network_trouble)
+        return pb.StatusResponse(status=pb.RuntimeStatus(conditions=[network]))
 
     def _RunPodSandbox(self, request: Any) -> Any:
         return pb.RunPodSandboxResponse(pod_sandbox_id=self._add_pod(request.config))
@@ -237,14 +249,19 @@ class FakeNode:
         return pb.ImageStatusResponse(image=found, info={"info": '{"imageSpec": {}}'} if request.verbose and found else {})
 
     async def _PullImage(self, request: Any) -> Any:
-        for step in self.pull_steps:
-            self.pulls = [step]
-            seen = len(self.http_requests)
-            while len(self.http_requests) < seen + 2:
+        if self.pull_steps:
+            self.pulls = [self.pull_steps[0]]
+            while not self.has_told:
                 await asyncio.sleep(0.005)
         self.pulls = []
         self.add_image(request.image.image)
         return pb.PullImageResponse(image_ref=IMAGE_ID)
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        for step in self.pull_steps:
+            news = [Event(type="layer", place=place, layer=layer) for place, layer in enumerate(step.layers)]
+            yield b"".join(msgspec.json.encode(each) + b"\n" for each in news)
+        self.has_told = True
 
     def _RemoveImage(self, request: Any) -> Any:
         self.images.pop(request.image.image, None)
@@ -267,12 +284,26 @@ class FakeNode:
             await offered.finish(Status(exit_code=5))
             await connection.close()
 
-        return {"/exec/": exec_}
+        async def saved(request: Request, transport: asyncio.Transport) -> None:
+            self.http_requests.append(request)
+            transport.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: criollo-files\r\n\r\n")
+            line = ParcelLine(*streams_on(transport))
+            await line.send(ParcelKind.DATA, self.archive)
+            if not self.archive_is_cut:
+                await line.send(ParcelKind.FAILED if self.archive_error else ParcelKind.END, self.archive_error.encode())
+                await line.gone()
+            line.close()
+
+        return {"/exec/": exec_, "/saved": saved}
 
     def routes(self) -> dict[tuple[str, str], Any]:
         async def pulls(request: Request) -> Reply:
             self.http_requests.append(request)
             return Reply(body=msgspec.json.encode(self.pulls))
+
+        async def events(request: Request) -> Reply:
+            self.http_requests.append(request)
+            return Reply(parts=self._events(), content_type="application/x-ndjson")
 
         async def listed(request: Request) -> Reply:
             self.http_requests.append(request)
@@ -286,10 +317,11 @@ class FakeNode:
                 raise self.failures[request.path]
             return Reply(body=self.http_answers.get(request.path, b"{}"))
 
-        posts = ("tag", "untag", "prune", "import", "push", "containerd")
+        posts = ("tag", "untag", "prune", "import", "push", "pull", "containerd")
         gets = ("history", "tree", "usage", "manifest", "config", "containerd")
         return {
             ("GET", "/pulls"): pulls,
+            ("GET", "/pulls/{}/events"): events,
             **{("POST", f"/images/{name}"): listed for name in ("load", "save")},
             **{("POST", f"/images/{name}"): answered for name in posts},
             **{("GET", f"/images/{name}"): answered for name in gets},

@@ -24,7 +24,7 @@ from criollo.model.store import (
     Tree,
     TreeLayer,
 )
-from criollo.model.transfer import Event, LayerState
+from criollo.model.transfer import Event, LayerState, TransferState
 
 EVIL = "\x1b]0;owned\x07\u202e"
 
@@ -242,7 +242,7 @@ def test_pull_tells_of_retries(kpod: Kpod, node: FakeNode, monkeypatch: pytest.M
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    layer = {"digest": "sha256:" + "1" * 64, "size": 2048, "done": 1, "stage": "pulling", "retries": 2, "source": "h/x"}
-    node.pull_steps = [{"id": "i", "reference": "docker.io/library/busybox:latest", "stage": "layers", "layers": [layer]}]
+    layer = LayerState(digest="sha256:" + "1" * 64, size=2048, done=1, stage="pulling", retries=2, source="h/x")
+    node.pull_steps = [TransferState(id="i", reference="docker.io/library/busybox:latest", stage="layers", layers=[layer])]
     assert kpod("pull", "busybox").status == 0
     assert "pulling, retry 2" in terminal.getvalue()

@@ -11,10 +11,10 @@ from kpod_fake import log_line
 
 from criollo.errors import CriolloError, NotFound
 from criollo.kpod.logfile import Output, entries, tail_start
-from criollo.wire.crilog import Entry
+from criollo.wire.crilog import LogEntry
 
 
-async def collect(found: AsyncGenerator[Entry, None]) -> list[bytes]:
+async def collect(found: AsyncGenerator[LogEntry, None]) -> list[bytes]:
     return [entry.content async for entry in found]
 
 
@@ -147,6 +147,6 @@ def test_output_joins_pieces_on_their_own_stream() -> None:
     out, err = io.BytesIO(), io.BytesIO()
     output = Output(out, err, timestamps=True)
     for stream, partial, content in (("stdout", True, b"a"), ("stderr", False, b"x"), ("stdout", False, b"b")):
-        output.write(Entry(1, stream, partial, content))
+        output.write(LogEntry(1, stream, partial, content))
     assert out.getvalue() == b"1970-01-01T00:00:00.000000001Z ab\n"
     assert err.getvalue() == b"1970-01-01T00:00:00.000000001Z x\n"

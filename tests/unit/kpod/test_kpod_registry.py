@@ -1,5 +1,6 @@
 """`kpod registry explain` without a network: what it reads, what it says, what it never shows."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     conf.write_text("")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF_DIR", f"{conf}.d")
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
     for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -82,3 +84,66 @@ def test_a_broken_auth_file_is_a_problem_and_no_end(home: Path, kpod: Kpod) -> N
 def test_what_a_file_says_cannot_move_the_cursor(home: Path, kpod: Kpod) -> None:
     (home / "auth.json").write_text('{"auths":{"r.example/\\u001b[31m":{"username":"a","password":"b"}},"credsStore":7}')
     assert "\x1b" not in kpod("registry", "explain", "r.example/app").out
+
+
+def test_a_node_without_a_policy_says_that_nothing_may_be_pulled(
+    home: Path, kpod: Kpod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("criollo.trust.policy.SYSTEM_FILE", home / "absent.json")
+    (home / ".config/containers/policy.json").unlink()
+    said = kpod("registry", "explain", "r.example/app")
+    assert said.status == 1
+    assert f"there is no signature policy {home}/.config/containers/policy.json or {home}/absent.json" in said.out
+    assert '{"default":[{"type":"insecureAcceptAnything"}]}' in said.out
+
+
+def test_mirrors_that_have_content_alone_are_shown_in_their_place(home: Path, kpod: Kpod) -> None:
+    place = home / ".config/containers/certs.d/r.example"
+    place.mkdir(parents=True)
+    (place / "hosts.toml").write_text(
+        '[host."https://names.example"]\ncapabilities = ["resolve"]\n'
+        '[host."https://content.example"]\ncapabilities = ["pull"]\n'
+        '[host."https://both.example"]\ncapabilities = ["pull", "resolve"]\n'
+    )
+    (meaning,) = json.loads(kpod("registry", "explain", "--json", "r.example/app:1").out)["meanings"]
+    assert [(step["url"].split("/")[2], step["asked_for"]) for step in meaning["steps"]] == [
+        ("names.example", "names"),
+        ("content.example", "content"),
+        ("both.example", "everything"),
+        ("r.example", "everything"),
+    ]
+
+
+def test_the_credential_that_would_be_used_is_named_and_no_later_one(home: Path, kpod: Kpod) -> None:
+    (home / "auth.json").write_text(
+        '{"auths":{"r.example/app":{"username":"a","password":"hunter2"},"r.example":{"username":"b","password":"hunter3"}},'
+        '"credHelpers":{"r.example":"vault"},"credsStore":"pass"}'
+    )
+    (home / "registries.conf").write_text('credential-helpers = ["containers-auth.json", "late"]')
+    (step,) = json.loads(kpod("registry", "explain", "--json", "r.example/app").out)["meanings"][0]["steps"]
+    assert step["credential"] == (
+        f"docker-credential-vault (credHelpers of {home}/auth.json), else auths[r.example/app] of {home}/auth.json"
+    )
+    assert len(step["credentials"]) == 3
+
+
+def test_credentials_that_wait_for_a_namespace_replace_the_files_and_stay(home: Path, kpod: Kpod) -> None:
+    (home / "auth.json").write_text('{"auths":{"r.example":{"username":"b","password":"hunter2"}}}')
+    (home / "ns").mkdir()
+    waiting = home / "ns" / f"shop-{hashlib.sha256(b'r.example/app').hexdigest()}.json"
+    waiting.write_text('{"auths":{"r.example":{"username":"a","password":"hunter2"}}}')
+    (home / "crio.conf").write_text(f'[crio.image]\nnamespaced_auth_dir = "{home}/ns"\n')
+    said = kpod("-c", str(home / "crio.conf"), "registry", "explain", "--namespace", "shop", "r.example/app:1")
+    assert f"credentials for this pull alone: {waiting}" in said.out
+    assert f"auths[r.example] of {waiting}" in said.out
+    assert "auth.json" not in said.out
+    assert "hunter2" not in said.out
+    assert waiting.exists()
+    assert f"auths[r.example] of {home}/auth.json" in kpod("registry", "explain", "r.example/app:1").out
+
+
+def test_a_proxy_that_cannot_be_used_is_a_problem_and_no_end(home: Path, kpod: Kpod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://alice:hunter2@proxy.example:1080")
+    said = kpod("registry", "explain", "r.example/app")
+    assert "problem of https://r.example/v2/app: cannot use the proxy of HTTPS_PROXY: socks5:// is not supported" in said.out
+    assert "hunter2" not in said.out + said.err

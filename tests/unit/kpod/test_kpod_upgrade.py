@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from criollo.errors import CriolloError, HostFailed, Unavailable
-from criollo.kpod.upgrade import Upgraded, Wish, target, target_of, upgrade
+from criollo.kpod.upgrade import Upgraded, UpgradeWish, target, target_of, upgrade
 
 AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\nA: b\r\n\r\n"
 
@@ -31,7 +31,7 @@ def ask(path: Path, answer: bytes, use: Callable[[Upgraded], None] = lambda _: N
 
     async def main() -> None:
         async with answering(path, answer, asked):
-            found = await upgrade(path, Wish("POST", "/exec/t?a=b", "x", (("c", "d"),)))
+            found = await upgrade(path, UpgradeWish("POST", "/exec/t?a=b", "x", (("c", "d"),)))
             use(found)
             found.transport.abort()
 
@@ -68,7 +68,7 @@ def test_a_refusal_is_an_error_with_the_servers_words(
 
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(HostFailed, match="cannot connect"):
-        asyncio.run(upgrade(tmp_path / "s", Wish("GET", "/", "x")))
+        asyncio.run(upgrade(tmp_path / "s", UpgradeWish("GET", "/", "x")))
 
 
 def test_only_the_path_of_a_url_counts() -> None:

@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from kpod_fake import IMAGE_ID, FakeNode, Kpod, log_line
 
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import Invalid, Unauthenticated, WrongState
 from criollo.kpod.podspec import MADE_BY_LABEL, pod_uid
+from criollo.model.transfer import LayerState, TransferState
 
 # Images ---------------------------------------------------------------------------------------------------------------
 
@@ -26,9 +28,9 @@ def test_pull_passes_credentials_on(kpod: Kpod, node: FakeNode) -> None:
 
 
 def test_pull_tells_each_layer_once_without_a_terminal(kpod: Kpod, node: FakeNode) -> None:
-    layer = {"digest": "sha256:" + "1" * 64, "size": 2048, "done": 1024, "stage": "pulling"}
-    steps = [layer, {**layer, "done": 2048, "stage": "here"}]
-    node.pull_steps = [{"reference": "docker.io/library/busybox:latest", "outcome": "", "layers": [step]} for step in steps]
+    layer = LayerState(digest="sha256:" + "1" * 64, size=2048, done=1024, stage="pulling")
+    steps = [layer, msgspec.structs.replace(layer, done=2048, stage="here")]
+    node.pull_steps = [TransferState(id="p1", reference="docker.io/library/busybox:latest", layers=[step]) for step in steps]
     said = kpod("pull", "busybox")
     assert said.err == "layer 111111111111 2.00 KiB\n"
 
@@ -40,8 +42,8 @@ def test_pull_draws_bars_on_a_terminal(kpod: Kpod, node: FakeNode, monkeypatch: 
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    layer = {"digest": "sha256:" + "1" * 64, "size": 2048, "done": 1024, "stage": "pulling"}
-    node.pull_steps = [{"reference": "docker.io/library/busybox:latest", "layers": [layer]}]
+    layer = LayerState(digest="sha256:" + "1" * 64, size=2048, done=1024, stage="pulling")
+    node.pull_steps = [TransferState(id="p1", reference="docker.io/library/busybox:latest", layers=[layer])]
     assert kpod("pull", "busybox").status == 0
     frames = [frame for frame in terminal.getvalue().split("\x1b[J") if frame]
     assert "#" in frames[0]
@@ -329,6 +331,15 @@ def test_run_refuses_a_name_that_is_taken(kpod: Kpod, node: FakeNode) -> None:
     pod = node.add_pod("web")
     said = kpod("run", "--name", "web", "busybox")
     assert said.err == f"kpod: pod name web is taken by pod {pod[:12]}; remove that one first\n"
+
+
+def test_run_without_a_network_is_refused_at_once_unless_it_needs_none(kpod: Kpod, node: FakeNode) -> None:
+    node.network_trouble = "Network plugin returns error: no network"
+    said = kpod("run", "busybox")
+    assert said.status == 1
+    assert "no network; configure a CNI network or use the host's" in said.err
+    assert node.named("RunPodSandbox") == node.named("PullImage") == []
+    assert kpod("run", "--network", "host", "busybox").status == 0
 
 
 @pytest.mark.parametrize("verb", ["RunPodSandbox", "CreateContainer", "StartContainer"])

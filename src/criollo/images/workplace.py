@@ -1,0 +1,140 @@
+"""Directories and files for work whose result lands elsewhere: what a killed process leaves of them goes.
+
+    <parent>/.<name>.<8 hex digits>.kpod/      locked while somebody works in it; the next work of that name sweeps the others
+
+A file without a name needs no sweeping: the kernel drops it with its last descriptor. It gets its name when it is whole.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Final
+
+from criollo.aio import threads
+from criollo.aio.cleanup import cleanup
+from criollo.errors import Invalid, explain
+from criollo.linux import files
+
+_LONGEST: Final = 200
+# What open and link answer where files cannot be without a name: EISDIR of kernels that do not know the flag.
+_NO_NAMELESS: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+
+
+@contextlib.asynccontextmanager
+async def workplace(parent: Path, name: str) -> AsyncIterator[Path]:
+    """An empty directory beside where the result will be, gone with the block.
+
+    Raises:
+        HostFailed, Exhausted: it cannot be made.
+    """
+    place = _Place(parent, name[:_LONGEST])
+    try:
+        await threads.files(place.open)
+        yield place.path
+    finally:
+        await cleanup(threads.files(place.close), what=f"{place.path}")
+
+
+def open_nameless(directory: Path, mode: int = 0o600) -> int | None:
+    """A new file without a name, for writing and reading; None where the filesystem has none. Blocking.
+
+    Raises:
+        HostFailed, Exhausted: the directory cannot be written to.
+    """
+    with explain(f"write below {directory}"):
+        try:
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
+        except OSError as error:
+            if error.errno in _NO_NAMELESS and directory.is_dir():
+                return None
+            raise
+
+
+def anonymous(directory: Path) -> IO[bytes]:
+    """A file that never gets a name and goes when it is closed. Blocking.
+
+    Raises:
+        HostFailed, Exhausted: the directory cannot be written to.
+    """
+    with explain(f"write below {directory}"):
+        return tempfile.TemporaryFile(dir=directory, prefix="kpod-")
+
+
+def publish(fd: int, path: Path) -> None:
+    """Give a nameless file its name when the disk has it; what has the name is not replaced. Blocking.
+
+    Raises:
+        Invalid: the name is taken.
+        HostFailed, Exhausted: the disk does not take it.
+    """
+    with explain(f"write {path}"):
+        os.fsync(fd)
+        try:
+            # /proc/self/fd is a link to the file: linkat follows it. Source: open(2), O_TMPFILE
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+        except FileExistsError:
+            raise taken(path) from None
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the names in a directory."""
+    with files.opened_directory(os.path.realpath(path)) as directory:
+        os.fsync(directory)
+
+
+def taken(path: Path) -> Invalid:
+    """The refusal of a path where something is."""
+    return Invalid("path", str(path), "a path where nothing is yet")
+
+
+class _Place:
+    """One such directory; its methods block."""
+
+    def __init__(self, parent: Path, name: str) -> None:
+        self._parent, self._name, self._lock = parent, name, -1
+        self.path = parent
+
+    def open(self) -> None:
+        with explain(f"make a directory below {self._parent}"):
+            self._sweep()
+            while self._lock < 0:
+                self.path = self._parent / f".{self._name}.{secrets.token_hex(4)}.kpod"
+                os.mkdir(self.path, 0o700)
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                if not _is_ours(self._lock) or not self.path.exists():  # another sweep was between the two calls
+                    os.close(self._lock)
+                    self._lock = -1
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            files.remove_tree(self.path)
+            os.close(self._lock)
+
+    def _sweep(self) -> None:
+        ours = re.compile(rf"\.{re.escape(self._name)}\.[0-9a-f]{{8}}\.kpod")
+        for name in filter(ours.fullmatch, os.listdir(self._parent)):
+            try:
+                fd = os.open(self._parent / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                continue  # gone, or nothing that we made
+            try:
+                if os.fstat(fd).st_uid == os.geteuid() and _is_ours(fd):
+                    files.remove_tree(self._parent / name)
+            finally:
+                os.close(fd)
+
+
+def _is_ours(fd: int) -> bool:
+    """Whether nobody else holds the directory; then it is held until `fd` is closed."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
