@@ -231,7 +231,6 @@ class _Wire:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: h11.Connection, limits: HttpLimits
     ) -> None:
         self._reader, self._writer, self._h11, self._limits = reader, writer, connection, limits
-        self._is_http10 = False
 
     @property
     def can_continue(self) -> bool:

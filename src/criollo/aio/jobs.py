@@ -5,32 +5,45 @@ owner, not of any request. Its stage says what it is doing; who waits longer tha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+import contextlib
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from typing import Final, Generic, TypeVar
 
 from criollo.errors import CriolloError, Unavailable
 from criollo.telemetry import hooks
 from criollo.telemetry.log import get_logger
-from criollo.telemetry.trail import Trail
+from criollo.telemetry.trail import STARTING, Trail
 
 log = get_logger(__name__)
+JOINED: Final = "joined a running job, not yet finished. Currently at stage"  # its second part as CRI-O says it
 T = TypeVar("T")
 
 
 class Job(Generic[T]):
     """One piece of work in progress: its name, its stage, the trail of what it did, its task.
 
-    `collected`: some request has the result. `ended_by`: why it was cancelled, which its waiters are told.
+    `collected`: some request has the result. `ended_by`: why it was cancelled, which its waiters are told. `idle_for`: see
+    `while_awaited`.
     """
 
     def __init__(self, key: Hashable, kind: str = "") -> None:
         self.key = key
-        self.at_stage = "start"
+        self.at_stage = STARTING
         self.trail = Trail(kind, key)
         self.task: asyncio.Task[T] | None = None
         self.waiters = 0
         self.collected = False
         self.ended_by: CriolloError | None = None
+        self.idle_for = ""
+
+    @contextlib.contextmanager
+    def while_awaited(self, why: str) -> Iterator[None]:
+        """For a wait before anything is made, `why` says for what: its last waiter ends the job, and so does a shutdown."""
+        self.idle_for = why
+        try:
+            yield
+        finally:
+            self.idle_for = ""
 
     def stage(self, name: str) -> None:
         """Say what comes now, e.g. 'sandbox network creation'."""
@@ -74,18 +87,24 @@ class Jobs(Generic[T]):
         job = self._running.get(key)
         if job is None:
             job = self._running[key] = Job(key, self._kind)
-            job.task = asyncio.get_running_loop().create_task(self._run(job, start, orphaned), name=f"{self._kind} {key}")
+            job.task = asyncio.get_running_loop().create_task(
+                self._run(job, start, orphaned), name=f"{self._kind} {job.trail.name}"
+            )
         else:
-            log.info("joined a running job", kind=self._kind, job=key, stage=job.at_stage)
+            log.info(JOINED, stage=job.at_stage, kind=self._kind, job=key)
             if hooks.metrics is not None:
-                hooks.metrics.stalled(job.at_stage)
+                hooks.metrics.stalled(self._kind, job.at_stage)
         assert job.task is not None
         job.waiters += 1
         try:
             result = await asyncio.shield(job.task)
         except asyncio.CancelledError as cut:
             job.waiters -= 1
-            if not job.task.done():
+            if not job.task.done() and job.idle_for:
+                cut.add_note(f"{self._kind} {key} waited at stage {job.at_stage!r}: {job.idle_for}; ask again")
+                if not job.waiters:
+                    _cancel(job, Unavailable(f"cannot {self._kind} {key}: {job.idle_for}; try again"))
+            elif not job.task.done():
                 cut.add_note(f"{self._kind} {key} goes on and is at stage {job.at_stage!r}; ask again")
             elif not job.waiters and not job.collected and not job.task.cancelled() and job.task.exception() is None:
                 await _tell(orphaned, job.task.result())  # it ended in the moment of our cancellation
@@ -110,6 +129,9 @@ class Jobs(Generic[T]):
         jobs = {job.task: job for job in self._running.values() if job.task is not None}
         if not jobs:
             return
+        for job in jobs.values():
+            if job.idle_for:
+                _cancel(job, self._shutting_down(job.key))
         _, pending = await asyncio.wait(jobs, timeout=limit_s)
         for task in pending:
             _cancel(jobs[task], self._shutting_down(jobs[task].key))

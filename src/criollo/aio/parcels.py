@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final, NamedTuple
 
-from criollo.wire.parcels import MAX_BYTES, Kind, Parcel, Unpacker, head
+from criollo.wire.parcels import MAX_BYTES, Parcel, ParcelKind, Unpacker, head
 
 READ_BYTES: Final = 256 << 10
 
@@ -16,7 +16,7 @@ class ParcelLine:
         self._unpacker = Unpacker()
         self._waiting: list[Parcel] = []
 
-    async def send(self, kind: Kind, content: bytes | bytearray) -> None:
+    async def send(self, kind: ParcelKind, content: bytes | bytearray) -> None:
         """Send a parcel, or as many as it takes for content that is longer. Raises ConnectionError: the peer is gone."""
         view = memoryview(content)
         while True:

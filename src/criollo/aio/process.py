@@ -10,19 +10,31 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
+from criollo.aio.streams import BoundedPipe, readable
 from criollo.errors import TimedOut, ToolFailed, explain
 from criollo.telemetry import trail
 
 MINIMAL_ENV: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 TAIL_BYTES: Final = 2000
+OUTPUT_BYTES: Final = 1 << 20  # kept of each stream, where nobody says otherwise
 DEVNULL: Final = subprocess.DEVNULL
 _CHUNK: Final = 1 << 16
 _REAP_LIMIT_S: Final = 30
+
+
+class Program(NamedTuple):
+    """What to start, and with what. `executable` is a copy of `argv[0]` to execute instead, if that can be done."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = MINIMAL_ENV
+    cwd: str = "/"
+    pass_fds: Sequence[int] = ()
+    executable: str | None = None
 
 
 class Finished(NamedTuple):
@@ -36,37 +48,26 @@ class Finished(NamedTuple):
         return self.stderr[-TAIL_BYTES:].decode("utf-8", "replace")
 
 
-def spawn(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: str = "/",
-    pass_fds: Sequence[int] = (),
-    stdio: tuple[int, int, int] = (subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL),
-    executable: str | None = None,
-) -> "subprocess.Popen[bytes]":
-    """Start a program in a session of its own (blocking, about 1 ms: call it through `threads.spawning`).
-
-    `executable` is a copy of `argv[0]` to execute instead, if that can be done.
-    """
+def spawn(program: Program, *, stdio: tuple[int, int, int] = (DEVNULL, DEVNULL, DEVNULL)) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own (blocking, about 1 ms: call it through `threads.spawning`)."""
 
     def start(path: str | None) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            list(argv),
+            list(program.argv),
             executable=path,
-            env=dict(MINIMAL_ENV if env is None else env),
-            cwd=cwd,
-            pass_fds=pass_fds,
+            env=dict(program.env),
+            cwd=program.cwd,
+            pass_fds=program.pass_fds,
             stdin=stdio[0],
             stdout=stdio[1],
             stderr=stdio[2],
             start_new_session=True,
         )
 
-    with explain(f"start {argv[0]}"):
-        if executable is not None:
+    with explain(f"start {program.argv[0]}"):
+        if program.executable is not None:
             with contextlib.suppress(OSError):
-                return start(executable)
+                return start(program.executable)
         return start(None)
 
 
@@ -91,7 +92,7 @@ async def read_some(fd: int) -> bytes:
         try:
             return os.read(fd, _CHUNK)
         except BlockingIOError:
-            await _readable(fd)
+            await readable(fd)
 
 
 def has_ended(pidfd: int) -> bool:
@@ -104,22 +105,7 @@ async def wait_pidfd(fd: int) -> None:
     """Return when the process behind the pidfd has ended."""
     if has_ended(fd):
         return
-    await _readable(fd)
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def tell() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(fd, tell)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)
+    await readable(fd)
 
 
 async def wait(child: "subprocess.Popen[bytes]") -> int:
@@ -139,19 +125,25 @@ def kill_group(child: "subprocess.Popen[bytes]") -> None:
 
 
 async def run(
-    argv: Sequence[str],
-    *,
-    what: str,
-    timeout_s: float,
-    stdin: bytes = b"",
-    env: Mapping[str, str] | None = None,
-    cwd: str = "/",
-    pass_fds: Sequence[int] = (),
-    limit_bytes: int = 1 << 20,
-    check: bool = True,
-    executable: str | None = None,
+    program: Program, *, what: str, timeout_s: float, stdin: bytes = b"", limit_bytes: int = OUTPUT_BYTES
 ) -> Finished:
-    """Run a program to its end and collect its output.
+    """Run a program to its end as `attempt` does; another status than 0 is an error.
+
+    Raises:
+        TimedOut: as of `attempt`.
+        ToolFailed: it failed.
+    """
+    ended = await attempt(program, what=what, timeout_s=timeout_s, stdin=stdin, limit_bytes=limit_bytes)
+    if ended.status != 0:
+        words = ended.stderr_tail() or ended.stdout[-TAIL_BYTES:].decode("utf-8", "replace")
+        raise ToolFailed(what, program.argv, ended.status, words)
+    return ended
+
+
+async def attempt(
+    program: Program, *, what: str, timeout_s: float, stdin: bytes = b"", limit_bytes: int = OUTPUT_BYTES
+) -> Finished:
+    """Run a program to its end, whatever that is, and collect its output.
 
     `what` says what for, in errors: "create container 3f9c". Output beyond `limit_bytes` per stream is read and dropped.
     A grandchild that keeps a pipe open does not keep us: once the program itself has ended, its pipes are drained of
@@ -159,54 +151,37 @@ async def run(
 
     Raises:
         TimedOut: still running after `timeout_s` seconds; its whole process group was killed.
-        ToolFailed: it ended with another status than 0, unless `check` is false.
     """
-    born: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        pipes = (subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
-        born.append(spawn(argv, env=env, cwd=cwd, pass_fds=pass_fds, stdio=pipes, executable=executable))
-
-    try:
-        await threads.spawning(start)
-    except BaseException:
-        for child in born:  # cancelled while it was being started
-            await _discard(child)
-        raise
-    child = born[0]
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
-    out, err = _Collector(child.stdout.fileno(), limit_bytes), _Collector(child.stderr.fileno(), limit_bytes)
-    feed = _Feeder(child.stdin.fileno(), stdin, child.stdin.close)
-    step = trail.program(argv, child.pid, what)
+    child = await _start(program)
+    talk = _Talk(child, stdin, limit_bytes)
+    step = trail.program(program.argv, child.pid, what)
     try:
         async with asyncio.timeout(timeout_s):
             status = await wait(child)
     except TimeoutError:
-        said = bytes(err.data)[-TAIL_BYTES:].decode("utf-8", "replace").strip()
-        raise TimedOut(
-            f"{what}: {argv[0]} still running after {timeout_s:g} s, killed" + (f"; it said: {said!r}" if said else "")
-        ) from None
+        words = talk.last_words().strip()
+        said = f"; it said: {words!r}" if words else ""
+        raise TimedOut(f"{what}: {program.argv[0]} still running after {timeout_s:g} s, killed{said}") from None
     finally:
-        feed.close()
-        if child.returncode is None:
-            kill_group(child)
-            await _reap(child)
-        out.close()
-        err.close()
-        step.end(child.returncode, bytes(err.data[-TAIL_BYTES:]).decode("utf-8", "replace"))
-        child.stdout.close()
-        child.stderr.close()
-    finished = Finished(status, bytes(out.data), bytes(err.data))
-    if check and status != 0:
-        raise ToolFailed(what, argv, status, finished.stderr_tail() or finished.stdout[-TAIL_BYTES:].decode("utf-8", "replace"))
-    return finished
+        await talk.end()
+        step.end(child.returncode, talk.last_words())
+    return Finished(status, talk.stdout.content(), talk.stderr.content())
 
 
-async def _reap(child: "subprocess.Popen[bytes]") -> None:
-    """After SIGKILL, also for a cancelled caller; a child stuck in the kernel is left to `subprocess`, which polls for it."""
-    await cleanup(wait(child), limit_s=_REAP_LIMIT_S, what=f"wait for {child.args!r}")
+async def _start(program: Program) -> "subprocess.Popen[bytes]":
+    """Between three pipes. A caller that is cancelled meanwhile leaves nothing behind."""
+    born: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        born.append(spawn(program, stdio=(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)))
+
+    try:
+        await threads.spawning(start)
+    except BaseException:
+        for child in born:
+            await _discard(child)
+        raise
+    return born[0]
 
 
 async def _discard(child: "subprocess.Popen[bytes]") -> None:
@@ -217,44 +192,45 @@ async def _discard(child: "subprocess.Popen[bytes]") -> None:
     await _reap(child)
 
 
-class _Collector:
-    """Reads one pipe on the loop, up to a limit; beyond it reads and drops."""
+async def _reap(child: "subprocess.Popen[bytes]") -> None:
+    """After SIGKILL, also for a cancelled caller; a child stuck in the kernel is left to `subprocess`, which polls for it."""
+    await cleanup(wait(child), limit_s=_REAP_LIMIT_S, what=f"wait for {child.args!r}")
 
-    def __init__(self, fd: int, limit: int) -> None:
-        self.data = bytearray()
-        self._fd, self._limit, self._open = fd, limit, True
-        os.set_blocking(fd, False)
-        asyncio.get_running_loop().add_reader(fd, self._read)
 
-    def _read(self) -> bool:
+class _Talk:
+    """What passes between a child and us, through its three pipes."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]", stdin: bytes, limit_bytes: int) -> None:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        self._child, self._outputs = child, (child.stdout, child.stderr)
+        self.stdout = BoundedPipe(child.stdout.fileno(), limit_bytes)
+        self.stderr = BoundedPipe(child.stderr.fileno(), limit_bytes)
+        self._feed = _Feeder(child.stdin.fileno(), stdin, child.stdin.close)
+
+    def last_words(self) -> str:
+        return self.stderr.content()[-TAIL_BYTES:].decode("utf-8", "replace")
+
+    async def end(self) -> None:
+        """Kill a child that still runs; then take what its pipes hold and close them."""
+        self._feed.close()
         try:
-            chunk = os.read(self._fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        if not chunk:
-            self._stop()
-            return False
-        self.data += chunk[: max(0, self._limit - len(self.data))]
-        return True
-
-    def _stop(self) -> None:
-        if self._open:
-            self._open = False
-            asyncio.get_running_loop().remove_reader(self._fd)
-
-    def close(self) -> None:
-        """Take what is already in the pipe, then let go of it."""
-        rounds = 0
-        while self._open and rounds < 256 and self._read():  # a grandchild may write for ever
-            rounds += 1
-        self._stop()
+            if self._child.returncode is None:
+                kill_group(self._child)
+                await _reap(self._child)
+        finally:
+            self.stdout.close()
+            self.stderr.close()
+            for pipe in self._outputs:
+                pipe.close()
 
 
 class _Feeder:
     """Writes bytes into a child's stdin without blocking the loop, then closes it."""
 
-    def __init__(self, fd: int, data: bytes, close: object) -> None:
-        self._fd, self._left, self._close = fd, memoryview(data), close
+    def __init__(self, fd: int, content: bytes, close: Callable[[], None]) -> None:
+        self._fd, self._left, self._close = fd, memoryview(content), close
         self._waiting = False
         os.set_blocking(fd, False)
         self._write()
@@ -278,6 +254,5 @@ class _Feeder:
         if self._waiting:
             asyncio.get_running_loop().remove_writer(self._fd)
         self._fd = -1
-        if callable(self._close):
-            with contextlib.suppress(OSError):
-                self._close()
+        with contextlib.suppress(OSError):
+            self._close()

@@ -19,6 +19,8 @@ from typing import Final, NamedTuple, Protocol
 
 CHUNK_BYTES: Final = 256 << 10
 _FAIR_BYTES: Final = 1 << 20  # a copy that never has to wait lets others run after so many bytes
+_READ_BYTES: Final = 1 << 16  # what a pipe holds
+_DRAIN_ROUNDS: Final = 256  # what a stranger goes on writing is not waited for
 _PAUSE_S: Final = 0.001
 _SMALL_BYTES: Final = 64 << 10
 _TRICKLE_BYTES: Final = 16 << 10  # less than this after a pause is no flood
@@ -181,6 +183,62 @@ class FdWriter:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
             self._fd = -1
+
+
+class ByteBudget:
+    """Bytes that several pipes may hold together."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.left_bytes = size_bytes
+
+
+class BoundedPipe:
+    """Reads a pipe on the loop and keeps up to a limit; what comes beyond is read, dropped and counted.
+
+    So whoever writes is never held back. The descriptor stays its owner's, who closes it after `close`.
+    """
+
+    def __init__(self, fd: int, limit_bytes: int, *, budget: ByteBudget | None = None) -> None:
+        self.dropped_bytes = 0
+        self._fd, self._limit_bytes, self._budget = fd, limit_bytes, budget
+        self._kept = bytearray()  # not a list of pieces: of single bytes it would take many times the limit
+        self._is_listening = True
+        os.set_blocking(fd, False)
+        asyncio.get_running_loop().add_reader(fd, self._read)
+
+    def content(self) -> bytes:
+        return bytes(self._kept)
+
+    def close(self) -> None:
+        """Take what is already in the pipe, then let go of it and of the budget; `content` stays. May be repeated."""
+        rounds = _DRAIN_ROUNDS
+        while self._is_listening and rounds and self._read():
+            rounds -= 1
+        self._stop()
+        if self._budget is not None:
+            self._budget.left_bytes += len(self._kept)
+            self._budget = None
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._stop()
+            return False
+        room_bytes = self._limit_bytes - len(self._kept)
+        if self._budget is not None:
+            room_bytes = min(room_bytes, self._budget.left_bytes)
+            self._budget.left_bytes -= min(room_bytes, len(chunk))
+        self._kept += chunk if len(chunk) <= room_bytes else chunk[:room_bytes]
+        self.dropped_bytes += max(0, len(chunk) - room_bytes)
+        return True
+
+    def _stop(self) -> None:
+        if self._is_listening:
+            self._is_listening = False
+            asyncio.get_running_loop().remove_reader(self._fd)
 
 
 async def copy(reader: Reader, writer: Writer) -> None:

@@ -11,7 +11,7 @@ from criollo.errors import HostFailed, TimedOut, Unavailable
 from criollo.linux.cgroup import SliceLimits, of_process
 
 if TYPE_CHECKING:
-    from criollo.wire.systemd import Call, Ended, Session
+    from criollo.wire.systemd import BusCall, BusSession, CallEnded
 
 SYSTEM_BUS: Final = "/run/dbus/system_bus_socket"
 _NO_UNIT: Final = "org.freedesktop.systemd1.NoSuchUnit"
@@ -90,7 +90,7 @@ class Systemd:
         if self._connection is not None:
             self._connection.hang_up("we are closing")
 
-    async def _call(self, call: "Call", what: str) -> "Ended":
+    async def _call(self, call: "BusCall", what: str) -> "CallEnded":
         try:
             async with asyncio.timeout(self._limit_s):
                 try:
@@ -109,10 +109,10 @@ class Systemd:
     async def _connected(self) -> "_Connection":
         async with self._opening:
             if self._connection is None or self._connection.is_lost:
-                from criollo.wire.systemd import Session  # 1.7 MiB and 12 ms
+                from criollo.wire.systemd import BusSession  # 1.7 MiB and 12 ms
 
                 loop = asyncio.get_running_loop()
-                _, self._connection = await loop.create_unix_connection(lambda: _Connection(Session()), self._address)
+                _, self._connection = await loop.create_unix_connection(lambda: _Connection(BusSession()), self._address)
             return self._connection
 
 
@@ -123,20 +123,20 @@ class _LostError(Exception):
 class _Connection(asyncio.Protocol):
     """One connection to the bus: who waits for which call."""
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "BusSession") -> None:
         self._session = session
-        self._waiters: dict[int, asyncio.Future[Ended]] = {}
+        self._waiters: dict[int, asyncio.Future[CallEnded]] = {}
         self._transport: asyncio.Transport | None = None
         self.is_lost = False
 
-    async def call(self, call: "Call") -> "Ended":
+    async def call(self, call: "BusCall") -> "CallEnded":
         if self.is_lost or self._transport is None:
             raise _LostError("the connection was lost")
         ticket, content = self._session.call(call)
         waiter = self._waiters[ticket] = asyncio.get_running_loop().create_future()
         try:
             self._transport.write(content)
-            ended: Ended = await waiter
+            ended: CallEnded = await waiter
             return ended
         finally:
             del self._waiters[ticket]
@@ -179,7 +179,7 @@ def _unreachable(what: str, address: str, cause: str) -> Unavailable:
     )
 
 
-def _refused(what: str, ended: "Ended") -> HostFailed:
+def _refused(what: str, ended: "CallEnded") -> HostFailed:
     said = ended.message or ended.error
     if ended.error.startswith("job:"):
         return HostFailed(f"cannot {what}: systemd's job ended with {said!r}; the journal of systemd has the cause")

@@ -41,7 +41,7 @@ def ask(path: Path, method: str, route: str, query: Mapping[str, str]) -> bytes:
         CriolloError: the daemon refused; the text is its own.
         Unavailable: it went away.
     """
-    connection = Connection(path)
+    connection = SocketConnection(path)
     try:
         connection.request(method, f"{route}?{urlencode(query)}" if query else route)
         answer = connection.getresponse()
@@ -58,7 +58,7 @@ def ask(path: Path, method: str, route: str, query: Mapping[str, str]) -> bytes:
     return body
 
 
-class Connection(http.client.HTTPConnection):
+class SocketConnection(http.client.HTTPConnection):
     """A connection to the socket at a path."""
 
     def __init__(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from criollo.model.care import REPAIRED, LayerCheck, Report
 _SHOWN = 5  # users of a layer
 
 
-class Wish(NamedTuple):
+class CheckWish(NamedTuple):
     """The flags of the verb."""
 
     quick: bool
@@ -28,7 +28,7 @@ class Wish(NamedTuple):
     age_s: float
 
 
-def run(loaded: Loaded, wish: Wish) -> int:
+def run(loaded: Loaded, wish: CheckWish) -> int:
     """Check, print, and give the exit status: 1 for damage that is left.
 
     Raises:
@@ -46,12 +46,12 @@ def run(loaded: Loaded, wish: Wish) -> int:
     return int(report.is_damaged)
 
 
-def _asked(listen: Path, wish: Wish) -> Report:
+def _asked(listen: Path, wish: CheckWish) -> Report:
     query = {name: "1" for name in ("quick", "repair", "force") if getattr(wish, name)}
     return msgspec.json.decode(ask(listen, "POST", "/check", {**query, "age_s": str(int(wish.age_s))}), type=Report)
 
 
-async def _alone(settings: Settings, wish: Wish) -> Report:
+async def _alone(settings: Settings, wish: CheckWish) -> Report:
     # The drivers: 0.3 s that a question to the daemon does not need.
     from criollo.aio import threads
     from criollo.engine.opening import open_stores
@@ -81,7 +81,7 @@ def _wipe(loaded: Loaded, *, is_served: bool) -> int:
     if is_served:
         click.echo("crio: not wiped: the daemon runs; stop it, remove its pods, and use crio wipe --all", err=True)
         return 1
-    return wipe.run(loaded, wipe.Wish(kinds=frozenset([wipe.EVERYTHING]), sure=True, dry_run=False))
+    return wipe.run(loaded, wipe.WipeWish(kinds=frozenset([wipe.EVERYTHING]), sure=True, dry_run=False))
 
 
 def lines(report: Report, *, repair: bool) -> Iterator[str]:

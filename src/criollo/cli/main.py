@@ -100,7 +100,7 @@ def _check(context: click.Context, /, age: str, **wanted: bool) -> int:
     from criollo.cli import check  # http.client: 20 ms that the daemon does not need
 
     age_s = Duration.parse(age, "--age").seconds
-    return check.run(_loaded(context.find_root().params), check.Wish(age_s=age_s, **wanted))
+    return check.run(_loaded(context.find_root().params), check.CheckWish(age_s=age_s, **wanted))
 
 
 @click.command("explain")
@@ -126,7 +126,7 @@ def _wipe(context: click.Context, /, force: bool, dry_run: bool, **kinds: bool) 
     from criollo.cli import wipe  # the whole engine: 0.3 s that no other verb needs
 
     chosen = frozenset(kind for kind, wanted in kinds.items() if wanted)
-    return wipe.run(_loaded(context.find_root().params), wipe.Wish(chosen, sure=force, dry_run=dry_run))
+    return wipe.run(_loaded(context.find_root().params), wipe.WipeWish(chosen, sure=force, dry_run=dry_run))
 
 
 @click.command("help")

@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 import click
 
-from criollo.cli.ask import Connection, ask
-from criollo.errors import CriolloError, Invalid, Unavailable, printable
+from criollo.cli.ask import SocketConnection, ask
+from criollo.errors import CriolloError, Invalid, Unavailable, explain, printable
 
 _LONGEST_LINE: Final = 1 << 20
 _AGAIN_S: Final = 0.5
 _ALIASES: Final = {
-    **{"c": "config", "i": "info", "p": "pulls"},
+    **{"c": "config", "g": "goroutines", "hp": "heap", "i": "info", "p": "pulls"},
     **dict.fromkeys(("container", "cs", "s"), "containers"),
 }
 
@@ -42,7 +42,7 @@ def status_group(default_socket: Callable[[click.Context], str]) -> click.Group:
         """Show what a running daemon does."""
         context.obj = Path(socket or default_socket(context))
 
-    for command in (_config, _containers, _info, _pulls):
+    for command in (_config, _containers, _goroutines, _heap, _info, _pulls):
         status.add_command(command)
     return status
 
@@ -95,6 +95,28 @@ def _containers(socket: Path, container_id: str) -> None:
     for label, key in (("log path", "log_path"), ("graph root", "root"), ("sandbox", "sandbox")):
         click.echo(f"{label}: {printable(str(found.get(key, '')))}")
     click.echo(f"ips: {', '.join(printable(str(each)) for each in found.get('ip_addresses') or [])}")
+
+
+@click.command("goroutines")
+@click.pass_obj
+def _goroutines(socket: Path) -> None:
+    """Print what every thread and task of the daemon is at."""
+    click.echo(_get(socket, "/debug/goroutines").decode("utf-8", "replace"), nl=False)
+
+
+@click.command("heap")
+@click.option("-f", "--file", "output", default="", metavar="FILE", help="Where to; '-' for stdout [crio-heap-<time>.out].")
+@click.pass_obj
+def _heap(socket: Path, output: str) -> None:
+    """Write what lies in the daemon's memory, by types, to a file."""
+    found = _get(socket, "/debug/heap")
+    if output == "-":
+        click.echo(found.decode("utf-8", "replace"), nl=False)
+        return
+    path = Path(output or f"crio-heap-{time.strftime('%Y%m%d%H%M%S')}.out")
+    with explain(f"write the heap dump to {path}"):
+        path.write_bytes(found)
+    click.echo(f"Wrote heap dump to: {path}")
 
 
 @click.command("pulls")
@@ -193,7 +215,7 @@ def _lines(socket: Path, path: str) -> Iterator[bytes]:
         CriolloError: the daemon refuses; the text is its own.
         Unavailable: it went away.
     """
-    with closing(Connection(socket)) as connection:
+    with closing(SocketConnection(socket)) as connection:
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

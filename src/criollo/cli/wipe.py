@@ -38,7 +38,7 @@ _OURS: Final = frozenset(  # below root, imagestore and runroot; what others kee
 )
 
 
-class Wish(NamedTuple):
+class WipeWish(NamedTuple):
     """What to take away; no kinds: what is due. `sure` asks no files."""
 
     kinds: frozenset[str]
@@ -46,7 +46,7 @@ class Wish(NamedTuple):
     dry_run: bool
 
 
-def run(loaded: Loaded, wish: Wish) -> int:
+def run(loaded: Loaded, wish: WipeWish) -> int:
     """Do it, telling each thing; returns the exit status.
 
     Raises:

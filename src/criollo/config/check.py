@@ -13,6 +13,7 @@ from criollo.config.ciphers import openssl_names
 from criollo.config.handlers import LEAST_CPU_TIME_US, LONGEST_CPU_PERIOD_US, RuntimeHandler, Workload
 from criollo.config.keys import Setting
 from criollo.config.places import Place, origin_of, values_of
+from criollo.config.profile import check_profile
 from criollo.config.runtime import MINIMUM_LOG_SIZE_BYTES, Runtime
 from criollo.config.settings import Api, Settings
 from criollo.config.stats import Stats, check_metrics, check_period
@@ -58,6 +59,7 @@ def check(settings: Settings, origins: Origins) -> None:
     check_telemetry(settings.metrics, settings.tracing, lambda table, key: origin_of(origins, (table, key)))
     _check_runtime(settings.runtime, origins)
     _check_stats(settings.stats, origins)
+    check_profile(origin_of(origins, ("profile", "profile_port")), settings.profile)
     systemd = settings.runtime.cgroup_manager == "systemd"
     _check_monitor_cgroup(settings.runtime.conmon_cgroup, origin_of(origins, ("runtime", "conmon_cgroup")), systemd=systemd)
     for name, handler in settings.runtime.runtimes.items():
@@ -115,6 +117,10 @@ def _check_runtime(runtime: Runtime, origins: Origins) -> None:
     for name in ("infra_ctr_cpuset", "shared_cpuset"):
         if getattr(runtime, name):
             parse_cpus(getattr(runtime, name), field(name))
+    try:
+        re.compile(runtime.log_filter)
+    except re.error as error:
+        raise Invalid(field("log_filter"), runtime.log_filter, f"a regular expression ({error})") from error
     if 0 <= runtime.log_size_max < MINIMUM_LOG_SIZE_BYTES:
         raise Invalid(field("log_size_max"), runtime.log_size_max, f"a negative number, or at least {MINIMUM_LOG_SIZE_BYTES}")
     if runtime.min_injected_gomaxprocs < 0:

@@ -8,6 +8,7 @@ from criollo.config.values import Size
 
 DEFAULT_HANDLER: Final = "crun"
 MINIMUM_CREATE_TIMEOUT_S: Final = 30
+DEFAULT_CREATE_TIMEOUT_S: Final = 240
 LEAST_CPU_TIME_US: Final = 1000  # kernel, kernel/sched/core.c: min_cfs_quota_period, max_cfs_quota_period
 LONGEST_CPU_PERIOD_US: Final = 1_000_000
 RUNTIME_TYPES: Final = ("oci", "vm", "pod")
@@ -62,8 +63,8 @@ class RuntimeHandler(Table, frozen=True, kw_only=True):
         12 << 20, "12MiB"
     )
     container_create_timeout: Annotated[
-        int, Key(f"Seconds that the creation of a container may take; at least {MINIMUM_CREATE_TIMEOUT_S}.")
-    ] = 240
+        int, Key(f"Seconds that the creation of a container may take; at least {MINIMUM_CREATE_TIMEOUT_S}. 0: the default.")
+    ] = DEFAULT_CREATE_TIMEOUT_S
     no_sync_log: Annotated[
         bool, Key("The monitor does not sync a log file when it rotates or the container exits: faster, and lossy in a crash.")
     ] = False

@@ -51,7 +51,9 @@ class Runtime(Table, frozen=True, kw_only=True):
     ctr_stop_timeout: Annotated[
         int,
         Key(
-            f"The least number of seconds to wait for a container to end; at least {MINIMUM_STOP_TIMEOUT_S}.",
+            f"Seconds to wait for a container to end; at least {MINIMUM_STOP_TIMEOUT_S}. Each stop names its own time, so"
+            " nothing is left for this one, in CRI-O's server neither.",
+            works=Works.IGNORED,
             env="CONTAINER_STOP_TIMEOUT",
         ),
     ] = 30
@@ -116,7 +118,7 @@ class Runtime(Table, frozen=True, kw_only=True):
     no_pivot: Annotated[bool, Key("The runtime moves its root mount instead of pivot_root.")] = False
 
     log_level: Annotated[str, Key("The least severe log lines that are written.", choices=LOG_LEVELS, short="l")] = "info"
-    log_filter: Annotated[str, Key("Only log lines that match this regular expression.", works=_LATER)] = ""
+    log_filter: Annotated[str, Key("Only log lines in which this regular expression matches something; empty: all.")] = ""
     log_size_max: Annotated[
         int,
         Key(

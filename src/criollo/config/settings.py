@@ -12,6 +12,7 @@ import msgspec
 from criollo.config.care import Care
 from criollo.config.keys import Key, Table, Works
 from criollo.config.later import CheckpointRestore, Nri
+from criollo.config.profile import Profile
 from criollo.config.runtime import Runtime
 from criollo.config.stats import Stats
 from criollo.config.telemetry import Metrics, Tracing
@@ -60,7 +61,9 @@ class Image(Table, frozen=True, kw_only=True):
     pause_image: Annotated[
         str, Key("Image of infra containers. Where it is not on the node, catatonit of the host is used.")
     ] = "registry.k8s.io/pause:3.10.1"
-    pause_image_auth_file: Annotated[str, Key("Credentials for the pause image.", absolute=True)] = ""
+    pause_image_auth_file: Annotated[
+        str, Key("Auth file for pulls of the pause image, instead of all others.", absolute=True)
+    ] = ""
     pause_command: Annotated[str, Key("The program of the pause image.")] = "/pause"
     default_transport: Annotated[str, Key("Transport of image names that name none.")] = "docker://"
     global_auth_file: Annotated[str, Key("Credentials for registries.", absolute=True)] = ""
@@ -84,13 +87,22 @@ class Image(Table, frozen=True, kw_only=True):
         tuple[str, ...],
         Key("Registries without TLS.", works=Works.DEAD, deprecated="'insecure' in registries.conf", flag="insecure-registry"),
     ] = ()
-    big_files_temporary_dir: Annotated[str, Key("Where large files of a pull wait.", works=_LATER, absolute=True)] = ""
+    big_files_temporary_dir: Annotated[
+        str,
+        Key("Where layers wait that are pushed, and images that are saved. Empty: the root, or where they go.", absolute=True),
+    ] = ""
     separate_pull_cgroup: Annotated[
         str, Key("The cgroup that pulls run in; 'pod': the pod's.", works=_LATER, env="PULL_IN_A_CGROUP")
     ] = ""
     auto_reload_registries: Annotated[
         bool, Key("Read registries.conf and its directory again when they change.", env="AUTO_RELOAD_REGISTRIES")
     ] = False
+    registries_conf: Annotated[
+        str, Key("The file of registries, in place of those that are usual. Empty: as other tools find it.", absolute=True)
+    ] = ""
+    registries_conf_dir: Annotated[
+        str, Key("The directory of its drop-ins, in place of all others. Empty: as other tools find them.", absolute=True)
+    ] = ""
     pull_progress_timeout: Annotated[Duration, Key("A pull without progress for so long is given up; '0s': never.")] = Duration(
         0.0, "0s"
     )
@@ -173,6 +185,7 @@ class Settings(Table, frozen=True, kw_only=True):
     stats: Stats = Stats()
     nri: Nri = Nri()
     care: Care = Care()
+    profile: Profile = Profile()
 
 
 def defaults(*, systemd: bool, selinux: bool = False) -> Settings:

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from criollo.config.handlers import DEFAULT_HANDLER, MINIMUM_CREATE_TIMEOUT_S, RuntimeHandler, built_in
+from criollo.config.handlers import (
+    DEFAULT_CREATE_TIMEOUT_S,
+    DEFAULT_HANDLER,
+    MINIMUM_CREATE_TIMEOUT_S,
+    RuntimeHandler,
+    built_in,
+)
 from criollo.config.keys import Works
 from criollo.config.places import dotted, origin_of, values_of
 from criollo.config.runtime import MINIMUM_STOP_TIMEOUT_S, Runtime
@@ -77,7 +83,7 @@ def _runtime(runtime: Runtime, warnings: list[str], origins: Origins) -> Runtime
 
 def _handler(name: str, handler: RuntimeHandler, runtime: Runtime, warnings: list[str]) -> RuntimeHandler:
     where = dotted(("runtime", "runtimes", name))
-    timeout = handler.container_create_timeout
+    timeout = handler.container_create_timeout or DEFAULT_CREATE_TIMEOUT_S
     if timeout < MINIMUM_CREATE_TIMEOUT_S:
         timeout = MINIMUM_CREATE_TIMEOUT_S
         warnings.append(f"{where}.container_create_timeout: raised to the least value, {timeout}")

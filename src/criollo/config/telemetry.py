@@ -2,14 +2,22 @@
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from criollo.config.keys import Key, Table
 from criollo.errors import Invalid
 
 LAST_PORT: Final = 65535
 MILLION: Final = 1_000_000
-_ENDPOINT: Final = re.compile(r"(?:http://)?(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})/?")
+_ENDPOINT: Final = re.compile(r"(?:(http|https|grpc|grpcs)://)?(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})/?")
+
+
+class Endpoint(NamedTuple):
+    """A collector of traces."""
+
+    host: str
+    port: int
+    tls: bool = False
 
 
 class Metrics(Table, frozen=True, kw_only=True):
@@ -41,7 +49,10 @@ class Tracing(Table, frozen=True, kw_only=True):
     """OpenTelemetry traces: [crio.tracing]."""
 
     enable_tracing: Annotated[bool, Key("Send spans of calls, stages and programs to a collector.")] = False
-    tracing_endpoint: Annotated[str, Key("Host and port of the collector (OTLP over gRPC without TLS).")] = "127.0.0.1:4317"
+    tracing_endpoint: Annotated[
+        str,
+        Key("Host and port of the collector (OTLP over gRPC); with https:// in front over TLS, as the node's store trusts it."),
+    ] = "127.0.0.1:4317"
     tracing_sampling_rate_per_million: Annotated[
         int, Key("Traces kept of a million that begin here; those that the kubelet samples are always kept.")
     ] = 0
@@ -64,9 +75,9 @@ def check_telemetry(metrics: Metrics, tracing: Tracing, field: Callable[[str, st
     parse_endpoint(tracing.tracing_endpoint, field("tracing", "tracing_endpoint"))
 
 
-def parse_endpoint(text: str, field: str = "tracing_endpoint") -> tuple[str, int]:
-    """Host and port of a collector. Raises Invalid."""
+def parse_endpoint(text: str, field: str = "tracing_endpoint") -> Endpoint:
+    """Where a collector is. Raises Invalid."""
     match = _ENDPOINT.fullmatch(text)
-    if match is None or not text.isascii() or not 0 < int(match[3]) <= LAST_PORT:
-        raise Invalid(field, text, "a host and a port, like 127.0.0.1:4317; TLS is not supported")
-    return match[1] or match[2], int(match[3])
+    if match is None or not text.isascii() or not 0 < int(match[4]) <= LAST_PORT:
+        raise Invalid(field, text, "a host and a port, like 127.0.0.1:4317 or https://collector:4317")
+    return Endpoint(match[2] or match[3], int(match[4]), tls=match[1] in ("https", "grpcs"))

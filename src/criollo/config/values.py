@@ -10,13 +10,12 @@ from typing import Final
 import msgspec
 
 from criollo.errors import Invalid
+from criollo.wire.bytesizes import parse_bytes
 
 UNLIMITED: Final = (1 << 64) - 1  # RLIM_INFINITY of 64-bit Linux, include/uapi/linux/resource.h
 _LARGEST: Final = (1 << 63) - 1
 _UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _DURATION_PART: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,18})?)(ns|us|µs|ms|s|m|h)")
-_SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([kKmMgGtTpP]?)(?:[iI]?[bB])?")
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _SYSCTL_NAME: Final = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-zA-Z0-9]([-_a-zA-Z0-9.]*[a-zA-Z0-9])?)*")
@@ -73,9 +72,8 @@ class Size(msgspec.Struct, frozen=True):
         """
         if not text:
             return cls(0, text)
-        match = _SIZE.fullmatch(text)
-        count = int(float(match[1]) * 1024 ** _POWERS[match[2].lower()]) if match else -1
-        if not 0 <= count <= _LARGEST:
+        count = parse_bytes(text)
+        if count is None or count > _LARGEST:
             raise Invalid(field, text, "a size like '12MiB', '512k' or a number of bytes")
         return cls(count, text)
 

@@ -13,14 +13,15 @@ from pathlib import Path
 import msgspec
 
 from criollo.aio import threads
-from criollo.aio.together import all_through
+from criollo.aio.together import all_through, together
 from criollo.containers.context import Containers
 from criollo.containers.status import MAX_SPEC_BYTES
+from criollo.daemon.patience import awhile
 from criollo.errors import CriolloError, Invalid, explain
 from criollo.images.collect import sweep_layers
 from criollo.linux import files, mount
-from criollo.linux.namespaces import Kind, directory_of, unpin
-from criollo.model.ids import ContainerId, is_id
+from criollo.linux.namespaces import NamespaceKind, directory_of, unpin
+from criollo.model.ids import is_id
 from criollo.oci import runtime_spec
 from criollo.pods import cgroups
 from criollo.pods.context import Pods
@@ -32,18 +33,23 @@ log = get_logger(__name__)
 async def sweep_leftovers(pods: Pods) -> None:
     """Take away what no row owns; what resists is told and stays until the next start."""
     containers = pods.containers
-    for container_id in await threads.files(_ids_in, containers.places.bundles):
-        if container_id not in pods.state.containers and container_id not in pods.state.pods:
-            await _tell(take_away(containers, container_id), container_id)
-    for pod_id in await threads.files(_ids_in, containers.places.pods):
-        if pod_id not in pods.state.pods:
-            await _tell(take_away(containers, pod_id), pod_id)
-            await _tell(cgroups.remove_of(pods, pod_id), pod_id)
-    for object_id in containers.roots.ids():
-        if object_id not in pods.state.containers and object_id not in pods.state.pods:
-            await _tell(containers.roots.remove(ContainerId(object_id)), object_id)
+    bundles = await threads.files(_ids_in, containers.places.bundles)
+    places = await threads.files(_ids_in, containers.places.pods)
+    unowned = {each for each in (*bundles, *places, *containers.roots.ids()) if not _is_owned(pods, each)}
+    await together(awhile(pods.tasks, _take_all(pods, each), each) for each in sorted(unowned))
     await _tell(sweep_layers(containers.images), "layers")
     await _tell(pods.network.gc(pods.state.pods), "networks")
+
+
+def _is_owned(pods: Pods, object_id: str) -> bool:
+    return object_id in pods.state.containers or object_id in pods.state.pods
+
+
+async def _take_all(pods: Pods, object_id: str) -> None:
+    is_pod = await threads.files(pods.containers.places.pod(object_id).is_dir)
+    await _tell(take_away(pods.containers, object_id), object_id)
+    if is_pod:
+        await _tell(cgroups.remove_of(pods, object_id), object_id)
 
 
 async def take_away(containers: Containers, object_id: str, *, cgroup_parent: str = "") -> None:
@@ -72,7 +78,7 @@ def _cgroup_parent(containers: Containers, object_id: str) -> str:
 
 def _unpin(directory: Path, object_id: str) -> None:
     with explain(f"remove the namespaces of {object_id}"):
-        for kind in Kind:
+        for kind in NamespaceKind:
             unpin(directory_of(directory, kind) / object_id)
 
 

@@ -30,6 +30,7 @@ log = logging.get_logger(__name__)
 def serve(loaded: Loaded, read: Callable[[], Loaded]) -> int:
     """Run the daemon until SIGTERM or SIGINT; `read` reads the configuration again, for SIGHUP. Returns the exit status."""
     logging.set_up(loaded.settings.runtime.log_level, form=loaded.log_format)
+    logging.set_filter(loaded.settings.runtime.log_filter)
     os.umask(0o022)
     use_one_heap()
     if os.environ.get("KUBENSMNT"):
@@ -56,6 +57,8 @@ async def _serve(loaded: Loaded, read: Callable[[], Loaded]) -> None:
         loop.add_signal_handler(number, stopping.set)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    loop.add_signal_handler(signal.SIGUSR1, _tell_stacks)
+    loop.add_signal_handler(signal.SIGUSR2, gc.collect)
     async with (
         marked(settings) as last,
         open_engine(settings, environ=os.environ) as engine,
@@ -74,6 +77,12 @@ async def _serve(loaded: Loaded, read: Callable[[], Loaded]) -> None:
         await _until(stopping)
         notify("STOPPING=1")
         log.info("stopping; containers go on")
+
+
+def _tell_stacks() -> None:
+    from criollo.daemon.stacks import write_stacks  # for most daemons, never
+
+    write_stacks()
 
 
 async def _reload_at(hung_up: asyncio.Event, engine: Engine, read: Callable[[], Loaded]) -> None:

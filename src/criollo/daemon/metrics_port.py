@@ -5,7 +5,6 @@ The page is made in a thread, because it counts zombies in `/proc`.
 
 import ipaddress
 import socket
-import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -16,9 +15,9 @@ from criollo.admin.metrics import metrics_routes
 from criollo.aio import process, threads
 from criollo.aio.background import Background
 from criollo.aio.http_server import HttpLimits, HttpServer, Routes
-from criollo.config.ciphers import openssl_names
 from criollo.config.settings import Settings
 from criollo.daemon.front_door import FrontDoor
+from criollo.daemon.stream_port import tls_floor
 from criollo.errors import Invalid, explain
 from criollo.pods.context import Pods
 from criollo.streaming.listener import Listener
@@ -113,16 +112,15 @@ def _address(host: str) -> str:
 
 
 async def _certificates(settings: Settings, address: str) -> Certificates:
-    wanted, api = settings.metrics, settings.api
+    wanted = settings.metrics
     cert, key = Path(wanted.metrics_cert), Path(wanted.metrics_key)
     if not cert.exists() and not key.exists():
         await _sign(cert, key, [*dict.fromkeys((socket.gethostname(), "localhost", address or "127.0.0.1", "127.0.0.1"))])
-    ciphers = openssl_names(api.tls_cipher_suites)
-    only_newest = api.tls_min_version == "VersionTLS13" or (api.tls_cipher_suites and not ciphers)
+    minimum, ciphers = tls_floor(settings.api)
     files = TlsFiles(
         cert=cert,
         key=key,
-        minimum=ssl.TLSVersion.TLSv1_3 if only_newest else ssl.TLSVersion.TLSv1_2,
+        minimum=minimum,
         ciphers=ciphers,
         names=("TLS of the metrics server", "metrics_cert"),
     )
@@ -135,5 +133,5 @@ async def _sign(cert: Path, key: Path, names: list[str]) -> None:
     """Make both files. Raises ToolFailed."""
     argv = [sys.executable, "-I", "-m", "criollo.daemon.selfsigned", str(cert), str(key), *names]
     with explain(f"make a certificate at {cert}"):
-        await process.run(argv, what=f"cannot make a certificate at {cert}", timeout_s=60)
+        await process.run(process.Program(argv), what=f"cannot make a certificate at {cert}", timeout_s=60)
     log.info("made a certificate that is signed by itself", cert=cert, names=",".join(names))

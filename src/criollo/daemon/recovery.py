@@ -1,7 +1,7 @@
 """The database against reality, at start: what lives is adopted, what does not is torn down, what nobody owns is swept.
 
 Each object alone, so that one broken row cannot stop the daemon; what cannot be torn down now stays a row with its
-reason, and the sweeper retries it.
+reason, and the sweeper retries it. Nobody waits long for one whose runtime hangs: it goes on beside the daemon's work.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from criollo.containers.confine import listen
 from criollo.containers.context import Containers
 from criollo.containers.watch import record_exit, watch, watched
 from criollo.daemon.leftovers import sweep_leftovers, take_away
+from criollo.daemon.patience import awhile
 from criollo.errors import CriolloError
 from criollo.linux import procfs
 from criollo.linux.namespaces import is_pinned
@@ -25,9 +26,10 @@ from criollo.model.moves import can_become
 from criollo.model.pod import Pod, PodState
 from criollo.monitor.exits import KILLED, Exit
 from criollo.monitor.strays import kill_strays
-from criollo.pods import cgroups, infra
+from criollo.pods import cgroups, connection, infra
 from criollo.pods import teardown as pod_teardown
 from criollo.pods.context import Pods
+from criollo.state.records import BrokenRow
 from criollo.telemetry.log import get_logger
 from criollo.wire.runtime import Status
 
@@ -36,6 +38,9 @@ log = get_logger(__name__)
 BOOT = "boot_id"
 REBOOTED = "the node was rebooted"
 STATE_LIMIT_S = 5
+CHECK_LIMIT_S = 10
+
+_CHECKS = 4  # at once: nothing waits for them
 
 
 async def recover(pods: Pods) -> None:
@@ -45,14 +50,27 @@ async def recover(pods: Pods) -> None:
     if rebooted:
         log.info("the node was rebooted: all pods of the last boot are torn down", pods=len(state.pods))
     await _end_strays(pods)
-    await _drop_broken_containers(pods)
-    await together(_recover_container(pods.containers, each, rebooted=rebooted) for each in state.containers)
-    await _drop_broken_pods(pods)
-    await together(_recover_pod(pods, each, rebooted=rebooted) for each in state.pods)
+    await together(awhile(pods.tasks, _drop_broken_container(pods, row), row.id) for row in state.containers.broken)
+    await together(
+        awhile(pods.tasks, _recover_container(pods.containers, each, rebooted=rebooted), each.id) for each in state.containers
+    )
+    await together(awhile(pods.tasks, _drop_broken_pod(pods, row), row.id) for row in state.pods.broken)
+    await together(awhile(pods.tasks, _recover_pod(pods, each, rebooted=rebooted), each.id) for each in state.pods)
     if state.fact(BOOT) != boot:  # last, so that a crash on the way here does not hide the reboot
         state.set_fact(BOOT, boot)
     await sweep_leftovers(pods)
     log.info("recovered", pods=len(state.pods), containers=len(state.containers))
+
+
+async def check_networks(pods: Pods) -> None:
+    """Whether the networks of pods that an earlier daemon made are as it left them (decision 14), a few at a time."""
+    waiting = iter([pod.id for pod in pods.state.pods if pod.state is PodState.READY and not pod.host_network])
+
+    async def check() -> None:
+        for pod_id in waiting:
+            await connection.check(pods, pod_id, limit_s=CHECK_LIMIT_S)
+
+    await together(check() for _ in range(_CHECKS))
 
 
 async def _end_strays(pods: Pods) -> None:
@@ -63,23 +81,21 @@ async def _end_strays(pods: Pods) -> None:
         log.info("ended a monitor without a container", container=container_id)
 
 
-async def _drop_broken_containers(pods: Pods) -> None:
-    """Rows nobody can read any more: what hangs on their ids goes, then the row. Their monitors ended as strays."""
-    for row in pods.state.containers.broken:
-        pod = pods.state.pods.get(row.pod_id)
-        await _quietly(take_away(pods.containers, row.id, cgroup_parent=pod.cgroup_parent if pod else ""), row.id)
-        pods.state.containers.delete(row.id)
+async def _drop_broken_container(pods: Pods, row: BrokenRow) -> None:
+    """A row nobody can read any more: what hangs on its id goes, then the row. Its monitor ended as a stray."""
+    pod = pods.state.pods.get(row.pod_id)
+    await _quietly(take_away(pods.containers, row.id, cgroup_parent=pod.cgroup_parent if pod else ""), row.id)
+    pods.state.containers.delete(row.id)
 
 
-async def _drop_broken_pods(pods: Pods) -> None:
-    """As for containers; those of such a pod have been adopted meanwhile, and are removed as any other."""
-    for row in pods.state.pods.broken:
-        for container in pods.state.containers.of_pod(row.id):
-            await _quietly(container_teardown.remove(pods.containers, container.id), container.id)
-        await _quietly(take_away(pods.containers, row.id), row.id)
-        await _quietly(cgroups.remove_of(pods, row.id), row.id)
-        if not pods.state.containers.of_pod(row.id):
-            pods.state.pods.delete(row.id)
+async def _drop_broken_pod(pods: Pods, row: BrokenRow) -> None:
+    """As of a container; those of such a pod have been adopted meanwhile, and are removed as any other."""
+    for container in pods.state.containers.of_pod(row.id):
+        await _quietly(container_teardown.remove(pods.containers, container.id), container.id)
+    await _quietly(take_away(pods.containers, row.id), row.id)
+    await _quietly(cgroups.remove_of(pods, row.id), row.id)
+    if not pods.state.containers.of_pod(row.id):
+        pods.state.pods.delete(row.id)
 
 
 async def _recover_container(containers: Containers, container: Container, *, rebooted: bool) -> None:
@@ -103,6 +119,10 @@ async def _adopt(containers: Containers, container: Container) -> None:
     log.info("container adopted", container=container.id, pid=container.pid)
     if container.state is ContainerState.RUNNING:
         await _correct_start(containers, container)
+    if container.updating is not None:
+        from criollo.containers.update import update_resources  # as for clients: few containers are resized
+
+        await update_resources(containers, container.id, container.updating)
 
 
 async def _correct_start(containers: Containers, container: Container) -> None:
@@ -127,13 +147,32 @@ async def _recover_pod(pods: Pods, pod: Pod, *, rebooted: bool) -> None:
         return
     if not can_become(pod.state, PodState.NOTREADY):
         return
-    missing = [kind for kind, path in pod.namespaces.items() if kind != "pid" and not is_pinned(Path(path))]
     dead = pod.infra is not None and not procfs.is_alive(pod.infra.pid, pod.infra.pid_started)
+    if not dead:
+        pod = await _with_pids(pods, pod)
+    missing = [kind for kind, path in pod.namespaces.items() if not is_pinned(Path(path))]
     if missing or dead:
         log.warning("pod sandbox is not ready any more", pod=pod.id, missing=",".join(missing), infra_ended=dead)
         pods.state.pods.keep(msgspec.structs.replace(pod, state=PodState.NOTREADY))
     else:
         infra.watch(pods, pod)
+        if pod.updating is not None:
+            from criollo.pods.update import update_pod  # as for clients: few pods are resized
+
+            again = update_pod(pods, pod.id, overhead=pod.updating.overhead, resources=pod.updating.resources)
+            await _quietly(again, pod.id)
+
+
+async def _with_pids(pods: Pods, pod: Pod) -> Pod:
+    """With its PID namespace pinned: a row of an older daemon names a file of the infra process."""
+    place = pod.namespaces.get("pid")
+    if pod.infra is None or place is None or is_pinned(Path(place)):
+        return pod
+    try:
+        return pods.state.pods.keep(await infra.pin_pids(pods, pod, pod.infra))
+    except CriolloError as error:
+        log.warning("PID namespace of a pod is lost", pod=pod.id, error=error)
+        return pod
 
 
 async def _quietly(work: Awaitable[object], what: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 from criollo.aio import threads
+from criollo.aio.together import together
 from criollo.containers.teardown import tear_down as tear_down_container
 from criollo.errors import CriolloError
 from criollo.images.collect import collect_layers
@@ -30,20 +31,29 @@ async def sweep_forever(pods: Pods) -> None:
 
 
 async def sweep_once(pods: Pods) -> None:
-    """Retry what is left over and nobody works on: teardowns, networks, layers nobody needs, rows, write-ahead logs."""
+    """Retry what is left over and nobody works on: teardowns, networks, layers nobody needs, rows, write-ahead logs.
+
+    At once: what hangs shall not keep the rest from its turn.
+    """
     containers = pods.containers
-    for container in containers.state.containers:
-        if container.state is ContainerState.REMOVING and not containers.locks.is_held(container.id):
-            await _try(tear_down_container(containers, container.id), container.id)
+    work = [
+        _try(tear_down_container(containers, each.id), each.id)
+        for each in containers.state.containers
+        if each.state is ContainerState.REMOVING and not containers.locks.is_held(each.id)
+    ]
     for pod in pods.state.pods:
         if pods.locks.is_held(pod.id):
             continue
         if pod.state is PodState.REMOVING:
-            await _try(tear_down_pod(pods, pod.id), pod.id)
+            work.append(_try(tear_down_pod(pods, pod.id), pod.id))
         elif pod.state is PodState.NOTREADY and not pod.network_down:
-            await _try(_disconnect(pods, pod.id), pod.id)
+            work.append(_try(_disconnect(pods, pod.id), pod.id))
+    await together((*work, _house(pods)))
+
+
+async def _house(pods: Pods) -> None:
     await _try(pods.network.gc(pods.state.pods, verb=False), "networks")
-    await _try(collect_layers(containers.images), "layers")
+    await _try(collect_layers(pods.containers.images), "layers")
     await _try(_save(pods), "rows")
 
 

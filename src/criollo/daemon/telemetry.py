@@ -33,6 +33,10 @@ async def telemetry_on(engine: Engine) -> AsyncIterator[None]:
             from criollo.daemon.tracing import tracing_on
 
             await stack.enter_async_context(tracing_on(engine.settings.tracing))
+        if engine.settings.profile.is_asked_for:
+            from criollo.daemon.profiling import profiling_on
+
+            await stack.enter_async_context(profiling_on(engine.settings.profile))
         yield
 
 
@@ -55,6 +59,7 @@ class _Memory:
 
             trail.leave(self)
             self._history = History(self._pods.state, Chronicle())
+            self._history.watch_memory(self._pods.containers.places.bundle)
             trail.listen(self._history.chronicle)
         return self._history
 
@@ -68,4 +73,5 @@ class _Memory:
         trail.leave(self)
         if self._history is not None:
             trail.leave(self._history.chronicle)
+            self._history.close()
         self._pods.remember = None

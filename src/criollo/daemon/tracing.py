@@ -1,17 +1,19 @@
-"""Spans on their way to a collector: OTLP over gRPC, without TLS. Loaded only where tracing is on.
+"""Spans on their way to a collector: OTLP over gRPC. Loaded only where tracing is on.
 
 Spans go in batches; while the collector is away they wait in the tracer's bounded queue, and we try again after growing pauses.
 """
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from criollo import __version__
+from criollo.aio import threads
 from criollo.aio.background import Background
 from criollo.config.telemetry import Tracing, parse_endpoint
 from criollo.cri.client import Caller, connect_to
@@ -20,6 +22,9 @@ from criollo.telemetry import hooks, trail
 from criollo.telemetry.log import get_logger
 from criollo.telemetry.otlp import EXPORT, Value, rejected_spans, request_bytes
 from criollo.telemetry.tracer import Tracer
+
+if TYPE_CHECKING:
+    import ssl
 
 log = get_logger(__name__)
 
@@ -37,10 +42,11 @@ async def tracing_on(settings: Tracing) -> AsyncIterator[None]:
     Raises:
         Invalid: the endpoint is nonsense.
     """
-    host, port = parse_endpoint(settings.tracing_endpoint)
+    endpoint = parse_endpoint(settings.tracing_endpoint)
     rate = settings.tracing_sampling_rate_per_million
     tracer = Tracer(rate)
-    exporter = Exporter(tracer, host, port)
+    tls = await threads.files(trusted) if endpoint.tls else None
+    exporter = Exporter(tracer, endpoint.host, endpoint.port, tls=tls)
     hooks.tracer = tracer
     trail.listen(tracer)
     log.info("tracing", endpoint=settings.tracing_endpoint, per_million=rate)
@@ -54,11 +60,24 @@ async def tracing_on(settings: Tracing) -> AsyncIterator[None]:
         await exporter.flush()
 
 
+def trusted() -> "ssl.SSLContext":
+    """Trust in what the node trusts; SSL_CERT_FILE and SSL_CERT_DIR name another store."""
+    import ssl  # and a trust store: 4 MiB
+
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
 class Exporter:
     """Takes spans from the tracer's queue to one collector."""
 
-    def __init__(self, tracer: Tracer, host: str, port: int, *, pause_s: float = PAUSE_S) -> None:
-        self._tracer, self._host, self._port, self._pause_s = tracer, host, port, pause_s
+    def __init__(
+        self, tracer: Tracer, host: str, port: int, *, tls: "ssl.SSLContext | None" = None, pause_s: float = PAUSE_S
+    ) -> None:
+        self._tracer, self._pause_s = tracer, pause_s
+        self._connect = functools.partial(connect_to, host, port, tls=tls)
         self._news = asyncio.Event()
         tracer.woken = self._news.set
         self._resource: Mapping[str, Value] = {
@@ -76,7 +95,7 @@ class Exporter:
         while True:
             await self._wait_for_spans()
             try:
-                async with connect_to(self._host, self._port, limit_s=_EXPORT_S) as call:
+                async with self._connect(limit_s=_EXPORT_S) as call:
                     while True:
                         await self._send(call)
                         if backoff_s:
@@ -95,7 +114,7 @@ class Exporter:
         with contextlib.suppress(CriolloError, TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 if self._batch or self._tracer.waiting:
-                    async with connect_to(self._host, self._port, limit_s=_FLUSH_S) as call:
+                    async with self._connect(limit_s=_FLUSH_S) as call:
                         while self._batch or self._tracer.waiting:
                             await self._send(call)
 

@@ -1,6 +1,6 @@
 """Containers: runtime handlers, what the node gives a container, confinement."""
 
-import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,14 @@ from criollo.specgen.rlimits import parse_ulimit
 from criollo.state.records import State
 from criollo.stats.collect import Collector
 from criollo.telemetry.log import get_logger
-from criollo.wire.runtime import mounting, moves_interfaces, precompiles_seccomp, repeats_mappings, unsafe_annotations
+from criollo.wire.runtime import (
+    has_known_words,
+    mounting,
+    moves_interfaces,
+    precompiles_seccomp,
+    repeats_mappings,
+    unsafe_annotations,
+)
 
 log = get_logger(__name__)
 
@@ -59,7 +66,7 @@ async def open_containers(settings: Settings, state: State, images: Images, plac
     containers.additions = Additions(
         runtime.cdi_spec_dirs, runtime.hooks_dir, timezone=runtime.timezone, mounts_file=runtime.default_mounts_file
     )
-    containers.seccomp = await threads.files(_seccomp, settings, host)
+    containers.seccomp = await threads.files(open_seccomp, settings, host)
     await open_confinement(
         containers,
         apparmor_profile=runtime.apparmor_profile,
@@ -75,8 +82,25 @@ async def open_containers(settings: Settings, state: State, images: Images, plac
     containers.absent_sources_to_reject = runtime.absent_mount_sources_to_reject
     containers.bind_mount_prefix = runtime.bind_mount_prefix
     containers.image_volume_mode = settings.image.image_volumes
-    images.in_use = functools.partial(users_of, state)
     return containers
+
+
+async def reopen_handlers(settings: Settings, containers: Containers) -> Callable[[], None]:
+    """Ask the programs of other handlers whether they work; what is returned puts them in the place of those that are there.
+
+    Raises:
+        NotFound, Unavailable, Unsupported: the default handler is not there, does not work, is not driven.
+    """
+    candidates = _runtimes(settings, containers.hierarchies, containers.units)
+    handlers = await open_handlers(candidates, settings.runtime.default_runtime)
+    tables, host = settings.runtime.runtimes, containers.host
+    defaults = {name: _defaults(settings, tables[name], handlers.probes[name], host) for name in handlers.names()}
+
+    def apply() -> None:
+        containers.handlers.become(handlers)
+        containers.defaults_of = lambda handler: defaults[handler or containers.handlers.default]
+
+    return apply
 
 
 def _runtimes(settings: Settings, hierarchies: Hierarchies, units: Systemd) -> dict[str, Runtime]:
@@ -129,6 +153,7 @@ def _defaults(settings: Settings, handler: RuntimeHandler, probe: Probe, host: H
         annotations=dict(handler.default_annotations),
         allowed_annotations=handler.allowed_annotations,
         unsafe_annotations=unsafe_annotations(probe.features),
+        listed_annotations_only=not has_known_words(probe.version, probe.features),
         systemd_cgroups=runtime.cgroup_manager == "systemd",
         supports_rro=able.recursive_read_only and host.kernel >= MOUNT_SETATTR_SINCE,
         supports_idmap=able.id_mapped and host.kernel >= MOUNT_SETATTR_SINCE,
@@ -138,13 +163,13 @@ def _defaults(settings: Settings, handler: RuntimeHandler, probe: Probe, host: H
     )
 
 
-def _seccomp(settings: Settings, host: HostFacts) -> Profiles:
+def open_seccomp(settings: Settings, host: HostFacts) -> Profiles:
+    """The filters of the node (blocking).
+
+    Raises:
+        NotFound, Invalid, Unsupported, HostFailed: a file is not there, or no profile.
+    """
     runtime = settings.runtime
     found = Profiles.of_node(host.kernel, default=runtime.seccomp_profile, privileged=runtime.privileged_seccomp_profile)
     found.set_handlers({name: handler.seccomp_profile for name, handler in runtime.runtimes.items()})
     return found
-
-
-def users_of(state: State, image_id: str) -> list[str]:
-    """The containers that need an image."""
-    return [each.id for each in state.containers if image_id == each.image_id or image_id in each.volume_images]

@@ -1,6 +1,7 @@
 """Images: their store and driver, registries, trust; what of it may change while the daemon runs."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,27 +12,31 @@ from criollo.aio import threads
 from criollo.aio.background import Background
 from criollo.aio.watch import changes
 from criollo.config.settings import Settings
-from criollo.errors import CriolloError
+from criollo.errors import CriolloError, Invalid
 from criollo.images.context import Images
 from criollo.images.foreign import ForeignImages
+from criollo.linux.home import with_home
 from criollo.pods.context import Pods
 from criollo.registry.auth_files import find_auth_files
 from criollo.registry.certs import find_directories
 from criollo.registry.client import Registry
+from criollo.registry.conf_files import ConfFiles, find_aliases_file, find_registries_conf
 from criollo.registry.hosts import Hosts
-from criollo.registry.registries_conf import Mode, find_aliases_file, find_registries_conf
+from criollo.registry.logins import Logins
+from criollo.registry.registries_conf import Mode
 from criollo.registry.registries_d import find_directory
+from criollo.state.records import State
 from criollo.storage.base import LayerDriver
 from criollo.storage.layers import Layers
 from criollo.storage.options import Options, parse_options
 from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
-from criollo.storage.storage_conf import find_storage_conf, find_stores
+from criollo.storage.storage_conf import driver_options, find_storage_conf, find_stores, find_unfollowed
 from criollo.telemetry.log import get_logger
 from criollo.trust.gpg import remove_leftovers
 from criollo.trust.judge import Judge
 from criollo.trust.policies import Policies
-from criollo.trust.policy import Policy, find_policy
+from criollo.trust.policy import EXAMPLE, SYSTEM_FILE, Policy, find_policy
 from criollo.workers.pool import Workers
 
 log = get_logger(__name__)
@@ -60,17 +65,46 @@ DRIVERS: Final[dict[str, Callable[[Layers, Workers, Path, Options], LayerDriver]
 }
 
 
-def open_roots(settings: Settings, layers: Layers, workers: Workers, root: Path) -> RootStore:
-    options = parse_options(settings.storage_driver, settings.storage_option)
+def open_roots(
+    settings: Settings, layers: Layers, workers: Workers, root: Path, *, environ: Mapping[str, str] | None = None
+) -> RootStore:
+    options = storage_options(settings, environ or {})
     for option in options.without_effect:
-        log.warning("storage option has no effect here", option=option, remedy="take it out of storage_option")
+        log.warning("storage option has no effect here", option=option, remedy="take it out of storage_option or storage.conf")
     driver = DRIVERS[settings.storage_driver](layers, workers, root, options)
     return RootStore(root, layers, driver, limit=options.limit)
 
 
+def storage_options(settings: Settings, environ: Mapping[str, str]) -> Options:
+    """The options of the storage driver: of crio.conf, else of storage.conf.
+
+    Raises:
+        Invalid, HostFailed: one is no option, or storage.conf is malformed or cannot be read.
+    """
+    driver = settings.storage_driver
+    if settings.storage_option:
+        return parse_options(driver, settings.storage_option)
+    conf = find_storage_conf(environ)
+    try:
+        return parse_options(driver, driver_options(conf, driver))
+    except Invalid as error:
+        raise Invalid(
+            error.field if str(conf) in error.field else f"{conf}: {error.field}", error.got, error.expected
+        ) from None
+
+
 async def read_stores(settings: Settings, environ: Mapping[str, str], images: Images, *, tasks: Background) -> None:
     """Let the images of other tools' stores be seen."""
-    stores = find_stores(find_storage_conf(environ), settings.storage_option)
+    conf = find_storage_conf(environ)
+    stores = find_stores(conf, settings.storage_option)
+    ours = {
+        "driver": settings.storage_driver,
+        "imagestore": settings.imagestore,
+        "graphroot": settings.root,
+        "runroot": settings.runroot,
+    }
+    for each in find_unfollowed(conf, environ, ours):
+        log.warning("no effect here", of=each.name, file=conf, remedy=each.remedy)
     if stores and settings.storage_driver != "overlay":
         log.warning("additional image stores are left out: only the overlay driver reads them", stores=len(stores))
     elif stores:
@@ -85,6 +119,7 @@ def open_registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
     Raises:
         Invalid: a file of registries is malformed; the message names it.
     """
+    environ = with_home(environ)
     auth = settings.image.global_auth_file
     return Registry(
         _hosts(settings, environ),
@@ -94,10 +129,15 @@ def open_registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
     )
 
 
+def _conf_files(settings: Settings, environ: Mapping[str, str]) -> ConfFiles:
+    image = settings.image
+    return find_registries_conf(environ, conf=image.registries_conf, directory=image.registries_conf_dir)
+
+
 def _hosts(settings: Settings, environ: Mapping[str, str]) -> Hosts:
     mode = settings.image.short_name_mode
     return Hosts.load(
-        *find_registries_conf(environ),
+        *_conf_files(settings, environ),
         aliases_file=find_aliases_file(environ, os.getuid()),
         directories=find_directories(environ),
         mode=Mode(mode) if mode else None,
@@ -106,9 +146,9 @@ def _hosts(settings: Settings, environ: Mapping[str, str]) -> Hosts:
 
 async def follow_registries(images: Images, settings: Settings, environ: Mapping[str, str]) -> None:
     """Read the files of registries again after each change; ones that are wrong change nothing."""
-    conf, conf_d = find_registries_conf(environ)
-    directories = [path for path in (conf.parent if conf is not None else None, conf_d) if path is not None]
-    async with contextlib.aclosing(changes(directories)) as bursts:
+    conf, directories = _conf_files(settings, with_home(environ))
+    watched = [*((conf.parent,) if conf is not None else ()), *directories]
+    async with contextlib.aclosing(changes(watched)) as bursts:
         async for _ in bursts:
             try:
                 await reload_registries(images, settings, environ)
@@ -124,7 +164,7 @@ async def reload_registries(images: Images, settings: Settings, environ: Mapping
     Raises:
         Invalid: one is malformed; the old rules stay.
     """
-    hosts = await threads.files(_hosts, settings, environ)
+    hosts = await threads.files(_hosts, settings, with_home(environ))
     images.registry.use(hosts)
     images.hosts = hosts
 
@@ -132,7 +172,7 @@ async def reload_registries(images: Images, settings: Settings, environ: Mapping
 def open_policies(settings: Settings, environ: Mapping[str, str]) -> Policies:
     """The trust policies as the configuration has them."""
     path, directory = settings.image.signature_policy, settings.image.signature_policy_dir
-    return Policies(Path(path) if path else None, directory=Path(directory) if directory else None, environ=environ)
+    return Policies(Path(path) if path else None, directory=Path(directory) if directory else None, environ=with_home(environ))
 
 
 def _open_judge(settings: Settings, environ: Mapping[str, str]) -> Judge:
@@ -142,9 +182,9 @@ def _open_judge(settings: Settings, environ: Mapping[str, str]) -> Judge:
         Invalid: the policy is malformed.
     """
     path = settings.image.signature_policy
-    found = Path(path) if path else find_policy(environ)
+    found = Path(path) if path else find_policy(with_home(environ))
     if found is None:
-        log.warning("no signature policy: images of every registry are accepted", remedy="write /etc/containers/policy.json")
+        log.warning("no signature policy: every image is refused", remedy=f"write {SYSTEM_FILE}, for example {EXAMPLE}")
     else:
         Policy.load(found)
     scratch = Path(settings.runroot) / "trust"
@@ -157,17 +197,27 @@ def apply_image_settings(settings: Settings, images: Images, pods: Pods | None =
     image = settings.image
     images.pinned = (*image.pinned_images, *([image.pause_image] if image.pause_image else []))
     images.decryption_keys = Path(settings.runtime.decryption_keys_path)
+    own = image.pause_image_auth_file and image.pause_image
+    images.own_logins = {image.pause_image: Logins((Path(image.pause_image_auth_file),))} if own else {}
     if pods is not None:
         pods.pause_image = image.pause_image
         pods.pause_command = tuple(image.pause_command.split())
 
 
-def settle_images(settings: Settings, environ: Mapping[str, str], images: Images) -> Images:
+def settle_images(settings: Settings, environ: Mapping[str, str], images: Images, state: State) -> None:
+    """Tell the images what they work with besides their drivers."""
+    images.in_use = functools.partial(_users_of, state)
     images.judge = _open_judge(settings, environ)
-    images.signatures_conf = find_directory(environ)
+    images.signatures_conf = find_directory(with_home(environ))
     namespaced = settings.image.namespaced_auth_dir
     images.namespaced_auth_dir = Path(namespaced) if namespaced else None
     apply_image_settings(settings, images)
+    big_files = settings.image.big_files_temporary_dir
+    images.big_files = Path(big_files) if big_files else None
     images.mounts_artifacts = settings.image.oci_artifact_mount_support
     images.progress_timeout_s = settings.image.pull_progress_timeout.seconds
-    return images
+
+
+def _users_of(state: State, image_id: str) -> list[str]:
+    """The containers that need an image."""
+    return [each.id for each in state.containers if image_id == each.image_id or image_id in each.volume_images]

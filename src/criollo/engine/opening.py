@@ -6,7 +6,6 @@ which; recovery and sweep may take all they find there for their own.
 
 import contextlib
 import fcntl
-import functools
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple
 from criollo.aio.background import Background
 from criollo.config.settings import Settings
 from criollo.containers.context import Containers, Places
-from criollo.engine.containers import open_containers, users_of
+from criollo.engine.containers import open_containers
 from criollo.engine.images import follow_registries, open_registry, open_roots, read_stores, settle_images
 from criollo.engine.pods import open_pods
 from criollo.errors import Unavailable, explain
@@ -40,6 +39,15 @@ log = get_logger(__name__)
 LOCK: Final = "lock"
 
 
+class InForce:
+    """The settings that hold now: those of the start, but for what has changed since without a restart."""
+
+    __slots__ = ("settings",)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+
 class Engine(NamedTuple):
     """What the faces need: the verbs' contexts and the facts they report."""
 
@@ -52,6 +60,7 @@ class Engine(NamedTuple):
     host: HostFacts
     driver: Driver
     scrub: Scrub
+    in_force: InForce
 
 
 @contextlib.asynccontextmanager
@@ -78,12 +87,13 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         stack.callback(state.close)
         layers = Layers(image_root)
         await layers.open()
-        roots = open_roots(settings, layers, workers, places.root)
+        roots = open_roots(settings, layers, workers, places.root, environ=environ)
         await roots.open()
         stack.push_async_callback(roots.close)
         registry = open_registry(settings, environ)
         stack.push_async_callback(registry.close)
-        images = settle_images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
+        images = Images(rows, layers, roots=roots, workers=workers, registry=registry)
+        settle_images(settings, environ, images, state)
         stack.push_async_callback(images.flush.rest)
         tasks.start(images.flush.follow(), name="flush images")
         await read_stores(settings, environ, images, tasks=tasks)
@@ -107,6 +117,7 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
             containers.host,
             containers.cgroup_driver,
             Scrub(images, Plan(settings.care.scrub_rate.bytes, settings.care.scrub_every.seconds)),
+            InForce(settings),
         )
 
 
@@ -141,9 +152,9 @@ async def open_stores(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         await layers.open()
         registry = open_registry(settings, environ)
         stack.push_async_callback(registry.close)
-        roots = open_roots(settings, layers, workers, places.root)
-        images = settle_images(settings, environ, Images(rows, layers, roots=roots, workers=workers, registry=registry))
-        images.in_use = functools.partial(users_of, state)
+        roots = open_roots(settings, layers, workers, places.root, environ=environ)
+        images = Images(rows, layers, roots=roots, workers=workers, registry=registry)
+        settle_images(settings, environ, images, state)
         yield Stores(images, state)
 
 

@@ -11,6 +11,7 @@ import contextvars
 import functools
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -86,6 +87,16 @@ def set_level(level: str) -> None:
     logging.getLogger("criollo").setLevel(LEVELS[level])
 
 
+def set_filter(pattern: str) -> None:
+    """Tell only lines whose message and fields, as text, hold a match of the regular expression; empty: all.
+
+    Raises re.error.
+    """
+    matches = re.compile(pattern).search
+    for handler in logging.getLogger().handlers:
+        handler.filters[:] = [lambda record: matches(_words(record)) is not None] if pattern else []
+
+
 def plain(value: object) -> str:
     """A field's text: control and bidirectional characters escaped, quoted where it holds spaces."""
     text = str(value)
@@ -103,12 +114,17 @@ def _second(whole: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
+def _words(record: logging.LogRecord) -> str:
+    """A line without its time and level."""
+    fields: Mapping[str, object] = getattr(record, "fields", {})
+    words = [plain(record.getMessage()), *(f"{key}={plain(value)}" for key, value in fields.items() if key != "traceback")]
+    return " ".join(words)
+
+
 class _TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: Mapping[str, object] = getattr(record, "fields", {})
-        words = [_stamp(record.created), record.levelname.lower(), plain(record.getMessage())]
-        words += [f"{key}={plain(value)}" for key, value in fields.items() if key != "traceback"]
-        line = " ".join(words)
+        line = f"{_stamp(record.created)} {record.levelname.lower()} {_words(record)}"
         return f"{line}\n{fields['traceback']}" if "traceback" in fields else line
 
 

@@ -22,7 +22,8 @@ from criollo.telemetry.metrics import (
     Window,
     render,
 )
-from criollo.telemetry.trail import STAGE, Step, Trail
+from criollo.telemetry.pull_failures import cause_of, ends_the_search
+from criollo.telemetry.trail import STAGE, STARTING, Step, Trail
 
 PREFIX: Final = "container_runtime_"
 _OWN: Final = "crio_"
@@ -32,7 +33,8 @@ _SIZES: Final = (  # decimal, with the names that CRI-O gives them
     (10_000_000, ">10 MiB"), (1_000_000, ">1 MiB"), (1_000, ">1 KiB"),
 )  # fmt: skip
 PULL: Final = "pull"  # the kind of such jobs
-NETWORK_STAGE: Final = "sandbox network"
+_CREATIONS: Final = {"run pod sandbox": "sandbox creating", "create container": "container creating"}  # and their first stage
+NETWORK_STAGE: Final = "sandbox network creation"
 _MAX_OPERATIONS: Final = 200
 _LABEL_CHARACTERS: Final = 255  # of what images say
 
@@ -59,7 +61,9 @@ class NodeMetrics:
         self._oom = Counter("containers_oom_total", "Containers that the kernel killed for their memory limit.")
         self._oom_by = Counter("containers_oom_count_total", "The same by container, while it exists.", ("name",))
         self._stalled = Counter(
-            "resources_stalled_at_stage", "Requests that met a job for the same thing in progress, by its stage.", ("stage",)
+            "resources_stalled_at_stage",
+            "Requests for a pod or container that was being made, by the stage of that.",
+            ("stage",),
         )
         self._monitors = Counter(
             "containers_stopped_monitor_count", "Containers whose monitor ended without their exit code.", ("name",)
@@ -107,9 +111,10 @@ class NodeMetrics:
         if failed:
             self._errors[operation] = self._errors.get(operation, 0) + 1
 
-    def stalled(self, stage: str) -> None:
-        """A request met a running job."""
-        self._stalled.inc(stage)
+    def stalled(self, kind: str, stage: str) -> None:
+        """A request met a running job; counted are those that make pods and containers, as in CRI-O."""
+        if kind in _CREATIONS:
+            self._stalled.inc(_CREATIONS[kind] if stage == STARTING else stage)
 
     def layer_pulled(self, media_type: str, size_bytes: int) -> None:
         self._pulled.add(size_bytes, media_type[:_LABEL_CHARACTERS], size_name(size_bytes))
@@ -138,14 +143,17 @@ class NodeMetrics:
 
     def ended(self, trail: Trail) -> None:
         if trail.kind == PULL:
-            if trail.error:
-                self._failed.inc(_CAUSES.get(trail.error_kind, "UNKNOWN"))
-            else:
-                self._succeeded.inc()
+            self._pull(trail)
             return
         for place, step in enumerate(trail.steps):
             if step.kind is STAGE and step.name == NETWORK_STAGE:
                 self._network(step, trail.steps[place + 1 :])
+
+    def _pull(self, trail: Trail) -> None:
+        if not trail.error:
+            self._succeeded.inc()
+        elif not trail.tentative or ends_the_search(trail.error_kinds):
+            self._failed.inc(cause_of(trail.error_kinds, trail.error))
 
     def _network(self, stage: Step, later: Sequence[Step]) -> None:
         self._observe("network_setup_overall", stage.ended - stage.started)
@@ -197,20 +205,6 @@ def chosen(names: Collection[str]) -> tuple[frozenset[str], list[str]]:
     plain = {name: name.removeprefix(PREFIX).removeprefix(_OWN) for name in names}
     unknown = [name for name, stripped in plain.items() if stripped not in COLLECTORS]
     return frozenset(stripped for stripped in plain.values() if stripped in COLLECTORS), unknown
-
-
-_CAUSES: Final = {  # our errors in the words that CRI-O's label has
-    "NotFound": "NOT_FOUND",
-    "Unauthenticated": "UNAUTHORIZED",
-    "Forbidden": "DENIED",
-    "Denied": "DENIED",
-    "Unavailable": "UNAVAILABLE",
-    "TimedOut": "CONNECTION_TIMEOUT",
-    "Damaged": "DIGEST_INVALID",
-    "WrongBlob": "DIGEST_INVALID",
-    "Invalid": "MANIFEST_INVALID",
-    "Unsupported": "UNSUPPORTED",
-}
 
 
 def _process_families() -> list[Family]:

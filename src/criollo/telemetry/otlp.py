@@ -15,7 +15,7 @@ _BYTES, _FIXED64 = 2, 1  # wire types beside 0, the number
 Value = str | bool | int | float
 
 
-class Kind(enum.IntEnum):
+class SpanKind(enum.IntEnum):
     """Span.SpanKind."""
 
     INTERNAL = 1
@@ -32,7 +32,7 @@ class Span(NamedTuple):
     name: str
     begun_ns: int
     ended_ns: int
-    kind: Kind = Kind.INTERNAL
+    kind: SpanKind = SpanKind.INTERNAL
     state: str = ""
     attributes: Mapping[str, Value] = {}
     failure: str | None = None

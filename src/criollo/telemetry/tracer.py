@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from criollo.telemetry.otlp import Kind, Span, Value, span_bytes
+from criollo.telemetry.otlp import Span, SpanKind, Value, span_bytes
 from criollo.telemetry.told import bounded
 from criollo.telemetry.trail import CALL, STAGE, Step, Trail
 
@@ -126,7 +126,7 @@ class Tracer:
             trail.name if trail.kind == CALL else trail.kind,
             trail.begun_ns,
             _at(trail, trail.ended),
-            kind=Kind.SERVER if trail.kind == CALL else Kind.INTERNAL,
+            kind=SpanKind.SERVER if trail.kind == CALL else SpanKind.INTERNAL,
             state=place.state,
             attributes=_of_call(trail.name, place) if trail.kind == CALL else {"criollo.job": bounded(trail.name, _TEXT)},
             failure=bounded(trail.error, _TEXT) if trail.error else None,

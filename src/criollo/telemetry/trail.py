@@ -1,7 +1,7 @@
 """What work did and does, step by step: stages, programs, waits. For `explain`, for traces, for metrics.
 
     with Trail("create container", key) as trail:     # by `aio.jobs`, for each job
-        trail.stage("container storage")
+        trail.stage("container storage creation")
         with waiting("look at volume source /mnt"):   # anywhere below: finds the trail of the task at hand
             ...
         step = program(argv, pid); step.end(status, stderr)
@@ -12,13 +12,15 @@ program or what it is told by its stdin.
 
 import contextvars
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+_CAUSES: Final = 8  # of an error, one below the other
 MAX_STEPS: Final = 64  # of one trail; later ones are counted
 STAGE, PROGRAM, WAIT = "stage", "program", "wait"
 CALL: Final = "call"  # the kind of a trail that is no job
+STARTING: Final = "start"  # the stage of a job that has named none
 
 
 class Step:
@@ -48,12 +50,13 @@ class Step:
 class Trail:
     """The steps of one piece of work: a job, or a call while traces are made.
 
-    `subjects` are the ids of whose story it is part (`telemetry.chronicle`); `span` is the tracer's.
+    `subjects` are the ids of whose story it is part (`telemetry.chronicle`); `span` is the tracer's. `tentative`: if it fails,
+    something else is tried. `error_kinds`: the names of the error's classes and, after them, of those of its causes.
     """
 
     __slots__ = (
-        "begun_ns", "ended", "error", "error_kind", "kind", "left_out", "name", "parent", "span", "stage_now",
-        "started", "steps", "subjects",
+        "begun_ns", "ended", "error", "error_kinds", "kind", "left_out", "name", "parent", "span", "stage_now",
+        "started", "steps", "subjects", "tentative",
     )  # fmt: skip
 
     def __init__(self, kind: str, key: Hashable) -> None:
@@ -63,7 +66,9 @@ class Trail:
         self.steps: list[Step] = []
         self.stage_now: Step | None = None
         self.left_out = 0
-        self.error = self.error_kind = ""
+        self.error = ""
+        self.error_kinds: tuple[str, ...] = ()
+        self.tentative = False
         self.parent: Trail | None = None
         self.span: object | None = None
         self.subjects: list[str] = []
@@ -84,8 +89,8 @@ class Trail:
     def fail(self, error: BaseException) -> None:
         """What it ends with; the first word counts."""
         if not self.error:
-            self.error_kind = type(error).__name__
-            self.error = str(error) or self.error_kind
+            self.error_kinds = tuple(_kinds(error))
+            self.error = str(error) or type(error).__name__
 
     def __enter__(self) -> Self:
         self.parent = _current.get()
@@ -104,6 +109,16 @@ class Trail:
         for listener in _listeners:
             listener.ended(self)
         self.parent = None  # or a chain of them would stay
+
+
+def _kinds(error: BaseException) -> Iterator[str]:
+    """Its classes below Exception, then those of what it was raised from."""
+    cause: BaseException | None = error
+    for _ in range(_CAUSES):
+        if cause is None:
+            return
+        yield from (each.__name__ for each in type(cause).__mro__ if each not in (Exception, BaseException, object))
+        cause = cause.__cause__
 
 
 class Listener(Protocol):

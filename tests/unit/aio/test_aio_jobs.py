@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from criollo.aio.jobs import Job, Jobs
+from criollo.aio.jobs import JOINED, Job, Jobs
 from criollo.errors import CriolloError, HostFailed, NotFound, Unavailable, WrongState
 from criollo.telemetry import hooks, trail
 from criollo.telemetry.node_metrics import NodeMetrics
@@ -221,12 +221,12 @@ def test_joined_job_is_counted_by_its_stage_and_leaves_a_trail(monkeypatch: pyte
     trails: list[Trail] = []
 
     async def main() -> None:
-        jobs: Jobs[int] = Jobs("make")
+        jobs: Jobs[int] = Jobs("create container")
         go = asyncio.Event()
 
         async def work(job: Job[int]) -> int:
             trails.append(job.trail)
-            job.stage("container volumes")
+            job.stage("container volume configuration")
             await go.wait()
             assert trail.current() is job.trail
             return 1
@@ -241,8 +241,8 @@ def test_joined_job_is_counted_by_its_stage_and_leaves_a_trail(monkeypatch: pyte
         assert (first.result(), second.result()) == (1, 1)
 
     asyncio.run(main())
-    assert 'resources_stalled_at_stage{stage="container volumes"} 1' in counted.page()
-    assert [(each.kind, each.name, each.error) for each in trails] == [("make", "k", "")]
+    assert 'resources_stalled_at_stage{stage="container volume configuration"} 1' in counted.page()
+    assert [(each.kind, each.name, each.error) for each in trails] == [("create container", "k", "")]
 
 
 def test_trail_of_a_job_that_was_abandoned_says_why() -> None:
@@ -267,3 +267,79 @@ def test_trail_of_a_job_that_was_abandoned_says_why() -> None:
 
     asyncio.run(main())
     assert trails[0].error == "pod p not found"
+
+
+def test_line_about_a_joined_job_has_the_words_that_operators_look_for() -> None:
+    assert "not yet finished. Currently at stage" in JOINED
+    assert "joined a running job" in JOINED
+
+
+class Waiting:
+    """A job that waits for something before it has made anything."""
+
+    def __init__(self) -> None:
+        self.jobs: Jobs[str] = Jobs("make thing")
+        self.came = asyncio.Event()
+
+    async def request(self) -> str:
+        async def work(job: Job[str]) -> str:
+            job.stage("waiting")
+            with job.while_awaited("no network"):
+                await self.came.wait()
+            return "thing"
+
+        return await self.jobs.join("a", work)
+
+
+def test_what_waits_before_it_has_made_anything_ends_with_its_last_request() -> None:
+    async def main() -> None:
+        waiting = Waiting()
+        async with asyncio.TaskGroup() as group:
+            first, second = (group.create_task(waiting.request()) for _ in range(2))
+            await turns()
+            first.cancel()
+            await turns()
+            assert len(waiting.jobs) == 1
+            second.cancel()
+            await turns()
+            assert len(waiting.jobs) == 0
+
+    asyncio.run(main())
+
+
+def test_who_waited_in_vain_is_told_for_what() -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.01):
+                await Waiting().request()
+        assert "at stage 'waiting': no network" in "".join(caught.value.__cause__.__notes__)  # type: ignore[union-attr]
+
+    asyncio.run(main())
+
+
+def test_what_only_waits_does_not_hold_up_a_shutdown() -> None:
+    async def main() -> None:
+        waiting = Waiting()
+
+        async def request() -> None:
+            with pytest.raises(Unavailable, match="shutting down"):
+                await waiting.request()
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(request())
+            await turns()
+            await waiting.jobs.close(limit_s=60)
+
+    asyncio.run(main())
+
+
+def test_when_it_comes_the_job_goes_on() -> None:
+    async def main() -> None:
+        waiting = Waiting()
+        async with asyncio.TaskGroup() as group:
+            request = group.create_task(waiting.request())
+            await turns()
+            waiting.came.set()
+        assert request.result() == "thing"
+
+    asyncio.run(main())

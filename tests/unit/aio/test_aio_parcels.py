@@ -7,7 +7,7 @@ import pytest
 from criollo.aio.parcels import ParcelLine, streams_on
 from criollo.aio.together import together
 from criollo.errors import Damaged
-from criollo.wire.parcels import MAX_BYTES, Kind, Parcel, encode
+from criollo.wire.parcels import MAX_BYTES, Parcel, ParcelKind, encode
 
 Side = Callable[[ParcelLine], Awaitable[object]]
 
@@ -36,11 +36,11 @@ def test_what_is_longer_than_a_parcel_comes_in_several() -> None:
     found: list[Parcel] = []
 
     async def send(line: ParcelLine) -> None:
-        await line.send(Kind.DATA, content)
-        await line.send(Kind.END, b"")
+        await line.send(ParcelKind.DATA, content)
+        await line.send(ParcelKind.END, b"")
 
     async def receive(line: ParcelLine) -> None:
-        while not found or found[-1].kind is Kind.DATA:
+        while not found or found[-1].kind is ParcelKind.DATA:
             found.append(await line.receive())
 
     between(send, receive)
@@ -50,10 +50,10 @@ def test_what_is_longer_than_a_parcel_comes_in_several() -> None:
 
 def test_a_connection_that_ends_early_was_cut() -> None:
     async def send(line: ParcelLine) -> None:
-        await line.send(Kind.DATA, b"x")
+        await line.send(ParcelKind.DATA, b"x")
 
     async def receive(line: ParcelLine) -> None:
-        assert await line.receive() == Parcel(Kind.DATA, b"x")
+        assert await line.receive() == Parcel(ParcelKind.DATA, b"x")
         with pytest.raises(ConnectionResetError, match="in the middle"):
             await line.receive()
 
@@ -62,7 +62,7 @@ def test_a_connection_that_ends_early_was_cut() -> None:
 
 def test_gone_drops_what_comes_and_sees_the_end() -> None:
     async def send(line: ParcelLine) -> None:
-        await line.send(Kind.DATA, bytes(3 << 20))
+        await line.send(ParcelKind.DATA, bytes(3 << 20))
 
     async def wait(line: ParcelLine) -> None:
         await line.gone()
@@ -75,11 +75,11 @@ def test_a_transport_that_somebody_else_has_read_goes_on() -> None:
         ours, theirs = socket.socketpair()
         transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=ours)
         transport.pause_reading()
-        wire = encode(Kind.DATA, b"hello")
+        wire = encode(ParcelKind.DATA, b"hello")
         theirs.sendall(wire[3:] + b"\x09")
         line = ParcelLine(*streams_on(transport, wire[:3]))
         theirs.shutdown(socket.SHUT_WR)
-        assert await line.receive() == Parcel(Kind.DATA, b"hello")
+        assert await line.receive() == Parcel(ParcelKind.DATA, b"hello")
         with pytest.raises(ConnectionResetError):
             await line.receive()
         line.close()

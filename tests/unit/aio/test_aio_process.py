@@ -18,7 +18,7 @@ from criollo.linux import proctree
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No child, zombie or descriptor more than before."""
-    asyncio.run(process.run(["true"], what="warm up", timeout_s=10))
+    asyncio.run(process.run(process.Program(["true"]), what="warm up", timeout_s=10))
     before, children = descriptors(), proctree.children(os.getpid())
     yield
     assert proctree.children(os.getpid()) == children
@@ -31,7 +31,11 @@ def descriptors() -> list[str]:
 
 
 def run(script: str, *, timeout_s: float = 10, **options: Any) -> process.Finished:
-    return asyncio.run(process.run(["sh", "-c", script], what="try it", timeout_s=timeout_s, **options))
+    return asyncio.run(process.run(process.Program(["sh", "-c", script]), what="try it", timeout_s=timeout_s, **options))
+
+
+def attempt(script: str) -> process.Finished:
+    return asyncio.run(process.attempt(process.Program(["sh", "-c", script]), what="try it", timeout_s=10))
 
 
 def is_running(pid: int) -> bool:
@@ -49,11 +53,11 @@ def until_gone(pid: int) -> None:
 
 
 def test_output_and_status_are_told() -> None:
-    assert run("echo out; echo err >&2; exit 3", check=False) == process.Finished(3, b"out\n", b"err\n")
+    assert attempt("echo out; echo err >&2; exit 3") == process.Finished(3, b"out\n", b"err\n")
 
 
 def test_a_signal_is_a_negative_status() -> None:
-    assert run("kill -9 $$", check=False).status == -signal.SIGKILL
+    assert attempt("kill -9 $$").status == -signal.SIGKILL
 
 
 def test_a_failure_is_told_with_its_last_words() -> None:
@@ -63,7 +67,7 @@ def test_a_failure_is_told_with_its_last_words() -> None:
 
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(HostFailed, match="cannot start /no/such"):
-        asyncio.run(process.run(["/no/such"], what="try it", timeout_s=1))
+        asyncio.run(process.run(process.Program(["/no/such"]), what="try it", timeout_s=1))
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 1 << 20])
@@ -95,7 +99,7 @@ def test_a_grandchild_that_keeps_the_pipe_does_not_keep_us() -> None:
 def test_cancelling_leaves_nothing(turns: int) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(process.run(["sleep", "1000"], what="try it", timeout_s=1000))
+            task = group.create_task(process.run(process.Program(["sleep", "1000"]), what="try it", timeout_s=1000))
             for _ in range(turns):
                 await asyncio.sleep(0.001)
             task.cancel()
@@ -114,7 +118,7 @@ def test_no_descriptor_is_handed_on_but_those_stated() -> None:
     read, write = os.pipe()
     try:
         argv = ["sh", "-c", f"ls /proc/$$/fd; echo hello > /proc/self/fd/{write}"]
-        finished = asyncio.run(process.run(argv, what="try it", timeout_s=10, pass_fds=[write]))
+        finished = asyncio.run(process.run(process.Program(argv, pass_fds=[write]), what="try it", timeout_s=10))
         assert os.read(read, 100) == b"hello\n"
     finally:
         os.close(read)
@@ -124,7 +128,7 @@ def test_no_descriptor_is_handed_on_but_those_stated() -> None:
 
 def test_the_end_of_another_process_is_noticed() -> None:
     async def main() -> int | None:
-        child = process.spawn(["sh", "-c", "exit 7"])
+        child = process.spawn(process.Program(["sh", "-c", "exit 7"]))
         fd = os.pidfd_open(child.pid)
         process.disown(child)
         try:

@@ -1,14 +1,16 @@
 """Ends of pipes and terminals that wait for each other."""
 
 import asyncio
+import contextlib
 import os
 import pty
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criollo.aio.streams import FdReader, FdWriter, copy
+from criollo.aio.streams import BoundedPipe, ByteBudget, FdReader, FdWriter, copy
 
 
 class Sink:
@@ -162,3 +164,57 @@ def test_what_goes_in_comes_out(pieces: list[bytes], is_roomy: bool) -> None:
         return sink.content
 
     assert asyncio.run(scenario()) == b"".join(pieces)
+
+
+def test_a_bounded_pipe_keeps_up_to_its_limit_and_counts_the_rest(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        bounded = BoundedPipe(pipe[0], 4)
+        os.write(pipe[1], b"12")
+        os.write(pipe[1], b"3456")
+        bounded.close()
+        bounded.close()
+        assert (bounded.content(), bounded.dropped_bytes) == (b"1234", 2)
+
+    asyncio.run(scenario())
+
+
+def test_bounded_pipes_share_a_budget_and_give_it_back(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        other = os.pipe2(os.O_CLOEXEC)
+        budget = ByteBudget(5)
+        pipes = [BoundedPipe(fd, 100, budget=budget) for fd in (pipe[0], other[0])]
+        os.write(pipe[1], b"123")
+        os.write(other[1], b"456")
+        for fd in (pipe[1], other[1]):
+            os.close(fd)
+        while budget.left_bytes:
+            await asyncio.sleep(0)
+        for bounded in pipes:
+            bounded.close()
+        assert b"".join(sorted(bounded.content() for bounded in pipes)) in {b"12345", b"12456"}
+        assert sum(bounded.dropped_bytes for bounded in pipes) == 1
+        assert budget.left_bytes == 5
+
+    asyncio.run(scenario())
+
+
+def test_closing_a_bounded_pipe_waits_for_nobody_who_goes_on_writing(pipe: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        bounded = BoundedPipe(pipe[0], 1 << 20)
+        os.set_blocking(pipe[1], False)
+        stop = threading.Event()
+
+        def write_on() -> None:
+            while not stop.is_set():
+                with contextlib.suppress(BlockingIOError):
+                    os.write(pipe[1], b"x" * 65536)
+
+        writer = threading.Thread(target=write_on)
+        writer.start()
+        try:
+            bounded.close()
+        finally:
+            stop.set()
+            writer.join()
+
+    asyncio.run(scenario())

@@ -62,6 +62,9 @@ def routes() -> dict[tuple[str, str], Any]:
 
         return route
 
+    async def inside(request: Request) -> Reply:
+        return Reply(body=f"told by {request.path}\n".encode())
+
     async def config(request: Request) -> Reply:
         return Reply(body=b"[crio]\n")
 
@@ -87,6 +90,8 @@ def routes() -> dict[tuple[str, str], Any]:
         ("GET", "/pulls/{}/events"): events,
         ("DELETE", "/pulls/{}"): fixed({}),
         ("GET", "/containers/{}"): container,
+        ("GET", "/debug/goroutines"): inside,
+        ("GET", "/debug/heap"): inside,
     }
 
 
@@ -104,6 +109,22 @@ def test_info_has_crios_words(socket: Path, capsys: pytest.CaptureFixture[str], 
 
 def test_config_is_printed_as_it_is(socket: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(socket, capsys, "c") == (0, "[crio]\n", "")
+
+
+def test_stacks_are_printed(socket: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(socket, capsys, "g") == (0, "told by /debug/goroutines\n", "")
+
+
+def test_heap_goes_to_the_file_that_is_named_or_to_stdout(
+    socket: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "heap.out"
+    assert status(socket, capsys, "heap", "-f", str(file)) == (0, f"Wrote heap dump to: {file}\n", "")
+    assert file.read_text() == "told by /debug/heap\n"
+    assert status(socket, capsys, "hp", "-f", "-") == (0, "told by /debug/heap\n", "")
+    code, _, said = status(socket, capsys, "heap", "-f", str(tmp_path / "none" / "heap.out"))
+    assert code == 1
+    assert "cannot write the heap dump to" in said
 
 
 def test_a_container_is_told_and_escaped(socket: Path, capsys: pytest.CaptureFixture[str]) -> None:

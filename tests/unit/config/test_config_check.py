@@ -18,6 +18,7 @@ def given_(**overrides: object) -> Loaded:
     ("key", "value", "expected"),
     [
         ("runtime__log_level", "wrong-level", "'info'"),
+        ("runtime__log_filter", "([", "a regular expression"),
         ("runtime__cgroup_manager", "openrc", "'systemd' or 'cgroupfs'"),
         ("image__image_volumes", "bound", "'mkdir' or 'bind' or 'ignore'"),
         ("storage_driver", "zfs", "'overlay' or 'btrfs' or 'vfs'"),
@@ -96,6 +97,12 @@ def test_low_timeouts_are_raised_with_a_warning(tmp_path: Path) -> None:
     assert found.settings.runtime.ctr_stop_timeout == 30
     assert found.settings.runtime.runtimes["crun"].container_create_timeout == 30
     assert len(found.warnings) == 2
+
+
+def test_create_timeout_of_zero_is_the_default(tmp_path: Path) -> None:
+    (tmp_path / "x.conf").write_text("[crio.runtime.runtimes.crun]\ncontainer_create_timeout = 0\n")
+    found = load(tmp_path / "x.conf", None, environ={}, overrides={})
+    assert found.settings.runtime.runtimes["crun"].container_create_timeout == 240
 
 
 def test_message_sizes_of_zero_are_the_default() -> None:

@@ -37,18 +37,19 @@ def test_nonsense_is_refused_with_its_key(metrics: Metrics, tracing: Tracing, fi
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("127.0.0.1:4317", ("127.0.0.1", 4317)),
-        ("http://collector.example:80/", ("collector.example", 80)),
-        ("[::1]:4317", ("::1", 4317)),
+        ("127.0.0.1:4317", ("127.0.0.1", 4317, False)),
+        ("http://collector.example:80/", ("collector.example", 80, False)),
+        ("grpc://collector.example:80", ("collector.example", 80, False)),
+        ("https://collector.example:443", ("collector.example", 443, True)),
+        ("grpcs://[::1]:4317/", ("::1", 4317, True)),
+        ("[::1]:4317", ("::1", 4317, False)),
     ],
 )
-def test_endpoint_is_host_and_port(text: str, found: tuple[str, int]) -> None:
+def test_endpoint_is_host_and_port(text: str, found: tuple[str, int, bool]) -> None:
     assert parse_endpoint(text) == found
 
 
-@pytest.mark.parametrize(
-    "text", ["host", "host:0", "host:65536", "https://host:1", ":1", "::1:4317", "host:1\n", "a b:1", "h:١"]
-)
+@pytest.mark.parametrize("text", ["host", "host:0", "host:65536", "ftp://host:1", ":1", "::1:4317", "host:1\n", "a b:1", "h:١"])
 def test_other_endpoints_are_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_endpoint(text)
@@ -57,7 +58,7 @@ def test_other_endpoints_are_refused(text: str) -> None:
 @given(st.text())
 def test_any_text_is_an_endpoint_or_refused(text: str) -> None:
     try:
-        host, port = parse_endpoint(text)
+        host, port, _ = parse_endpoint(text)
     except Invalid:
         return
     assert host

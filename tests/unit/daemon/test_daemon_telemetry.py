@@ -25,7 +25,7 @@ def run(tmp_path: Path, **tables: Any) -> tuple[bool, bool]:
         settings = msgspec.structs.replace(defaults(systemd=False), **tables)
         with contextlib.closing(State(tmp_path / "state.db")) as state:
             handlers = SimpleNamespace(default="crun")
-            containers = SimpleNamespace(handlers=handlers, blocked_calls={})
+            containers = SimpleNamespace(handlers=handlers, blocked_calls={}, places=SimpleNamespace(bundle=Path))
             pods = SimpleNamespace(state=state, events=None, remember=None, containers=containers)
             engine = cast(Engine, SimpleNamespace(settings=settings, pods=pods))
             async with telemetry_on(engine):
@@ -45,7 +45,8 @@ def test_the_chronicle_begins_with_the_first_work_and_ends_with_the_block(tmp_pa
     async def main() -> None:
         with contextlib.closing(State(tmp_path / "state.db")) as state:
             before = state.pods.changed
-            pods = SimpleNamespace(state=state, events=None, remember=None)
+            containers = SimpleNamespace(places=SimpleNamespace(bundle=Path))
+            pods = SimpleNamespace(state=state, events=None, remember=None, containers=containers)
             engine = cast(Engine, SimpleNamespace(settings=defaults(systemd=False), pods=pods))
             async with telemetry_on(engine):
                 assert state.pods.changed == before

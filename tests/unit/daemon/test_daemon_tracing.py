@@ -1,12 +1,16 @@
 """Spans on their way to a collector that comes, goes and refuses."""
 
 import asyncio
-from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from support.otlp import running_collector
+from support.waiting import until
 
+from criollo.aio import threads
 from criollo.aio.background import Background
-from criollo.daemon.tracing import BATCH, Exporter
+from criollo.daemon.selfsigned import make
+from criollo.daemon.tracing import BATCH, Exporter, trusted
 from criollo.telemetry.otlp import Span, span_bytes
 from criollo.telemetry.tracer import Tracer
 
@@ -15,12 +19,6 @@ def fill(tracer: Tracer, count: int) -> None:
     for at in range(count):
         tracer.waiting.append(span_bytes(Span(b"1" * 16, at.to_bytes(8, "big"), b"", "name", 1, 2)))
     tracer.woken()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_spans_go_in_batches_and_in_order() -> None:
@@ -50,3 +48,24 @@ def test_last_spans_are_sent_at_the_end_and_nobody_waits_for_a_collector_that_is
         assert not asyncio.run(run(collector.port)).waiting
     assert len(collector.spans) == 5
     asyncio.run(run(collector.port))
+
+
+def test_collector_with_tls_is_trusted_by_the_nodes_store_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = make(["localhost", "127.0.0.1"])
+    (tmp_path / "ca.pem").write_bytes(pair[0])
+
+    async def send(port: int) -> None:
+        tracer = Tracer(0)
+        exporter = Exporter(tracer, "localhost", port, tls=await threads.files(trusted))
+        fill(tracer, 3)
+        await exporter.flush()
+
+    with running_collector(tls=pair) as collector:
+        try:
+            asyncio.run(send(collector.port))
+            assert collector.spans == []
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            asyncio.run(send(collector.port))
+        finally:
+            threads.close()
+        assert len(collector.spans) == 3

@@ -73,3 +73,19 @@ def test_a_traceback_follows_its_line() -> None:
     except ValueError:
         log.exception("bug")
     assert "ValueError: inside" in out.getvalue()
+
+
+def test_filter_lets_lines_through_in_whose_message_or_fields_it_matches() -> None:
+    log, out = written()
+    logs.set_filter("^serving|code=1[0-9]{2}")
+    log.info("container exited", container="abc", code=137)
+    log.info("container exited", container="abc", code=0)
+    log.info("serving")
+    log.error("not serving")
+    logs.set_filter("")
+    log.info("all again")
+    assert [line.split(" ", 2)[2] for line in out.getvalue().splitlines()] == [
+        '"container exited" container=abc code=137',
+        "serving",
+        '"all again"',
+    ]

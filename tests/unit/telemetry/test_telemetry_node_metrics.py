@@ -2,8 +2,9 @@
 
 import pytest
 
+from criollo.errors import Exhausted, NotFound
 from criollo.telemetry.node_metrics import COLLECTORS, NETWORK_STAGE, NodeMetrics, chosen, size_name
-from criollo.telemetry.trail import Step, Trail
+from criollo.telemetry.trail import STARTING, Step, Trail
 
 CRIO_HAS = (  # server/metrics/collectors of CRI-O 1.35
     *("image_pulls_layer_size", "containers_events_dropped_total", "containers_oom_total", "processes_defunct"),
@@ -51,11 +52,21 @@ def test_sizes_have_the_names_of_crio(size: int, name: str) -> None:
 def test_pulls_count_by_their_end() -> None:
     counted = NodeMetrics()
     good, bad = Trail("pull", ("a",)), Trail("pull", ("b",))
-    bad.fail(TimeoutError("x"))
+    bad.fail(ValueError("x"))
     counted.ended(good)
     counted.ended(bad)
     assert samples(counted, "image_pulls_success_total") == [" 1"]
     assert samples(counted, "image_pulls_failure_total") == ['{error="UNKNOWN"} 1']
+
+
+def test_meaning_of_a_short_name_that_failed_is_no_failed_pull_while_others_follow() -> None:
+    counted = NodeMetrics()
+    for error in (NotFound("image", "a"), Exhausted("disk full")):
+        meaning = Trail("pull", ("a",))
+        meaning.tentative = True
+        meaning.fail(error)
+        counted.ended(meaning)
+    assert samples(counted, "image_pulls_failure_total") == ['{error="EXHAUSTED"} 1']
 
 
 def test_layers_count_as_fetched_or_as_found() -> None:
@@ -100,10 +111,18 @@ def test_network_is_timed_by_the_stage_and_by_its_plugins() -> None:
     assert samples(counted, "operations_total") == []
 
 
-def test_joined_jobs_count_by_stage() -> None:
+def test_pods_and_containers_that_are_asked_for_again_count_by_stage() -> None:
     counted = NodeMetrics()
-    counted.stalled("container volumes")
-    assert samples(counted, "resources_stalled_at_stage") == ['{stage="container volumes"} 1']
+    counted.stalled("create container", "container volume configuration")
+    counted.stalled("create container", STARTING)
+    counted.stalled("run pod sandbox", STARTING)
+    counted.stalled("pull", "layers")
+    counted.stalled("stop container", STARTING)
+    assert samples(counted, "resources_stalled_at_stage") == [
+        '{stage="container volume configuration"} 1',
+        '{stage="container creating"} 1',
+        '{stage="sandbox creating"} 1',
+    ]
 
 
 def test_names_from_images_are_bounded() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.otlp import MESSAGES, attributes
 
-from criollo.telemetry.otlp import Kind, Span, rejected_spans, request_bytes, span_bytes
+from criollo.telemetry.otlp import Span, SpanKind, rejected_spans, request_bytes, span_bytes
 
 _VALUES = st.one_of(
     st.text(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)
@@ -18,7 +18,7 @@ _TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
     name=_TEXTS,
     begun_ns=st.integers(0, 2**63),
     took_ns=st.integers(0, 2**60),
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from(SpanKind),
     told=st.dictionaries(_TEXTS.filter(bool), st.one_of(_TEXTS, _VALUES.filter(lambda value: not isinstance(value, str)))),
     failure=st.one_of(st.none(), _TEXTS),
 )
@@ -28,7 +28,7 @@ def test_any_span_is_read_as_it_was(
     name: str,
     begun_ns: int,
     took_ns: int,
-    kind: Kind,
+    kind: SpanKind,
     told: dict[str, str | bool | int | float],
     failure: str | None,
 ) -> None:

@@ -65,7 +65,7 @@ def test_first_word_on_the_end_counts() -> None:
     work = Trail("job", "key")
     work.fail(KeyError("first"))
     work.fail(ValueError("second"))
-    assert (work.error, work.error_kind) == ("'first'", "KeyError")
+    assert (work.error, work.error_kinds) == ("'first'", ("KeyError", "LookupError"))
 
 
 def test_listeners_hear_of_trails_and_their_parents_until_they_leave() -> None:
@@ -93,3 +93,11 @@ def test_listeners_hear_of_trails_and_their_parents_until_they_leave() -> None:
         ("ended", "inner", "outer"),
         ("ended", "outer", ""),
     ]
+
+
+def test_classes_of_an_error_and_of_its_causes_are_kept() -> None:
+    work = Trail("job", "key")
+    outer = OSError("cannot")
+    outer.__cause__ = ConnectionRefusedError(111, "refused")
+    work.fail(outer)
+    assert work.error_kinds == ("OSError", "ConnectionRefusedError", "ConnectionError", "OSError")
