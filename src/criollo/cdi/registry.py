@@ -8,6 +8,7 @@ that two specs of one directory describe cannot be used. Blocking: for a thread.
 Source: CDI SPEC.md; the reference implementation's cache.go for precedence and container-edits.go for what is filled in.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,10 @@ from criollo.aio.watch import Remembered
 from criollo.cdi.document import LIMIT_BYTES, STAGES, ContainerEdits, Device, Hook, Mount, Node, Spec, is_qualified, read_spec
 from criollo.errors import Invalid, NotFound
 from criollo.linux.files import read_limited
+from criollo.linux.near import is_near
 from criollo.model.edits import EditedNode, Edits
 from criollo.oci import runtime_spec
+from criollo.telemetry import texts
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -106,7 +109,7 @@ class Registry:
                     _enter(catalogue, f"{spec.kind}={device.name}", _Known(path, rank, spec, device))
         for path, why in catalogue.broken.items():
             if self._told.get(path) != why:
-                log.warning("CDI spec is left out", path=path, error=why)
+                log.warning(texts.CDI_ERRORS, path=path, error=why)
         self._told = dict(catalogue.broken)
         return catalogue
 
@@ -183,6 +186,8 @@ def _node(node: Node) -> EditedNode:
     source = node.host_path or node.path
     told = bool(node.type) and (node.major != 0 or node.type == "p")
     try:
+        if not is_near(source):
+            raise OSError(errno.EREMOTEIO, "on a file system that may hang; give type, major and minor in the spec")
         status = os.lstat(source)
     except OSError as error:
         if not told:

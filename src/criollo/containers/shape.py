@@ -2,12 +2,13 @@
 
     unified-cgroup.crio.io[/CONTAINER]      FILE=VALUE;...  raw files of cgroup v2; a value may be base64
     cpu-shared.crio.io/CONTAINER            enable          its exclusive CPUs, and those of shared_cpuset
+    cpu-quota.crio.io[/CONTAINER]           disable         no quota, for whole CPUs of its own (`performance`)
     skip-gomaxprocs.crio.io                 true            no GOMAXPROCS
     blockio.resources.beta.kubernetes.io/container.CONTAINER, .../pod       a class of blockio_config_file
     rdt.resources.beta.kubernetes.io/container.CONTAINER, .../pod           a class of rdt_config_file
     io.kubernetes.cri.blockio-class, io.kubernetes.cri.rdt-class            the same, of the container itself
 
-The first three and `io.kubernetes.cri.rdt-class` need the leave of the handler or the workload (`allowed_annotations`).
+The first four and `io.kubernetes.cri.rdt-class` need the leave of the handler or the workload (`allowed_annotations`).
 A node where nothing of this is configured pays for a few look-ups in dictionaries.
 """
 
@@ -49,7 +50,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shape(NamedTuple):
-    """What a container gets. `env` is for names that neither image nor request set; `notes` are for the log."""
+    """What a container gets. `env` is for names that neither image nor request set; `notes` are for the log.
+
+    `shared_cpus` and `no_cpu_quota` are for its record: they outlast updates.
+    """
 
     resources: Resources
     env: tuple[tuple[str, str], ...] = ()
@@ -57,6 +61,8 @@ class Shape(NamedTuple):
     block_io: runtime_spec.BlockIo | None = None
     rdt: runtime_spec.IntelRdt | None = None
     notes: tuple[str, ...] = ()
+    shared_cpus: str = ""
+    no_cpu_quota: bool = False
 
 
 class Asked(NamedTuple):
@@ -99,7 +105,12 @@ def shape_of(asked: Asked, rules: Rules, *, cgroup_parent: str) -> Shape:
     first = (rules.shared_cpus if is_sharing else exclusive) if asked.handler in rules.exec_on_first else ""
     block_io, rdt, notes = _classes(asked, rules)
     exec_cpu = str(min(cpus.parse(first, "cpuset_cpus"))) if first else ""
-    return Shape(resources, tuple(env), exec_cpu, block_io, rdt, notes)
+    shape = Shape(resources, tuple(env), exec_cpu, block_io, rdt, notes, rules.shared_cpus if is_sharing else "")
+    if not (asked.allowed and annotations):
+        return shape
+    from criollo.containers.performance import tuned  # few handlers allow any of it
+
+    return tuned(shape, asked, cgroup_parent=cgroup_parent)
 
 
 def applied(shape: Shape, request: SpecRequest) -> SpecRequest:
@@ -163,8 +174,7 @@ def _share(resources: Resources, shared: str, container: str) -> Resources:
         )
     if not resources.cpuset_cpus:
         raise Invalid(f"annotation {CPU_SHARED}/{container}", "enable", "a container with CPUs of its own (cpuset_cpus)")
-    both = cpus.parse(resources.cpuset_cpus, "cpuset_cpus") | cpus.parse(shared, "shared_cpuset")
-    return msgspec.structs.replace(resources, cpuset_cpus=cpus.written(both))
+    return msgspec.structs.replace(resources, cpuset_cpus=cpus.joined(resources.cpuset_cpus, shared))
 
 
 def _gomaxprocs(asked: Asked, rules: Rules, resources: Resources, cgroup_parent: str) -> int | None:

@@ -18,6 +18,7 @@ from criollo.linux.cgroup import Hierarchies, Version
 from criollo.model.container import Container, ContainerState
 from criollo.model.moves import may_become
 from criollo.model.pod import HugepageLimit, Resources
+from criollo.specgen import cpus
 from criollo.specgen.process import oom_score
 from criollo.specgen.resources import resources_update
 from criollo.stats.opened import SUBGROUP, read_once
@@ -29,6 +30,8 @@ log = get_logger(__name__)
 async def update_resources(containers: Containers, container_id: str, resources: Resources) -> None:
     """Change the limits of a created or running container; what is not given stays. After a failure all is as before.
 
+    An update that a crash cuts is in the row, and repeated by recovery.
+
     Raises:
         Invalid: a value the kernel or the handler's minimum forbids; the message names the field.
         WrongState: the container has ended, or uses more memory than it may have then.
@@ -39,15 +42,35 @@ async def update_resources(containers: Containers, container_id: str, resources:
     async with containers.locks.hold(container.id):
         container = find_container(containers, container.id)
         may_become("container", container.id, container.state, ContainerState.EXITED)  # it lives, as long as it can exit
+        resources = lasting(container, resources)
         merged = merge(container.resources, resources)
         document = resources_update(
             changed(merged, resources), host=containers.host, min_memory_bytes=_least(containers, container, resources)
         )
         scores = _Scores(*(oom_score(each.oom_score_adj, containers.host)[0] for each in (container.resources, merged)))
-        await _apply(containers, container, resources, document, scores)
-        current = containers.state.container(container.id)  # it may have exited meanwhile
-        containers.state.containers.keep(msgspec.structs.replace(current, resources=merged))
+        containers.state.containers.keep(msgspec.structs.replace(container, updating=resources))
+        kept = container.resources
+        try:
+            await _apply(containers, container, resources, document, scores)
+            kept = merged
+        finally:
+            current = containers.state.container(container.id)  # it may have exited meanwhile
+            containers.state.containers.keep(msgspec.structs.replace(current, resources=kept, updating=None))
     log.info("container resources updated", container=container.id)
+
+
+def lasting(container: Container, asked: Resources) -> Resources:
+    """The update with what the container has for good: kubelet knows nothing of shared CPUs, and takes them away with each.
+
+    Raises:
+        Invalid: `cpuset_cpus` is no list.
+    """
+    given = asked
+    if container.shared_cpus and asked.cpuset_cpus:
+        given = msgspec.structs.replace(given, cpuset_cpus=cpus.joined(asked.cpuset_cpus, container.shared_cpus))
+    if container.no_cpu_quota and asked.cpu_quota_us > 0:
+        given = msgspec.structs.replace(given, cpu_quota_us=-1)
+    return given
 
 
 def merge(old: Resources, new: Resources) -> Resources:
@@ -100,6 +123,7 @@ async def _apply(containers: Containers, container: Container, asked: Resources,
     try:
         if document != b"{}":
             await runtime.update(container.id, document)
+        if document != b"{}" or asked.cpu_quota_us < 0:
             with explain(f"set the limits of container {container.id}"):
                 await threads.files(_set_rest, hierarchies, path, asked)
         if scores.new != scores.old:
@@ -119,11 +143,13 @@ def _look(hierarchies: Hierarchies, path: str, container: Container, asked: Reso
 
 
 def _set_rest(hierarchies: Hierarchies, path: str, asked: Resources) -> None:
-    """Huge pages and raw files once more: runc leaves them out of an update."""
+    """Huge pages and raw files once more: runc leaves them out of an update. And no quota on version 1: crun cannot say it."""
     subgroup = f"{path}/{SUBGROUP}"
     place = subgroup if hierarchies.exists(subgroup) else path
     end = "max" if hierarchies.version is Version.V2 else "limit_in_bytes"
     files = {f"hugetlb.{each.page_size}.{end}": str(each.limit_bytes) for each in asked.hugepage_limits}
+    if asked.cpu_quota_us < 0 and hierarchies.version is not Version.V2:
+        files["cpu.cfs_quota_us"] = "-1"
     held = limits.read(hierarchies, place, (*files, *asked.unified))
     wanted = {**files, **asked.unified}
     limits.write({file: wanted[file.name] for file in held if file.name in wanted})

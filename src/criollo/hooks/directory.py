@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from criollo.aio.watch import Remembered
 from criollo.errors import Invalid, NotFound
 from criollo.linux.files import read_limited
+from criollo.linux.near import is_near
 from criollo.oci.runtime_spec import Hook, Hooks
 from criollo.telemetry.log import get_logger
 
@@ -49,7 +50,7 @@ class HookDirectories:
         for file in self._files.get():
             if not file.when.holds(annotations, command, has_bind_mounts=has_bind_mounts):
                 continue
-            if not os.access(file.hook.path, os.X_OK):
+            if is_near(file.hook.path) and not os.access(file.hook.path, os.X_OK):  # else the runtime, which has a limit, tells
                 raise NotFound(
                     "OCI hook", file.hook.path, f"{file.path} wants it for this container; install it, or remove the file"
                 )

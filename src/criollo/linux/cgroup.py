@@ -42,12 +42,13 @@ class Place(NamedTuple):
 
 
 class SliceLimits(NamedTuple):
-    """What a slice is held to. Below 0 is no limit; a weight of 0 leaves the one that is."""
+    """What a slice is held to. Below 0 is no limit, and the usual weight; 0 leaves what is, as does None of swap."""
 
-    memory_bytes: int
-    cpu_quota_us: int
-    cpu_period_us: int
-    cpu_weight: int
+    memory_bytes: int = 0
+    cpu_quota_us: int = 0
+    cpu_period_us: int = 0
+    cpu_weight: int = 0
+    swap_bytes: int | None = None
 
 
 class Version(StrEnum):

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
+
+from criollo.linux.near import open_near
 
 _NOT_FOR_CONTAINERS: Final = frozenset({"pts", "shm", "fd", "mqueue", "console", ".lxc", ".lxd-mounts", ".udev"})
 
@@ -31,14 +33,35 @@ def look(path: str) -> list[Node]:
     real = os.path.realpath(path)
     status = os.stat(real)
     if stat.S_ISDIR(status.st_mode):
-        return [node._replace(path=path.rstrip("/") + node.path[len(real) :]) for node in _below(real, skip=frozenset())]
+        return _renamed(_below(real, skip=frozenset()), real, path)
+    node = _node(path, status)
+    return [node] if node else []
+
+
+def look_near(path: str) -> list[Node] | None:
+    """As `look` for a path on the mount at /dev, which always answers; None for what leads off it. What is mounted on
+    directories below it is not entered.
+
+    Raises:
+        OSError: the path is not there.
+    """
+    if not path.startswith("/dev/") or (fd := open_near("/dev", path[5:])) is None:
+        return None
+    try:
+        status = os.fstat(fd)
+        real = os.readlink(f"/proc/self/fd/{fd}") if stat.S_ISDIR(status.st_mode) else ""
+    finally:
+        os.close(fd)
+    if real:
+        return _renamed(_below(real, skip=frozenset(), near=True), real, path)
     node = _node(path, status)
     return [node] if node else []
 
 
 def host_nodes(directory: str = "/dev") -> list[Node]:
-    """What a privileged container sees: all nodes of /dev but the ones each container has of its own."""
-    return list(_below(directory, skip=_NOT_FOR_CONTAINERS))
+    """What a privileged container sees: all nodes of /dev but the ones each container has of its own. File systems that are
+    mounted on directories below it are not entered: one of them may be dead."""
+    return list(_below(directory, skip=_NOT_FOR_CONTAINERS, near=True))
 
 
 def restore_null(path: str = "/dev/null") -> bool:
@@ -56,8 +79,8 @@ def restore_null(path: str = "/dev/null") -> bool:
     return False
 
 
-def _below(directory: str, *, skip: frozenset[str]) -> Iterator[Node]:
-    """Links, unreadable directories, and nodes that vanish meanwhile are passed over."""
+def _below(directory: str, *, skip: frozenset[str], near: bool = False) -> Iterator[Node]:
+    """Links, unreadable directories, and nodes that vanish meanwhile are passed over; with `near` also what is mounted."""
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError:
@@ -66,13 +89,26 @@ def _below(directory: str, *, skip: frozenset[str]) -> Iterator[Node]:
         if entry.name in skip or entry.is_symlink():
             continue
         try:
+            if entry.is_dir(follow_symlinks=False):  # the listing knows
+                if not near or _is_same_mount(directory, entry.name):
+                    yield from _below(entry.path, skip=skip, near=near)
+                continue
             status = entry.stat(follow_symlinks=False)
         except OSError:
             continue
-        if stat.S_ISDIR(status.st_mode):
-            yield from _below(entry.path, skip=skip)
-        elif node := _node(entry.path, status):
+        if node := _node(entry.path, status):
             yield node
+
+
+def _renamed(nodes: Iterable[Node], real: str, path: str) -> list[Node]:
+    return [node._replace(path=path.rstrip("/") + node.path[len(real) :]) for node in nodes]
+
+
+def _is_same_mount(directory: str, name: str) -> bool:
+    fd = open_near(directory, name)
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
 
 
 def _node(path: str, status: os.stat_result) -> Node | None:

@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-class Refused(OSError):
+class FsmountRefused(OSError):
     """The kernel does not know these calls, or not one of the options."""
 
 
@@ -89,7 +89,7 @@ def _set(context: int, option: str) -> None:
         _call(_SYS_FSCONFIG, ctypes.c_int(context), ctypes.c_uint(command), name, text, ctypes.c_int(0))
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise Refused(error.errno, f"option {option!r} refused") from error
+            raise FsmountRefused(error.errno, f"option {option!r} refused") from error
         raise
 
 
@@ -98,6 +98,6 @@ def _call(number: int, *arguments: object) -> int:
     if result < 0:
         code = ctypes.get_errno()
         if code == errno.ENOSYS:
-            raise Refused(code, os.strerror(code))
+            raise FsmountRefused(code, os.strerror(code))
         raise OSError(code, os.strerror(code))
     return result

@@ -19,7 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-class Refused(OSError):
+class IdmapRefused(OSError):
     """The kernel does not know such mounts (ENOSYS), or not of this file system (EINVAL)."""
 
 
@@ -52,4 +52,4 @@ def shift(tree: int, user_ns: int) -> None:
     )
     if result < 0:
         code = ctypes.get_errno()
-        raise (Refused if code in (errno.ENOSYS, errno.EINVAL) else OSError)(code, os.strerror(code))
+        raise (IdmapRefused if code in (errno.ENOSYS, errno.EINVAL) else OSError)(code, os.strerror(code))

@@ -33,7 +33,7 @@ _calls = ctypes.CDLL(None, use_errno=True)
 _calls.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
-class Event(NamedTuple):
+class FileEvent(NamedTuple):
     """`watch` is what `add` returned, -1 for an overflow; `name` is the entry in that directory, or empty."""
 
     watch: int
@@ -55,7 +55,7 @@ class Inotify:
         """End a watch; one that the kernel has ended already is fine."""
         _calls.inotify_rm_watch(self.fd, watch)
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[FileEvent]:
         """What has happened since; empty when nothing has."""
         try:
             return parse(os.read(self.fd, _BUFFER_BYTES))
@@ -68,7 +68,7 @@ class Inotify:
             self.fd = -1
 
 
-def parse(buffer: bytes) -> list[Event]:
+def parse(buffer: bytes) -> list[FileEvent]:
     """The events of one read; bytes that are no whole event are left out."""
     events, at = [], 0
     while at + _HEADER.size <= len(buffer):
@@ -76,7 +76,7 @@ def parse(buffer: bytes) -> list[Event]:
         at += _HEADER.size
         if at + length > len(buffer):
             break
-        events.append(Event(watch, mask, buffer[at : at + length].rstrip(b"\0")))
+        events.append(FileEvent(watch, mask, buffer[at : at + length].rstrip(b"\0")))
         at += length
     return events
 

@@ -2,9 +2,9 @@
 
     <namespaces_dir>/netns/<pod id>   ipcns/<pod id>   utsns/<pod id>   userns/<pod id>   pidns/<pod id>
 
-Each file is a bind mount of /proc/thread-self/ns/<kind>. `netns` is a shared mount of its own, as iproute2 makes it, so
-that the first `ip netns add` on a node does not hide what we pinned. `pin` and `run_in` change the calling *thread* and
-must run in one that ends afterwards (`aio.threads.fresh`). They raise OSError.
+Each file is a bind mount of /proc/thread-self/ns/<kind>; for PIDs, of a process's. `netns` is a shared mount of its own, as
+iproute2 makes it, so that the first `ip netns add` on a node does not hide what we pinned. `pin` and `run_in` change the
+calling *thread* and must run in one that ends afterwards (`aio.threads.fresh`). They raise OSError.
 
 Source: namespaces(7), setns(2), proc(5) thread-self; ip-netns(8) for the shared mount.
 """
@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from criollo.linux import libc, mount, netlink
+from criollo.linux import libc, mount, netlink, procfs
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ PROC_SUPER_MAGIC: Final = 0x9FA0  # linux/magic.h
 SYSCTL_ROOT: Final = "/proc/sys"
 
 
-class Kind(StrEnum):
+class NamespaceKind(StrEnum):
     """A kind of namespace; the value is its name below /proc/PID/ns."""
 
     NET = "net"
@@ -36,25 +36,25 @@ class Kind(StrEnum):
 
 
 _FLAGS: Final = {
-    Kind.NET: libc.CLONE_NEWNET,
-    Kind.IPC: libc.CLONE_NEWIPC,
-    Kind.UTS: libc.CLONE_NEWUTS,
-    Kind.USER: libc.CLONE_NEWUSER,
-    Kind.PID: libc.CLONE_NEWPID,
+    NamespaceKind.NET: libc.CLONE_NEWNET,
+    NamespaceKind.IPC: libc.CLONE_NEWIPC,
+    NamespaceKind.UTS: libc.CLONE_NEWUTS,
+    NamespaceKind.USER: libc.CLONE_NEWUSER,
+    NamespaceKind.PID: libc.CLONE_NEWPID,
 }
-_UNSHARED: Final = frozenset({Kind.NET, Kind.IPC, Kind.UTS})  # a thread may leave these alone
+_UNSHARED: Final = frozenset({NamespaceKind.NET, NamespaceKind.IPC, NamespaceKind.UTS})  # a thread may leave these alone
 
 
-def directory_of(namespaces_dir: Path, kind: Kind) -> Path:
+def directory_of(namespaces_dir: Path, kind: NamespaceKind) -> Path:
     return namespaces_dir / f"{kind}ns"
 
 
 def prepare_directory(namespaces_dir: Path) -> None:
     """Make the five directories; `netns` becomes a shared mount, unless it is one already. Safe to repeat."""
-    for kind in Kind:
+    for kind in NamespaceKind:
         directory = directory_of(namespaces_dir, kind)
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    netns = directory_of(namespaces_dir, Kind.NET)
+    netns = directory_of(namespaces_dir, NamespaceKind.NET)
     try:
         mount.make_shared(netns)
     except OSError as error:
@@ -65,12 +65,12 @@ def prepare_directory(namespaces_dir: Path) -> None:
 
 
 def pin(
-    kinds: Collection[Kind],
-    paths: Mapping[Kind, Path],
+    kinds: Collection[NamespaceKind],
+    paths: Mapping[NamespaceKind, Path],
     *,
     hostname: str | None = None,
     sysctls: Mapping[str, str] | None = None,
-    made: Mapping[Kind, int] | None = None,
+    made: Mapping[NamespaceKind, int] | None = None,
 ) -> None:
     """Make namespaces and keep them as files; about 1 ms. For a throw-away thread only.
 
@@ -94,15 +94,37 @@ def pin(
             libc.setns(fd, _FLAGS[kind])
     if fresh:
         libc.unshare(sum(_FLAGS[kind] for kind in fresh))
-    if Kind.NET in kinds:
+    if NamespaceKind.NET in kinds:
         netlink.set_up("lo")
-    if Kind.UTS in kinds and hostname is not None:
+    if NamespaceKind.UTS in kinds and hostname is not None:
         socket.sethostname(hostname)
     for name, value in (sysctls or {}).items():
         write_sysctl(name, value)
     for kind in kinds:
         source = f"/proc/self/fd/{given[kind]}" if kind in given else f"/proc/thread-self/ns/{kind}"
         _pin_one(source, paths[kind])
+
+
+def pin_of(pid: int, started: int, kind: NamespaceKind, path: Path) -> bool:
+    """Keep a namespace of a process as a file; False, and nothing is kept, when that very process does not live any more.
+
+    Its start time is read after the mount: who has taken over its number before that is found out.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    try:
+        _pin_one(f"/proc/{pid}/ns/{kind}", path)
+        trouble = None
+    except OSError as error:
+        trouble = error
+    lives = procfs.is_alive(pid, started)
+    if trouble is None and lives:
+        return True
+    unpin(path)
+    if trouble is not None and lives:
+        raise trouble
+    return False
 
 
 def unpin(path: Path) -> bool:

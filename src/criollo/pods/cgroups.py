@@ -11,7 +11,7 @@ from criollo.containers.context import Containers
 from criollo.errors import CriolloError, HostFailed, explain
 from criollo.linux.cgroup import DEFAULT_PARENT, Driver, Hierarchies, driver_of, pod_cgroup
 from criollo.model.ids import PodId
-from criollo.model.pod import Pod
+from criollo.model.pod import Pod, Resources
 from criollo.pods.context import Pods
 from criollo.telemetry.log import get_logger
 
@@ -32,7 +32,12 @@ def parent_of(pods: Pods, requested: str, pod_id: PodId) -> str:
 
 
 async def ensure(pods: Pods, pod: Pod) -> None:
-    """Make the parent unless it is there; the row says that it is ours before it is made."""
+    """Make the parent unless it is there, and size it as asked; the row says that it is ours before it is made.
+
+    Raises:
+        Invalid: a limit that cannot be; the message names the field.
+        HostFailed, Unavailable, TimedOut: the kernel or systemd refused.
+    """
     path = _path(pod.cgroup_parent)
     missing = await threads.files(_missing, pods.hierarchies, path)
     if not missing:
@@ -42,9 +47,14 @@ async def ensure(pods: Pods, pod: Pod) -> None:
     pods.state.pods.put(msgspec.structs.replace(pod, cgroup_made=True, cgroup_top=top))
     if driver_of(pod.cgroup_parent) is Driver.SYSTEMD:
         await pods.containers.units.start_slice(pod.cgroup_parent)
-        return
-    with explain(f"make cgroup {pod.cgroup_parent} of pod sandbox {pod.id}"):
-        await threads.files(pods.hierarchies.create, pod.cgroup_parent)
+    else:
+        with explain(f"make cgroup {pod.cgroup_parent} of pod sandbox {pod.id}"):
+            await threads.files(pods.hierarchies.create, pod.cgroup_parent)
+    asked = [each for each in (pod.config.resources, pod.config.overhead) if each not in (None, Resources())]
+    if asked:
+        from criollo.pods.update import size_new  # kubelet sizes and makes its pods' cgroups itself
+
+        await size_new(pods, pod, asked)
 
 
 async def remove(pods: Pods, pod: Pod) -> None:
@@ -97,6 +107,9 @@ async def _drop_if_empty(containers: Containers, path: str, driver: Driver) -> N
             await containers.units.drop(os.path.basename(path))
         except CriolloError as error:
             log.warning("empty slice stays", slice=path, error=error)
+            return
+        if not containers.hierarchies.is_unified:
+            await threads.files(containers.hierarchies.drop_if_empty, path)
 
 
 async def _remove(pods: Pods, parent: str, pod_id: str) -> None:
@@ -108,6 +121,11 @@ async def _remove(pods: Pods, parent: str, pod_id: str) -> None:
     if await threads.files(pods.hierarchies.processes, _path(parent)):  # systemd would end them
         raise left
     await pods.containers.units.drop(parent)
+    if pods.hierarchies.is_unified:
+        return
+    # Version 1: runtimes make the slice in every hierarchy, systemd takes it away from those that it uses itself.
+    if not await threads.files(pods.hierarchies.remove, _path(parent)):
+        raise left
 
 
 def _path(parent: str) -> str:

@@ -3,8 +3,11 @@
 cgroup above the containers     who sizes it
 made by us                      we: the sum of resources and overhead; of a slice systemd holds it, too
 of the client (kubelet)         the client, before or after this call; we only keep what it told
+
+RunPodSandbox sizes a cgroup that it makes in the same way.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +20,7 @@ from criollo.errors import explain
 from criollo.linux import limits
 from criollo.linux.cgroup import Driver, Hierarchies, SliceLimits, Version, driver_of, pod_cgroup
 from criollo.model.moves import may_become
-from criollo.model.pod import Pod, PodState, Resources
+from criollo.model.pod import HugepageLimit, Pod, PodConfig, PodState, Resources, Size
 from criollo.pods.context import Pods
 from criollo.pods.status import find_pod
 from criollo.specgen.resources import limits as checked
@@ -31,6 +34,8 @@ _WEIGHTS: Final = 9999  # cpu.weight goes from 1 to 10000, shares from 2 to 2621
 
 async def update_pod(pods: Pods, pod_id: str, *, overhead: Resources | None, resources: Resources | None) -> None:
     """Keep a pod's new size, and apply it where the cgroup is ours; what is None stays. After a failure all is as before.
+
+    An update that a crash cuts is in the row, and repeated by recovery.
 
     Raises:
         Invalid: a value that cannot be; the message names the field.
@@ -47,10 +52,29 @@ async def update_pod(pods: Pods, pod_id: str, *, overhead: Resources | None, res
             checked(value, host=pods.containers.host)
         config = msgspec.structs.replace(pod.config, **given)
         if pod.cgroup_made:
-            old = total(pod.config.resources, pod.config.overhead)
-            await _apply(pods, pod, old, total(config.resources, config.overhead))
-        pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod.id), config=config))
+            old, new = _size(pods, pod, pod.config), _size(pods, pod, config)
+            pods.state.pods.keep(msgspec.structs.replace(pod, updating=Size(overhead=overhead, resources=resources)))
+            try:
+                await _apply(pods, pod, old, released(old, new))
+            except BaseException:
+                pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod.id), updating=None))
+                raise
+        pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod.id), config=config, updating=None))
     log.info("pod sandbox resources updated", pod=pod.id, applied=pod.cgroup_made)
+
+
+async def size_new(pods: Pods, pod: Pod, asked: Sequence[Resources]) -> None:
+    """Size a cgroup that was just made for a pod, as its request asks.
+
+    Raises:
+        Invalid: a value that cannot be; the message names the field.
+        HostFailed: the kernel refused.
+    """
+    for each in asked:
+        checked(each, host=pods.containers.host)
+    wanted = _size(pods, pod, pod.config)
+    path = pod_cgroup(driver_of(pod.cgroup_parent), pod.cgroup_parent).path
+    await _set(pods, pod, wanted, files_of(pods.hierarchies, path, wanted))
 
 
 def total(resources: Resources | None, overhead: Resources | None) -> Resources:
@@ -63,9 +87,22 @@ def total(resources: Resources | None, overhead: Resources | None) -> Resources:
         cpu_quota_us=one.cpu_quota_us + extra_quota_us if one.cpu_quota_us > 0 else -1,
         cpu_shares=one.cpu_shares + more.cpu_shares,
         memory_limit_bytes=one.memory_limit_bytes + max(0, more.memory_limit_bytes) if one.memory_limit_bytes > 0 else -1,
+        memory_swap_limit_bytes=_swap(one, more),
         cpuset_cpus=one.cpuset_cpus,
         cpuset_mems=one.cpuset_mems,
+        hugepage_limits=_pages(one, more),
         unified=one.unified,
+    )
+
+
+def released(old: Resources, new: Resources) -> Resources:
+    """The new size; what had a limit and is not named any more has none, where silence would leave it."""
+    named = {each.page_size for each in new.hugepage_limits}
+    gone = (each.page_size for each in old.hugepage_limits if each.page_size not in named)
+    return msgspec.structs.replace(
+        new,
+        memory_swap_limit_bytes=new.memory_swap_limit_bytes or (-1 if old.memory_swap_limit_bytes else 0),
+        hugepage_limits=(*new.hugepage_limits, *(HugepageLimit(page_size=size, limit_bytes=-1) for size in gone)),
     )
 
 
@@ -76,7 +113,9 @@ def files_of(hierarchies: Hierarchies, path: str, wanted: Resources) -> dict[Pat
     if hierarchies.version is Version.V2:
         quota = "max" if wanted.cpu_quota_us < 0 else str(wanted.cpu_quota_us)
         found["cpu", "cpu.max"] = f"{quota} {wanted.cpu_period_us}"
-        found["memory", "memory.max"] = "max" if wanted.memory_limit_bytes < 0 else str(wanted.memory_limit_bytes)
+        found["memory", "memory.max"] = _or_max(wanted.memory_limit_bytes)
+        if wanted.memory_swap_limit_bytes:
+            found["memory", "memory.swap.max"] = _or_max(_swap_alone(wanted))
         if wanted.cpu_shares:
             found["cpu", "cpu.weight"] = str(weight(wanted.cpu_shares))
         found |= {(name.partition(".")[0], name): value for name, value in wanted.unified.items()}
@@ -84,8 +123,12 @@ def files_of(hierarchies: Hierarchies, path: str, wanted: Resources) -> dict[Pat
         found["cpu", "cpu.cfs_period_us"] = str(wanted.cpu_period_us)
         found["cpu", "cpu.cfs_quota_us"] = str(wanted.cpu_quota_us)
         found["memory", "memory.limit_in_bytes"] = str(wanted.memory_limit_bytes)
+        if wanted.memory_swap_limit_bytes:
+            found["memory", "memory.memsw.limit_in_bytes"] = str(wanted.memory_swap_limit_bytes)
         if wanted.cpu_shares:
             found["cpu", "cpu.shares"] = str(wanted.cpu_shares)
+    end, shown = ("max", _or_max) if hierarchies.version is Version.V2 else ("limit_in_bytes", str)
+    found |= {("hugetlb", f"hugetlb.{each.page_size}.{end}"): shown(each.limit_bytes) for each in wanted.hugepage_limits}
     found |= {place: value for place, value in cpus if value}
     placed = ((hierarchies.directory(controller, path), name, value) for (controller, name), value in found.items())
     return {directory / name: value for directory, name, value in placed if directory is not None}
@@ -94,6 +137,45 @@ def files_of(hierarchies: Hierarchies, path: str, wanted: Resources) -> dict[Pat
 def weight(shares: int) -> int:
     """As runtimes and kubelet translate shares of version 1. Source: OCI runtime-spec; KEP-2254."""
     return 1 + (min(max(shares, 2), 262_144) - 2) * _WEIGHTS // 262_142
+
+
+def _swap(one: Resources, more: Resources) -> int:
+    """Memory and swap together: 0 where the containers name no such limit."""
+    both = one.memory_swap_limit_bytes
+    if not both:
+        return 0
+    extra = max(0, more.memory_limit_bytes, more.memory_swap_limit_bytes)
+    return both + extra if both > 0 and one.memory_limit_bytes > 0 else -1
+
+
+def _swap_alone(wanted: Resources) -> int:
+    """What version 2 and systemd limit; below 0 is no limit."""
+    both = wanted.memory_swap_limit_bytes
+    return both - max(0, wanted.memory_limit_bytes) if both > 0 else -1
+
+
+def _pages(one: Resources, more: Resources) -> tuple[HugepageLimit, ...]:
+    extra = {each.page_size: each.limit_bytes for each in more.hugepage_limits}
+    return tuple(
+        HugepageLimit(page_size=each.page_size, limit_bytes=each.limit_bytes + extra.get(each.page_size, 0))
+        for each in {each.page_size: each for each in one.hugepage_limits}.values()
+    )
+
+
+def _or_max(value: int) -> str:
+    return "max" if value < 0 else str(value)
+
+
+def _size(pods: Pods, pod: Pod, config: PodConfig) -> Resources:
+    """The total, without what this node cannot count; a container that was freed of the CPU quota frees its pod."""
+    found, host = total(config.resources, config.overhead), pods.containers.host
+    is_free = any(each.no_cpu_quota for each in pods.state.containers.of_pod(pod.id))
+    return msgspec.structs.replace(
+        found,
+        cpu_quota_us=-1 if is_free else found.cpu_quota_us,
+        memory_swap_limit_bytes=found.memory_swap_limit_bytes if host.has_swap_accounting else 0,
+        hugepage_limits=tuple(each for each in found.hugepage_limits if each.page_size in host.hugepage_sizes),
+    )
 
 
 async def _apply(pods: Pods, pod: Pod, old: Resources, new: Resources) -> None:
@@ -114,7 +196,8 @@ async def _set(pods: Pods, pod: Pod, wanted: Resources, files: limits.Held) -> N
             memory_bytes=wanted.memory_limit_bytes,
             cpu_quota_us=wanted.cpu_quota_us,
             cpu_period_us=wanted.cpu_period_us,
-            cpu_weight=weight(wanted.cpu_shares) if wanted.cpu_shares else 0,
+            cpu_weight=weight(wanted.cpu_shares) if wanted.cpu_shares else -1,
+            swap_bytes=_swap_alone(wanted),
         )
         await pods.containers.units.set_limits(pod.cgroup_parent, held)
     with explain(f"set the limits of cgroup {pod.cgroup_parent} of pod sandbox {pod.id}"):

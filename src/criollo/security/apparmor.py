@@ -1,8 +1,8 @@
 """Which AppArmor profile a container runs under, and the node's default profile in the kernel.
 
     asked for            privileged      otherwise
-    nothing              unconfined      the node's default
-    RuntimeDefault       unconfined      the node's default
+    nothing              unconfined      the node's default, none where it cannot be loaded
+    RuntimeDefault       unconfined      the node's default, refused where it cannot be loaded
     Unconfined           unconfined      unconfined
     Localhost            unconfined      the named profile, which must be loaded
 
@@ -111,6 +111,7 @@ class AppArmor:
         Raises:
             NotFound: the profile is not loaded.
             Invalid: no profile has such a name.
+            Unsupported: RuntimeDefault is asked for, and nothing can load it.
         """
         if privileged:
             return ""  # as CRI-O: the runtime is told nothing
@@ -122,7 +123,12 @@ class AppArmor:
                 raise _not_loaded("apparmor.localhost_ref", name)
             return name
         if name == NAME and name not in self.loaded() and not self._parser.program:
-            return ""
+            if asked is not None:
+                raise Unsupported(
+                    f"cannot apply AppArmor profile RuntimeDefault (apparmor): {NAME} is not loaded, and this node has no "
+                    "apparmor_parser to load it; install the package apparmor, or set apparmor_profile"
+                )
+            return ""  # nobody asked; a note tells of it
         if name != UNCONFINED and name not in self.loaded():
             raise _not_loaded("apparmor_profile", name)
         return name
@@ -143,7 +149,7 @@ class AppArmor:
 
     async def _load(self) -> None:
         await process.run(
-            [self._parser.program, "--skip-cache", "--replace"],
+            process.Program([self._parser.program, "--skip-cache", "--replace"]),
             what=f"load AppArmor profile {NAME}",
             timeout_s=LOAD_LIMIT_S,
             stdin=self._text.encode(),

@@ -62,8 +62,8 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True):
 def decide(asked: Capabilities, *, policy: Policy, privileged: bool, is_root: bool) -> Granted:
     """The capabilities of a container's first process.
 
-    `ALL` in `add` means all that the daemon holds, `ALL` in `drop` empties the defaults; single names are then added and
-    dropped on top, and drop wins. A privileged container has all that the daemon holds, whatever was asked.
+    `ALL` in `add` means all that the daemon holds; `ALL` in `drop` takes these and the defaults away. Single names are then
+    added and dropped on top, and drop wins. A privileged container has all that the daemon holds, whatever was asked.
 
     Raises:
         Invalid: a name that no kernel knows.
@@ -109,10 +109,10 @@ def from_mask(mask: int) -> frozenset[str]:
 
 def _asked(asked: Capabilities, policy: Policy) -> tuple[set[str], set[str]]:
     added = _held(_names(asked.add, "capabilities.add"), policy)
+    if _has_all(asked.drop):  # before `add`: who says both wants what is named and no more
+        return added, set()
     if _has_all(asked.add):
         return set(policy.held), set()
-    if _has_all(asked.drop):
-        return added, set()
     defaults = _names(policy.defaults, "default_capabilities")
     return added | (defaults & policy.held), defaults - policy.held
 

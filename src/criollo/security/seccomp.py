@@ -150,6 +150,14 @@ class Profiles:
             return self._local(asked.localhost_ref, "seccomp.localhost_ref")
         return self._handlers.get(handler, self._default) if self._host.enabled else None
 
+    def file_of(self, asked: SecurityProfile | None, *, privileged: bool) -> str:
+        """The file that `choose` would read; empty for none."""
+        if privileged:
+            return str(self._privileged or "")
+        if asked is None or asked.type is not ProfileType.LOCALHOST or not asked.localhost_ref:
+            return ""
+        return str(self._host.root / asked.localhost_ref)
+
     def _configured(self, path: Path, field: str) -> Profile:
         try:
             return Profile(RUNTIME_DEFAULT, parse(_read(path, field), f"{field} {path}"), self._host)

@@ -47,7 +47,6 @@ class Contexts(NamedTuple):
 
     process: Label
     file: Label
-    kvm_process: Label
 
 
 class Labeller:
@@ -77,12 +76,6 @@ class Labeller:
         has_host_network = NamespaceMode.NODE in (security.namespaces.network, pod.config.security.namespaces.network)
         is_open = security.privileged or (has_host_network and self._host_network_unconfined)
         return labels._replace(process="") if is_open else labels
-
-    def for_vm(self, labels: Labels) -> Labels:
-        """Those of the process that runs a virtual machine: another type."""
-        if not labels.process:
-            return labels
-        return labels._replace(process=str(parse_label(labels.process)._replace(type=self._contexts.kvm_process.type)))
 
     def _choose(self, options: SELinuxOptions | None, namespaces: Namespaces, above: SELinuxOptions) -> Labels:
         if NamespaceMode.NODE in (namespaces.pid, namespaces.ipc):
@@ -126,9 +119,7 @@ def parse_contexts(text: str, name: str = "lxc_contexts") -> Contexts:
     for each in ("process", "file"):
         if not found.get(each):
             raise Invalid(name, "", f'a line {each} = "user:role:type:level"')
-    process = parse_label(found["process"], f"{name}, process")
-    kvm = found.get("kvm_process") or found.get("sandbox_kvm_process") or found["process"]
-    return Contexts(process, parse_label(found["file"], f"{name}, file"), parse_label(kvm, f"{name}, kvm_process"))
+    return Contexts(parse_label(found["process"], f"{name}, process"), parse_label(found["file"], f"{name}, file"))
 
 
 def merged(own: SELinuxOptions | None, above: SELinuxOptions) -> SELinuxOptions:

@@ -35,7 +35,7 @@ Piece = tuple[int, int]
 """The first id, and how many."""
 
 
-class Node(NamedTuple):
+class NodeIds(NamedTuple):
     """What the node gives: mappings and least host ids of the configuration (-1: none), and the ranges for `auto`."""
 
     uids: tuple[IdMapping, ...] = ()
@@ -46,7 +46,7 @@ class Node(NamedTuple):
     gid_ranges: tuple[Piece, ...] = ()
 
 
-class Wish(NamedTuple):
+class UsernsWish(NamedTuple):
     """What an annotation says."""
 
     is_auto: bool
@@ -68,19 +68,19 @@ class _Kind(NamedTuple):
     used: tuple[IdMapping, ...]
 
 
-def configured(uids: str, gids: str, least_uid: int, least_gid: int) -> Node:
+def configured(uids: str, gids: str, least_uid: int, least_gid: int) -> NodeIds:
     """What the configuration says.
 
     Raises:
         Invalid: a mapping is malformed, or one of the two is missing.
     """
-    found = Node(parse_mappings(uids, "uid_mappings"), parse_mappings(gids, "gid_mappings"), least_uid, least_gid)
+    found = NodeIds(parse_mappings(uids, "uid_mappings"), parse_mappings(gids, "gid_mappings"), least_uid, least_gid)
     if bool(found.uids) != bool(found.gids):
         raise Invalid("gid_mappings" if found.uids else "uid_mappings", "", "mappings, since the other has some")
     return found
 
 
-def parse(text: str) -> Wish:
+def parse(text: str) -> UsernsWish:
     """What the annotation says.
 
     Raises:
@@ -92,7 +92,7 @@ def parse(text: str) -> Wish:
     given = dict(_option(part, mode) for part in rest.split(";") if part)
     if len(given) != sum(1 for part in rest.split(";") if part):
         raise Invalid(_FIELD, text, "every option once")
-    wish = Wish(
+    wish = UsernsWish(
         is_auto=mode == "auto",
         size=_size(given.get("size", str(DEFAULT_SIZE))),
         uids=parse_mappings(given.get("uidmapping", ""), f"{_FIELD} uidmapping"),
@@ -133,7 +133,7 @@ def parse_ranges(content: bytes, owner: str = OWNER) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def decide(text: str | None, security: PodSecurity, node: Node, used: Iterable[UserNamespace]) -> UserNamespace | None:
+def decide(text: str | None, security: PodSecurity, node: NodeIds, used: Iterable[UserNamespace]) -> UserNamespace | None:
     """The user namespace of a pod with this annotation (None: without); `used` are those of all other pods.
 
     Raises:
@@ -163,7 +163,7 @@ def decide(text: str | None, security: PodSecurity, node: Node, used: Iterable[U
     return _made(*((wish.uids or wish.gids, wish.gids or wish.uids) if wish.uids or wish.gids else (node.uids, node.gids)))
 
 
-def _automatic(wish: Wish, kind: _Kind) -> tuple[IdMapping, ...]:
+def _automatic(wish: UsernsWish, kind: _Kind) -> tuple[IdMapping, ...]:
     """The mappings that are given, and a free piece of the ranges for the rest."""
     fixed = list(kind.given)
     if kind.own and wish.keeps_id:
@@ -214,7 +214,7 @@ def _without(pieces: Iterable[Piece], taken: Iterable[Piece]) -> list[Piece]:
     return left
 
 
-def _check_given(wish: Wish, security: PodSecurity, node: Node) -> None:
+def _check_given(wish: UsernsWish, security: PodSecurity, node: NodeIds) -> None:
     """Whoever chooses ids of the host says as whom it runs; and only root, or who is above the least, may choose."""
     if not (wish.uids or wish.gids):
         return
@@ -237,7 +237,7 @@ def _check_hosts(mappings: Iterable[IdMapping], kind: _Kind) -> None:
             raise Invalid(f"{_FIELD} {kind.name} mappings", what, f"host ids from {least} on ({why})")
 
 
-def _check_least(asked: UserNamespace, node: Node, security: PodSecurity) -> None:
+def _check_least(asked: UserNamespace, node: NodeIds, security: PodSecurity) -> None:
     """What the client maps itself, for a pod that does not run as root."""
     if not security.run_as_user:
         return

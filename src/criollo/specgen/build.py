@@ -6,8 +6,7 @@ back as a note beside the spec.
 
 from typing import Final
 
-from criollo.errors import Invalid, Unsupported
-from criollo.model.pod import ProfileType, SecurityProfile
+from criollo.errors import Invalid
 from criollo.oci import runtime_spec
 from criollo.security.seccomp import Filter
 from criollo.specgen import mounts, paths
@@ -78,25 +77,11 @@ def _check_user(request: SpecRequest) -> None:
 
 
 def _confinement_notes(request: SpecRequest, host: HostFacts) -> list[str]:
-    """Profiles that nobody has applied: one of the user's own is refused, the default is told about."""
-    security, done = request.config.security, request.confinement
     if request.privileged:
         return []
     notes = []
-    if not done.seccomp_done and _wants_default(security.seccomp, "seccomp"):
-        notes.append("seccomp profile RuntimeDefault is not applied: nobody has looked for it; the container is unconfined")
-    if not done.apparmor_done and _wants_default(security.apparmor, "apparmor") and host.apparmor:
-        notes.append("AppArmor profile RuntimeDefault is not applied: nobody has looked for it; the container is unconfined")
-    if security.selinux is not None and host.selinux and not done.process_label:
+    if host.apparmor and not request.confinement.apparmor_profile:
+        notes.append("the container has no AppArmor profile: the default one is not loaded, and nothing is there to load it")
+    if request.config.security.selinux is not None and host.selinux and not request.confinement.process_label:
         notes.append("SELinux options are not applied: selinux is off in the configuration, or the pod is the host's")
     return notes
-
-
-def _wants_default(profile: SecurityProfile | None, kind: str) -> bool:
-    if profile is None:
-        return False
-    if profile.type is ProfileType.LOCALHOST:
-        if not profile.localhost_ref:
-            raise Invalid(f"{kind}.localhost_ref", "", "the name of a profile")
-        raise Unsupported(f"cannot apply {kind} profile {profile.localhost_ref}: profiles of the node are not supported yet")
-    return profile.type is ProfileType.RUNTIME_DEFAULT

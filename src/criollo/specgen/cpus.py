@@ -41,6 +41,11 @@ def written(cpus: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
+def joined(own: str, shared: str) -> str:
+    """The list of the CPUs in either list. Raises Invalid."""
+    return written(parse(own, "cpuset_cpus") | parse(shared, "shared_cpuset"))
+
+
 def gomaxprocs(*, shares: int, quota_us: int, cgroup_parent: str, floor: int) -> int | None:
     """How many threads Go should run at once; None where Go finds out itself or the pod has CPUs of its own.
 

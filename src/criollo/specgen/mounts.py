@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from criollo.errors import Invalid, Unsupported
-from criollo.linux.mount import MountEntry
 from criollo.model.container import Mount, Propagation
 from criollo.model.pod import NamespaceMode
 from criollo.oci import runtime_spec
@@ -86,19 +85,6 @@ def host_source(mount: Mount, prefix: str) -> str:
     return prefix.rstrip("/") + clean if prefix else clean
 
 
-def source_propagation(source: str, entries: Sequence[MountEntry]) -> SourcePropagation:
-    """How the mount that holds a real path takes part in propagation; `entries` as mountinfo lists them, latest last."""
-    holder = None
-    for entry in entries:
-        if paths.is_at_or_below(source, entry.target) and (holder is None or len(entry.target) >= len(holder.target)):
-            holder = entry
-    if holder is None:
-        return SourcePropagation.PRIVATE
-    if holder.is_shared:
-        return SourcePropagation.SHARED
-    return SourcePropagation.SLAVE if holder.is_slave else SourcePropagation.PRIVATE
-
-
 def check_absent(source: str, rejected: Iterable[str]) -> None:
     """Whether a source that is not there may be made as a directory.
 
@@ -139,7 +125,7 @@ def _requested(planned: PlannedMount, request: SpecRequest) -> tuple[runtime_spe
             f"cannot mount {mount.host_path} at {destination}: idmap mounts specified but OCI runtime does not support them; "
             "use a newer runtime"
         )
-    access = _access(mount, propagation, request.defaults.supports_rro)
+    access = _access(mount, supports_rro=request.defaults.supports_rro)
     rootfs = "" if propagation is Propagation.PRIVATE else propagation.value
     return runtime_spec.Mount(
         destination=destination,
@@ -183,18 +169,13 @@ def _propagation(planned: PlannedMount, storage_root: str) -> Propagation:
     return asked
 
 
-def _access(mount: Mount, propagation: Propagation, supports_rro: bool) -> str:
+def _access(mount: Mount, *, supports_rro: bool) -> str:
     if mount.image:
         if not mount.readonly:
             raise Invalid("mounts.readonly", False, f"true: the image volume at {mount.container_path} cannot be written")
         return "ro"
     if not mount.recursive_read_only:
         return "ro" if mount.readonly else "rw"
-    field = "mounts.recursive_read_only"
-    if not mount.readonly:
-        raise Invalid(field, mount.host_path, "readonly too: recursive read-only mount conflicts with read-write mount")
-    if propagation is not Propagation.PRIVATE:
-        raise Invalid(field, mount.host_path, "no propagation: recursive read-only mount requires private propagation")
     if not supports_rro:
         raise Unsupported(
             f"recursive read-only mount support is not available for hostPath {mount.host_path}: "

@@ -170,7 +170,7 @@ def _no_new_privileges(request: SpecRequest) -> tuple[bool, list[str]]:
     if not request.config.security.no_new_privs:
         return False, []
     if request.privileged:
-        return False, ["no_new_privs has no effect: the container is privileged"]
+        return True, ["no_new_privs is set for a privileged container: it has all capabilities from the beginning"]
     return True, []
 
 

@@ -88,16 +88,16 @@ class PodView(Record, frozen=True, kw_only=True):
     hosts: str = ""
     shm: str = ""
     container_env: str = ""
+    cgroup_parent: str = ""
+    ips: tuple[str, ...] = ()
 
 
 class Confinement(Record, frozen=True, kw_only=True):
-    """What `security` has chosen; `seccomp_done` and `apparmor_done` tell a chosen "nothing" from "nobody looked"."""
+    """What `security` has chosen; nothing where the container is unconfined."""
 
     seccomp: Profile | None = None
-    seccomp_done: bool = False
     seccomp_listener: str = ""  # a socket where somebody waits to hear of what the filter refuses
     apparmor_profile: str = ""
-    apparmor_done: bool = False
     process_label: str = ""
     mount_label: str = ""
 
@@ -117,6 +117,7 @@ class Defaults(Record, frozen=True, kw_only=True):
     annotations: dict[str, str] = {}
     allowed_annotations: tuple[str, ...] = ()
     unsafe_annotations: tuple[str, ...] = ()  # as the runtime names them; a pod's count where they are allowed
+    listed_annotations_only: bool = False  # nobody knows which words the runtime takes for its own
     systemd_cgroups: bool = False
     supports_rro: bool = False  # the runtime and the kernel know recursive read-only mounts
     supports_idmap: bool = False  # likewise mounts with id mappings
@@ -137,6 +138,9 @@ class SpecRequest(Record, frozen=True, kw_only=True):
     rootfs: str
     cgroups_path: str
     image_name: str = ""
+    image_id: str = ""
+    image_ref: str = ""  # its first digest reference, else its id
+    created_ns: int = 0
     log_path: str = ""
     target_pid_ns: str = ""
     is_infra: bool = False  # the infra container of the pod

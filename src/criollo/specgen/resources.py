@@ -22,12 +22,14 @@ _MAX: Final = (1 << 63) - 1
 def limits(asked: Resources, *, host: HostFacts, min_memory_bytes: int = 0) -> runtime_spec.Resources:
     """Cpu, memory, huge pages and raw cgroup v2 files.
 
+    On version 1 "no quota" is left out, which is what a new cgroup has: crun 1.8 writes it without its sign.
+
     Raises:
         Invalid: out of range, a memory limit below `min_memory_bytes` or above the swap limit, a page size this host
             lacks, or `unified` on cgroup v1.
     """
     return runtime_spec.Resources(
-        cpu=_cpu(asked),
+        cpu=_cpu(asked, host),
         memory=_memory(asked, host, min_memory_bytes),
         hugepage_limits=_hugepages(asked.hugepage_limits, host.hugepage_sizes),
         unified=_unified(asked.unified, host),
@@ -72,10 +74,11 @@ def pod_annotations(pod: PodConfig) -> dict[str, str]:
     return found
 
 
-def _cpu(asked: Resources) -> runtime_spec.Cpu | None:
+def _cpu(asked: Resources, host: HostFacts) -> runtime_spec.Cpu | None:
+    unlimited = -1 if host.cgroup_v2 else None
     cpu = runtime_spec.Cpu(
         shares=_positive(asked.cpu_shares, "resources.cpu_shares"),
-        quota=asked.cpu_quota_us if asked.cpu_quota_us == -1 else _positive(asked.cpu_quota_us, "resources.cpu_quota"),
+        quota=unlimited if asked.cpu_quota_us == -1 else _positive(asked.cpu_quota_us, "resources.cpu_quota"),
         period=_positive(asked.cpu_period_us, "resources.cpu_period"),
         cpus=_cpuset(asked.cpuset_cpus, "resources.cpuset_cpus"),
         mems=_cpuset(asked.cpuset_mems, "resources.cpuset_mems"),

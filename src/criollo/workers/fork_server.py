@@ -74,7 +74,7 @@ class ForkServer:
         with theirs:
             argv = [sys.executable, "-I", "-S", "-B", "-c", _START, str(theirs.fileno()), *paths]
             try:
-                child = await threads.spawning(process.spawn, argv, pass_fds=(theirs.fileno(),))
+                child = await threads.spawning(process.spawn, process.Program(argv, pass_fds=(theirs.fileno(),)))
             except BaseException:
                 ours.close()
                 raise

@@ -24,6 +24,7 @@ from criollo.workers import (
     confine,
     copying,
     decrypt,
+    duplicate,
     live,
     messages,
     pack,
@@ -36,9 +37,11 @@ from criollo.workers import (
 from criollo.workers.messages import (
     AssembleJob,
     CollectJob,
+    DevicesJob,
     Ended,
     Failed,
     Job,
+    Look,
     PackJob,
     PlaceJob,
     ProbeJob,
@@ -56,7 +59,7 @@ _MAX_TEXT: Final = 4000
 _TREE_OVERHEAD: Final = 2  # a sparse file may be larger than what the stream has
 
 _decode = msgspec.json.Decoder(Job).decode
-_decode_probe = msgspec.json.Decoder(ProbeJob).decode
+_decode_look = msgspec.json.Decoder(Look).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -149,8 +152,8 @@ def _child(job: Job, answers: socket.socket, fds: list[int], parent: int) -> NoR
             if isinstance(job, UsernsJob):
                 sandbox.keep_only((answers.fileno(),))
                 answer, made = userns.make(job)
-            elif isinstance(job, ProbeJob):
-                _probe_until_last(job, answers)
+            elif isinstance(job, Look):
+                _look_until_last(job, answers)
             elif isinstance(job, RelabelJob):
                 sandbox.keep_only((answers.fileno(),))
                 answer = relabel.relabel(job, _Reporter(answers).report)
@@ -210,18 +213,25 @@ def _copy(job: CollectJob | PlaceJob, answers: socket.socket, fds: list[int]) ->
     return copying.collect(job, pipe, own, progress)
 
 
-def _probe_until_last(job: ProbeJob, answers: socket.socket) -> NoReturn:
-    """Answer one probe after the other, until nobody asks any more."""
+def _look_until_last(job: Look, answers: socket.socket) -> NoReturn:
+    """Answer one look after the other, until nobody asks any more."""
     sandbox.keep_only((answers.fileno(),))
+    os.umask(0o022)
     while True:
         try:
-            answers.send(_encode(probe.probe(job)))
+            answers.send(_encode(_look(job)))
         except errors.CriolloError as error:
             answers.send(_encode(_failed(error)))
         packet = answers.recv(messages.MAX_PACKET_BYTES)
         if not packet:
             os._exit(0)
-        job = _decode_probe(packet)
+        job = _decode_look(packet)
+
+
+def _look(job: Look) -> Result:
+    if isinstance(job, ProbeJob):
+        return probe.probe(job)
+    return probe.devices(job) if isinstance(job, DevicesJob) else duplicate.duplicate(job)
 
 
 def _failed(error: errors.CriolloError) -> Failed:

@@ -79,10 +79,31 @@ class UnwrapJob(msgspec.Struct, frozen=True, kw_only=True, tag="unwrap"):
 
 
 class ProbeJob(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    """Look at a volume source. No descriptors."""
+    """Look at a volume source. No descriptors. With `root` the path is as a process rooted there would see it."""
 
     path: str
     create: bool
+    root: str = ""
+
+
+class DevicesJob(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
+    """Look at a device node, or at all below a directory. No descriptors."""
+
+    path: str
+
+
+class DuplicateJob(msgspec.Struct, frozen=True, kw_only=True, tag="duplicate"):
+    """Copy a file or a directory of this node, links followed. No descriptors.
+
+    The copies belong to `owner` and have the SELinux label `label`, if there is one; more than the limits is refused.
+    """
+
+    path: str
+    target: str
+    owner: tuple[int, int]
+    limit_bytes: int
+    limit_entries: int
+    label: str = ""
 
 
 class RelabelJob(msgspec.Struct, frozen=True, kw_only=True, tag="relabel"):
@@ -130,7 +151,8 @@ class PlaceJob(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     ids: Ids = Ids()
 
 
-Job = UnpackJob | VerifyJob | UnwrapJob | PackJob | AssembleJob | ProbeJob | RelabelJob | UsernsJob | CollectJob | PlaceJob
+Look = ProbeJob | DevicesJob | DuplicateJob  # what one process does several of
+Job = UnpackJob | VerifyJob | UnwrapJob | PackJob | AssembleJob | Look | RelabelJob | UsernsJob | CollectJob | PlaceJob
 
 
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True, tag="unpacked"):
@@ -185,6 +207,21 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     readonly: bool = False
 
 
+class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):
+    """Device nodes: path, type (c or b), major, minor, mode, uid, gid. `errno`: why there is nothing to look at."""
+
+    nodes: tuple[tuple[str, str, int, int, int, int, int], ...] = ()
+    errno: int = 0
+
+
+class Duplicated(msgspec.Struct, frozen=True, kw_only=True, tag="duplicated"):
+    """A copy, and what of the limits is left. `missing`: there is no source."""
+
+    left_bytes: int = 0
+    left_entries: int = 0
+    missing: bool = False
+
+
 class Relabelled(msgspec.Struct, frozen=True, kw_only=True, tag="relabelled"):
     """How many files and directories got another label."""
 
@@ -234,5 +271,5 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     status: int
 
 
-Result = Unpacked | Verified | Unwrapped | Packed | Assembled | Probe | Relabelled | Namespaces | Copied
+Result = Unpacked | Verified | Unwrapped | Packed | Assembled | Probe | Devices | Duplicated | Relabelled | Namespaces | Copied
 Answer = Result | Progress | Failed | Ended

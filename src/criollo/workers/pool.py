@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Generic, Protocol, Self, TypeVar
 
 from criollo.errors import HostFailed
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.telemetry.trail import waiting
 from criollo.workers.fork_server import ForkServer
 from criollo.workers.messages import (
@@ -32,6 +32,10 @@ from criollo.workers.messages import (
     Cipher,
     CollectJob,
     Copied,
+    Devices,
+    DevicesJob,
+    Duplicated,
+    DuplicateJob,
     Namespaces,
     Packed,
     PackJob,
@@ -181,8 +185,9 @@ class Workers:
             raise HostFailed(f"cannot unwrap a key: the worker answered {type(answer).__name__}")
         return answer.content
 
-    async def probe(self, path: str, timeout_s: float, *, create: bool = False) -> Probe:
-        """What a volume source is; `create` makes a missing one a directory (mode 0755).
+    async def probe(self, path: str, timeout_s: float, *, create: bool = False, root: str = "") -> Probe:
+        """What a volume source is; `create` makes a missing one a directory (mode 0755). `root`: it lies below this directory,
+        and no link leads it out.
 
         Raises:
             TimedOut: the file system did not answer within `timeout_s` seconds.
@@ -190,7 +195,26 @@ class Workers:
         """
         async with self._others:
             with waiting(f"look at volume source {path}"):
-                return await self._prober.ask(ProbeJob(path=path, create=create), timeout_s)
+                job = ProbeJob(path=path, create=create, root=root)
+                return await self._prober.ask(job, Probe, f"look at volume source {root + path!r}", timeout_s=timeout_s)
+
+    async def devices(self, path: str, timeout_s: float) -> Devices:
+        """The device node at a path, or all below a directory. Raises TimedOut, CriolloError."""
+        async with self._others:
+            with waiting(f"look at device {path}"):
+                return await self._prober.ask(DevicesJob(path=path), Devices, f"look at device {path!r}", timeout_s=timeout_s)
+
+    async def duplicate(self, job: DuplicateJob, timeout_s: float) -> Duplicated:
+        """Copy what a path of this node has.
+
+        Raises:
+            TimedOut: the file system did not answer, or the copy took longer than `timeout_s` seconds.
+            Exhausted: it is more than the limits.
+            CriolloError: it cannot be copied.
+        """
+        async with self._others:
+            with waiting(f"copy {job.path}"):
+                return await self._prober.ask(job, Duplicated, f"copy {job.path!r}", timeout_s=timeout_s)
 
     async def relabel(self, path: str, label: str, *, skip_if_right: bool = False, stall_s: float = STALL_S) -> Relabelled:
         """Give a volume and all below it an SELinux label; with `skip_if_right` only if its top has another one.
@@ -212,8 +236,8 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def userns(
-        self, wish: "UsernsWish", kinds: Collection[Kind], sysctls: Mapping[str, str] | None = None
-    ) -> AsyncIterator[Mapping[Kind, int]]:
+        self, wish: "UsernsWish", kinds: Collection[NamespaceKind], sysctls: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Mapping[NamespaceKind, int]]:
         """A new user namespace, and those of `kinds` owned by it, as descriptors that live until the block ends.
 
         Sysctls (checked names, as in `linux.namespaces`) are written inside.
@@ -234,7 +258,7 @@ class Workers:
                 raise OSError(answer.errno, os.strerror(answer.errno), answer.refused)
             if not isinstance(answer, Namespaces) or len(answer.kinds) != len(running.fds):
                 raise HostFailed("cannot make a user namespace: the worker's answer is malformed")
-            yield {Kind(kind): fd for kind, fd in zip(answer.kinds, running.fds, strict=True)}
+            yield {NamespaceKind(kind): fd for kind, fd in zip(answer.kinds, running.fds, strict=True)}
         finally:
             for fd in running.fds:
                 os.close(fd)

@@ -1,16 +1,21 @@
-"""The job `probe`: what a volume source is. It may hang in the kernel (FUSE, NFS), so it runs where it can be killed.
+"""The jobs `probe` and `devices`: what a path of this node is. It may hang in the kernel (FUSE, NFS), so it runs where it can
+be killed.
 
-The source is opened once, by O_PATH, and everything is told of that descriptor: a link that changes meanwhile cannot
+A volume source is opened once, by O_PATH, and everything is told of that descriptor: a link that changes meanwhile cannot
 make the parts disagree.
 """
 
+import errno
 import os
 import stat
 from typing import Final
 
-from criollo.errors import HostFailed, explain
-from criollo.linux import mount
-from criollo.workers.messages import Probe, ProbeJob
+from criollo.errors import Exhausted, HostFailed, explain
+from criollo.linux import files, mount
+from criollo.linux.devices import look
+from criollo.workers.messages import Devices, DevicesJob, Probe, ProbeJob
+
+MOST_NODES: Final = 100  # with long names they fill an answer
 
 _KINDS: Final = {
     stat.S_IFDIR: "directory",
@@ -28,19 +33,62 @@ def probe(job: ProbeJob) -> Probe:
     Raises:
         CriolloError: it cannot be opened or made.
     """
-    os.umask(0o022)
-    with explain(f"look at volume source {job.path!r}"):
+    with explain(f"look at volume source {job.root + job.path!r}"):
         try:
-            fd = os.open(job.path, os.O_PATH | os.O_CLOEXEC)
+            fd = _open(job)
         except FileNotFoundError:
             if not job.create:
                 return Probe(kind="missing")
-            os.makedirs(job.path, 0o755, exist_ok=True)
-            fd = os.open(job.path, os.O_PATH | os.O_CLOEXEC)
+            _make(job)
+            fd = _open(job)
         try:
             return _describe(fd)
         finally:
             os.close(fd)
+
+
+def devices(job: DevicesJob) -> Devices:
+    """The nodes at a path, or why there are none to see. Raises Exhausted for more than an answer has room for."""
+    try:
+        found = look(job.path)
+    except OSError as error:
+        return Devices(errno=error.errno or errno.EIO)
+    if len(found) > MOST_NODES:
+        raise Exhausted(f"cannot take the devices below {job.path}: {len(found)} of them, more than {MOST_NODES}")
+    return Devices(nodes=tuple((*node,) for node in found))
+
+
+def _open(job: ProbeJob) -> int:
+    if not job.root:
+        return os.open(job.path, os.O_PATH | os.O_CLOEXEC)
+    root = files.open_directory(job.root)
+    try:
+        return files.open_in_root(root, job.path, os.O_PATH)
+    finally:
+        os.close(root)
+
+
+def _make(job: ProbeJob) -> None:
+    if not job.root:
+        os.makedirs(job.path, 0o755, exist_ok=True)
+        return
+    root = files.open_directory(job.root)
+    try:
+        _make_in_root(root, [part for part in job.path.split("/") if part])
+    finally:
+        os.close(root)
+
+
+def _make_in_root(root: int, parts: list[str]) -> None:
+    """Each directory is made beneath the one that was opened before, so that no link leads it out."""
+    for count in range(1, len(parts) + 1):
+        above = files.open_in_root(root, "/".join(parts[: count - 1]) or ".", os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.mkdir(parts[count - 1], 0o755, dir_fd=above)
+        except FileExistsError:
+            continue
+        finally:
+            os.close(above)
 
 
 def _describe(fd: int) -> Probe:

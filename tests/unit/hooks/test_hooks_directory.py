@@ -74,3 +74,11 @@ def test_a_hook_that_is_no_program_is_told_with_its_file(places: tuple[Path, Pat
     write(places[0], "a.json", hook={"path": "/no/such/hook"})
     with pytest.raises(NotFound, match=r"/no/such/hook.*a\.json"):
         of(hooks(places))
+
+
+def test_a_program_on_a_file_system_that_may_hang_is_left_to_the_runtime(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("criollo.hooks.directory.is_near", lambda path: False)
+    write(places[0], "a.json", hook={"path": "/no/such/hook"})
+    assert hooks(places).of({}, "sh", has_bind_mounts=False) is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from criollo.linux.devices import host_nodes, look
+from criollo.linux.devices import host_nodes, look, look_near
 
 
 def test_node_is_described() -> None:
@@ -34,3 +34,15 @@ def test_host_nodes_leave_out_terminals_and_shared_memory() -> None:
     names = {node.path for node in host_nodes()}
     assert "/dev/null" in names
     assert not any(name.startswith(("/dev/pts/", "/dev/shm/")) for name in names)
+
+
+def test_a_look_that_stays_on_dev_sees_the_same() -> None:
+    assert look_near("/dev/null") == look("/dev/null")
+    assert {node.path for node in look_near("/dev/") or ()} >= {node.path for node in host_nodes()}
+    with pytest.raises(FileNotFoundError):
+        look_near("/dev/no/such/device")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/dev/pts/ptmx", "/dev/../proc/1", "relative"])
+def test_what_leads_off_dev_is_left_to_others(path: str) -> None:
+    assert look_near(path) is None

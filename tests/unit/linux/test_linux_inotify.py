@@ -6,11 +6,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.linux.inotify import IN_CREATE, Event, Inotify, parse
+from criollo.linux.inotify import IN_CREATE, FileEvent, Inotify, parse
 
 EVENTS = st.lists(
     st.builds(
-        Event,
+        FileEvent,
         watch=st.integers(-1, 2**31 - 1),
         mask=st.integers(0, 2**32 - 1),
         name=st.binary(max_size=64).map(lambda name: name.replace(b"\0", b"")),
@@ -19,7 +19,7 @@ EVENTS = st.lists(
 )
 
 
-def encoded(events: list[Event]) -> bytes:
+def encoded(events: list[FileEvent]) -> bytes:
     parts = []
     for event in events:
         padded = event.name + b"\0" * (16 - len(event.name) % 16)
@@ -28,12 +28,12 @@ def encoded(events: list[Event]) -> bytes:
 
 
 @given(EVENTS)
-def test_parse_gives_back_what_the_kernel_wrote(events: list[Event]) -> None:
+def test_parse_gives_back_what_the_kernel_wrote(events: list[FileEvent]) -> None:
     assert parse(encoded(events)) == events
 
 
 @given(EVENTS, st.integers(0, 400))
-def test_parse_drops_a_cut_event_only(events: list[Event], cut: int) -> None:
+def test_parse_drops_a_cut_event_only(events: list[FileEvent], cut: int) -> None:
     parsed = parse(encoded(events)[:cut])
     assert parsed == events[: len(parsed)]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.errors import Invalid, NotFound, TimedOut, ToolFailed
+from criollo.errors import Invalid, NotFound, TimedOut, ToolFailed, Unsupported
 from criollo.model.pod import ProfileType, SecurityProfile
 from criollo.security import apparmor
 from criollo.security.apparmor import UNCONFINED, AppArmor, Parser, parse_profiles
@@ -114,6 +114,15 @@ def test_a_node_without_parser_runs_containers_without_default(node: Node) -> No
     run(lambda: found.ready(None))
     assert found.choose(None, privileged=False) == ""
     assert found.choose(local("own"), privileged=False) == "own"
+
+
+def test_without_parser_the_default_profile_is_refused_to_who_asks_for_it(node: Node) -> None:
+    found = node.apparmor(has_parser=False)
+    run(found.open)
+    asked = SecurityProfile(type=ProfileType.RUNTIME_DEFAULT)
+    with pytest.raises(Unsupported, match=r"RuntimeDefault.*no apparmor_parser.*install the package apparmor"):
+        found.choose(asked, privileged=False)
+    assert found.choose(asked, privileged=True) == ""
 
 
 def test_a_parser_that_fails_or_hangs_says_what_was_loaded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

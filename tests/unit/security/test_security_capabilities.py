@@ -34,6 +34,9 @@ def test_list_of_capabilities_ends_where_the_kernel_does() -> None:
         ({"add": ("cap_net_admin",), "drop": ("CHOWN",)}, 0x15FA),
         ({"drop": ("ALL",)}, 0),
         ({"drop": ("ALL",), "add": ("NET_RAW",)}, 1 << 13),
+        ({"drop": ("ALL",), "add": ("ALL",)}, 0),
+        ({"drop": ("all",), "add": ("ALL", "NET_RAW", "CHOWN")}, 1 << 13 | 1),
+        ({"drop": ("ALL", "CHOWN"), "add": ("ALL", "NET_RAW", "CHOWN")}, 1 << 13),
         ({"add": ("ALL",)}, (1 << 41) - 1),
         ({"add": ("all",), "drop": ("SYS_ADMIN",)}, ((1 << 41) - 1) & ~(1 << 21)),
         ({"add": ("NET_RAW",), "drop": ("NET_RAW",)}, 0x5FB),
@@ -92,6 +95,8 @@ def test_sets_are_always_consistent(
     assert set(got.effective) == (bounding if is_root else set(got.ambient))
     if not privileged:
         assert not bounding & {parse(name, "drop") for name in drop if name.upper() != "ALL"}
+        if "ALL" in {name.upper() for name in drop}:
+            assert bounding <= {parse(name, "add") for name in (*add, *ambient) if name.upper() != "ALL"}
 
 
 @given(st.integers(min_value=0, max_value=(1 << 64) - 1))

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from criollo.errors import CriolloError, Exhausted, Invalid, Unsupported
 from criollo.model.pod import IdMapping, NamespaceMode, Namespaces, PodSecurity, UserNamespace
-from criollo.security.userns import LAST_ID, Node, configured, decide, parse, parse_mappings, parse_ranges
+from criollo.security.userns import LAST_ID, NodeIds, configured, decide, parse, parse_mappings, parse_ranges
 
-NODE = Node(uid_ranges=((100_000, 300_000),), gid_ranges=((200_000, 300_000),))
+NODE = NodeIds(uid_ranges=((100_000, 300_000),), gid_ranges=((200_000, 300_000),))
 
 
 def mapping(text: str) -> tuple[IdMapping, ...]:
     return parse_mappings(text, "x")
 
 
-def chosen(text: str | None, node: Node = NODE, used: tuple[UserNamespace, ...] = (), **security: object) -> UserNamespace:
+def chosen(text: str | None, node: NodeIds = NODE, used: tuple[UserNamespace, ...] = (), **security: object) -> UserNamespace:
     found = decide(text, PodSecurity(**security), node, used)  # type: ignore[arg-type]  # a table of fields
     assert found is not None
     assert found.mode is NamespaceMode.POD
@@ -63,7 +63,7 @@ def test_what_the_client_maps_itself_stays() -> None:
     spaces = Namespaces(user=own)
     assert decide("auto", PodSecurity(namespaces=spaces), NODE, ()) is own
     with pytest.raises(Invalid, match="minimum_mappable_uid"):
-        decide(None, PodSecurity(namespaces=spaces, run_as_user=5), Node(least_uid=70000), ())
+        decide(None, PodSecurity(namespaces=spaces, run_as_user=5), NodeIds(least_uid=70000), ())
 
 
 @pytest.mark.parametrize(
@@ -107,18 +107,20 @@ def test_other_text_is_refused_with_what_is_wrong(text: str, words: str) -> None
         ("auto:keep-id=true", NODE._replace(least_uid=5000), {"run_as_user": 100}, "from 5000 on"),
     ],
 )
-def test_ids_that_the_node_keeps_for_itself_are_refused(text: str, node: Node, security: dict[str, object], words: str) -> None:
+def test_ids_that_the_node_keeps_for_itself_are_refused(
+    text: str, node: NodeIds, security: dict[str, object], words: str
+) -> None:
     with pytest.raises(Invalid, match=words):
         chosen(text, node, **security)
 
 
 def test_node_without_ranges_and_one_that_is_full_are_told() -> None:
     with pytest.raises(Unsupported, match="/etc/subuid has no range for the user containers"):
-        chosen("auto", Node())
+        chosen("auto", NodeIds())
     with pytest.raises(Exhausted, match="300001 user ids"):
         chosen("auto:size=300001")
     with pytest.raises(Unsupported, match="no mappings"):
-        chosen("private", Node())
+        chosen("private", NodeIds())
 
 
 def test_one_configured_side_is_not_enough() -> None:
@@ -157,7 +159,7 @@ pods = st.tuples(
 def test_pods_that_come_and_go_never_share_an_id_of_the_ranges(
     wishes: list[tuple[int, str, int, bool]], ranges: list[tuple[int, int]]
 ) -> None:
-    node = Node(uid_ranges=tuple(ranges), gid_ranges=tuple(ranges))
+    node = NodeIds(uid_ranges=tuple(ranges), gid_ranges=tuple(ranges))
     living: list[UserNamespace] = []
     for size, how, user, leaves in wishes:
         if leaves and living:

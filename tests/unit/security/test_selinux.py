@@ -141,11 +141,6 @@ def test_host_network_unconfines_processes_unless_it_is_configured_otherwise() -
     assert labeller(host_network_unconfined=False).of_container(container(namespaces=shared), held) == PLAIN
 
 
-def test_a_virtual_machine_has_another_type() -> None:
-    assert labeller().for_vm(PLAIN) == ("system_u:system_r:container_kvm_t:s0:c1,c2", PLAIN.mount)
-    assert labeller().for_vm(NO_LABELS) == NO_LABELS
-
-
 def test_a_policy_without_levels_gives_labels_without() -> None:
     flat = parse_contexts('process = "u:r:p"\nfile = "u:o:f"\n')
     assert labeller(contexts=flat).of_pod(pod_config()) == ("u:r:p", "u:o:f")
@@ -167,8 +162,7 @@ def test_each_part_comes_from_the_container_then_from_its_pod() -> None:
 
 
 def test_the_policys_file() -> None:
-    assert CONTEXTS.kvm_process.type == "container_kvm_t"
-    assert parse_contexts('process="u:r:p:s0"\n file = "u:o:f:s0" \n; x\n').kvm_process.type == "p"
+    assert parse_contexts('process="u:r:p:s0"\n file = "u:o:f:s0" \n; x\n').process.type == "p"
 
 
 @pytest.mark.parametrize(

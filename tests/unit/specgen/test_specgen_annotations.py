@@ -1,14 +1,18 @@
 """Which annotations reach a spec."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from specgen_requests import config, pod, request
 
 from criollo.errors import Invalid
+from criollo.model.container import Mount
+from criollo.model.pod import NamespaceMode, Namespaces
 from criollo.specgen.annotations import annotations, permitted
 from criollo.specgen.asked import FORMER
-from criollo.specgen.request import Defaults
+from criollo.specgen.request import Defaults, PlannedMount
 
 
 def test_container_wins_over_pod_and_pod_over_defaults() -> None:
@@ -132,3 +136,72 @@ def test_configured_annotations_are_left_as_they_are() -> None:
 def test_nothing_of_ours_ever_passes(asked: dict[str, str]) -> None:
     prefixed = {prefix + key: value for key, value in asked.items() for prefix in ("run.oci.", "krun.", "io.kubernetes.cri-o.")}
     assert permitted(prefixed, tuple(prefixed)) == {}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "passes"),
+    [
+        ((), set()),
+        (("dev.gvisor.flag.network",), {"dev.gvisor.flag.network"}),
+        (("dev.gvisor.",), {"dev.gvisor.flag.network", "dev.gvisor.spec.mount/x"}),
+        (("dev.gvisor.spec.mount",), {"dev.gvisor.spec.mount/x"}),
+        (("dev.gvisor",), set()),
+    ],
+)
+def test_a_runtime_whose_words_nobody_knows_gets_those_of_kubernetes_and_what_is_allowed(
+    allowed: tuple[str, ...], passes: set[str]
+) -> None:
+    names = ("kubernetes.io/config.source", "kubectl.kubernetes.io/restartedAt", "x.k8s.io/y", "io.kubernetes.container.hash")
+    known = dict.fromkeys(names, "x")
+    asked = {**known, "dev.gvisor.flag.network": "host", "dev.gvisor.spec.mount/x": "1", "notkubernetes.io/x": "1", "a": "b"}
+    assert permitted(asked, allowed, listed_only=True) == known | {key: asked[key] for key in passes}
+    assert permitted(asked, allowed) == asked
+
+
+@given(key=st.text(st.sampled_from("abk8s.io/-"), min_size=1, max_size=20), allowed=st.lists(st.text("ab./", max_size=4)))
+def test_the_shorter_list_is_never_longer(key: str, allowed: list[str]) -> None:
+    found = permitted({key: "v"}, allowed, listed_only=True)
+    assert found.items() <= permitted({key: "v"}, allowed).items()
+    assert found == {} or key in allowed or any(key.startswith(name) for name in allowed) or "k8s.io/" in key
+
+
+def test_a_container_is_described_as_hooks_and_tools_know_it_from_crio() -> None:
+    made = annotations(
+        request(
+            config=config(labels={"app": "x"}, annotations={"a": "b"}, attempt=3),
+            pod=pod(ips=("10.0.0.5", "fd00::5")),
+            mounts=(PlannedMount(mount=Mount(container_path="/v", readonly=True), source="/real"),),
+            image_name="busybox",
+            image_id="sha256:1",
+            image_ref="busybox@sha256:2",
+            created_ns=1_700_000_000_000_000_001,
+        )
+    )
+    own = {key.removeprefix("io.kubernetes.cri-o."): value for key, value in made.items()}
+    assert made["io.container.manager"] == "cri-o"
+    assert json.loads(own["Labels"]) == {"app": "x"}
+    assert json.loads(own["Annotations"]) == {"a": "b"}
+    assert json.loads(own["Metadata"]) == {"name": "web", "attempt": 3}
+    assert json.loads(own["Volumes"])[0] == {
+        "container_path": "/v",
+        "host_path": "/real",
+        "readonly": True,
+        "recursive_read_only": False,
+        "propagation": 0,
+        "selinux_relabel": False,
+    }
+    assert (own["Image"], own["ImageRef"], own["ImageRepoDigests"]) == ("busybox", "sha256:1", "busybox@sha256:2")
+    assert (own["IP.0"], own["IP.1"], own["Created"]) == ("10.0.0.5", "fd00::5", "2023-11-14T22:13:20.000000001Z")
+    assert (own["ResolvPath"], own["MountPoint"]) == ("/run/pod/resolv.conf", made["io.kubernetes.cri-o.MountPoint"])
+    assert "HostNetwork" not in own
+
+
+def test_an_infra_container_is_described_by_its_pod() -> None:
+    shared = Namespaces(network=NamespaceMode.NODE, pid=NamespaceMode.POD)
+    made = annotations(request(pod=pod(shared, cgroup_parent="/kubepods/p"), is_infra=True))
+    own = {key.removeprefix("io.kubernetes.cri-o."): value for key, value in made.items()}
+    assert (own["HostNetwork"], own["PrivilegedRuntime"], own["CgroupParent"]) == ("true", "false", "/kubepods/p")
+    assert json.loads(own["NamespaceOptions"]) == {"network": 2}
+    assert json.loads(own["Metadata"]) == {"name": "front", "uid": "11-22", "namespace": "shop", "attempt": 0}
+    assert (own["ShmPath"], own["HostnamePath"], own["PortMappings"]) == ("/run/pod/shm", "/run/pod/hostname", "[]")
+    assert "Volumes" not in own

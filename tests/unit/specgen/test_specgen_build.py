@@ -3,12 +3,11 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from specgen_requests import HOST, WEAK_HOST, config, pod, request, security
 
-from criollo.errors import Invalid, Unsupported
+from criollo.errors import Invalid
 from criollo.model.container import Capabilities, Mount, Propagation
 from criollo.model.pod import HugepageLimit, IdMapping, NamespaceMode, Namespaces, ProfileType, Resources, SecurityProfile
 from criollo.oci import runtime_spec
@@ -122,25 +121,6 @@ def test_same_request_gives_the_same_bytes() -> None:
     assert runtime_spec.encode(build(kubelet(), HOST).spec) == runtime_spec.encode(build(kubelet(), HOST).spec)
 
 
-def with_profiles(**profiles: Any) -> SpecRequest:
-    return request(config=config(security=security(**profiles)))
-
-
-def test_default_profile_that_is_not_applied_is_told() -> None:
-    default = SecurityProfile(type=ProfileType.RUNTIME_DEFAULT)
-    notes = build(with_profiles(seccomp=default, apparmor=default), HOST).notes
-    assert len(notes) == 1
-    assert "seccomp" in notes[0]
-    assert build(with_profiles(seccomp=SecurityProfile(type=ProfileType.UNCONFINED)), HOST).notes == ()
-
-
-def test_profile_of_the_node_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(Unsupported, match=r"strict\.json"):
-        build(with_profiles(seccomp=SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref="strict.json")), HOST)
-    with pytest.raises(Invalid):
-        build(with_profiles(apparmor=SecurityProfile(type=ProfileType.LOCALHOST)), HOST)
-
-
 class Fixed:
     """A profile whose filter tells for which capabilities it is."""
 
@@ -152,9 +132,7 @@ class Fixed:
 def test_chosen_confinement_is_written() -> None:
     chosen = Confinement(
         seccomp=Profile("/p/strict.json", Fixed(), seccomp.Host("x86_64", (6, 1))),
-        seccomp_done=True,
         apparmor_profile="crio-default",
-        apparmor_done=True,
         process_label="u:r:t:s0",
         mount_label="u:r:f:s0",
     )
@@ -178,7 +156,7 @@ def test_program_of_a_filter_comes_from_us_alone() -> None:
     profile = Profile("RuntimeDefault", default_profile(), seccomp.Host("x86_64", (6, 1)))
     asked = request(
         config=config(annotations={key: "AAAA"}),
-        confinement=Confinement(seccomp=profile, seccomp_done=True),
+        confinement=Confinement(seccomp=profile),
         defaults=Defaults(precompiles_seccomp=True, allowed_annotations=(key,)),
     )
     assert build(asked, HOST).spec.annotations.get(key, "") == profile.filter(DEFAULT, precompiled=True).program

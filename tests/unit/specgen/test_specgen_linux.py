@@ -93,6 +93,8 @@ def test_limits_are_given_only_where_asked() -> None:
     assert resources.limits(Resources(), host=HOST) == runtime_spec.Resources()
     got = resources.limits(Resources(cpu_quota_us=-1, cpuset_cpus="0-1,3"), host=HOST)
     assert got.cpu == runtime_spec.Cpu(quota=-1, cpus="0-1,3")
+    weak = resources.limits(Resources(cpu_quota_us=-1, cpuset_cpus="0"), host=WEAK_HOST)
+    assert weak.cpu == runtime_spec.Cpu(cpus="0")
     assert got.memory is None
 
 

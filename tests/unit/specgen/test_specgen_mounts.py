@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from specgen_requests import HOST, WEAK_HOST, config, pod, request, security
 
 from criollo.errors import Invalid, Unsupported
-from criollo.linux.mount import MountEntry
 from criollo.model.container import Mount, Propagation
 from criollo.model.pod import IdMapping, NamespaceMode, Namespaces
 from criollo.oci import runtime_spec
@@ -132,14 +131,9 @@ def test_bind_that_holds_the_storage_root_follows_the_host(source: str, expected
     assert found["/host"].options[1] == expected
 
 
-def test_recursive_read_only_needs_readonly_private_and_support() -> None:
+def test_recursive_read_only_needs_support() -> None:
     able = Defaults(supports_rro=True)
     assert "rro" in made(planned("/v", readonly=True, recursive_read_only=True), defaults=able)["/v"].options
-    with pytest.raises(Invalid, match="recursive read-only mount conflicts with read-write mount"):
-        made(planned("/v", recursive_read_only=True), defaults=able)
-    shared = {"propagation": Propagation.HOST_TO_CONTAINER, "held_by": SourcePropagation.SHARED}
-    with pytest.raises(Invalid, match="requires private propagation"):
-        made(planned("/v", readonly=True, recursive_read_only=True, **shared), defaults=able)
     with pytest.raises(Unsupported, match="support is not available"):
         made(planned("/v", readonly=True, recursive_read_only=True))
 
@@ -247,21 +241,6 @@ def test_absent_source_on_the_list_is_refused() -> None:
     mounts.check_absent("/etc/hostnames", ["/etc/hostname"])
     with pytest.raises(Invalid, match="path does not exist and will cause issues as a directory"):
         mounts.check_absent("/etc/hostname", ["/etc/hostname"])
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("/x", SourcePropagation.PRIVATE),
-        ("/mnt/a", SourcePropagation.SHARED),
-        ("/mnt/b/c", SourcePropagation.SLAVE),
-        ("/mntx", SourcePropagation.PRIVATE),
-    ],
-)
-def test_propagation_is_that_of_the_nearest_latest_mount(source: str, expected: SourcePropagation) -> None:
-    table = [("/", ()), ("/mnt", ()), ("/mnt", ("shared:4",)), ("/mnt/b", ("master:4",))]
-    entries = [MountEntry(1, 0, "/", target, (), words, "ext4", "d") for target, words in table]
-    assert mounts.source_propagation(source, entries) is expected
 
 
 segments = st.lists(st.sampled_from(["a", "b", "..", ".", "", "proc", "dev", "sys"]), max_size=5)

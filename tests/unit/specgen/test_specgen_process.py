@@ -129,11 +129,11 @@ def test_process_ends_with_no_privilege_for_another_user() -> None:
     assert built.user == runtime_spec.User(uid=7, gid=8, umask=0o022, additional_gids=(8,))
 
 
-def test_no_new_privileges_is_told_to_be_without_effect_when_privileged() -> None:
+def test_no_new_privileges_is_set_for_a_privileged_container_too_and_told_to_change_little() -> None:
     asked = security(no_new_privs=True, privileged=True)
     built, notes = process.process(request(config=config(security=asked)), HOST)
-    assert not built.no_new_privileges
-    assert notes == ["no_new_privs has no effect: the container is privileged"]
+    assert built.no_new_privileges
+    assert notes == ["no_new_privs is set for a privileged container: it has all capabilities from the beginning"]
 
 
 def test_capability_the_daemon_lacks_is_refused_by_name() -> None:
