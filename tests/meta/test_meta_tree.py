@@ -30,6 +30,7 @@ BORDERS = {
     "daemon/front_door.py": "a connection",
     "daemon/recovery.py": "each object alone: one broken row must not stop the daemon",
     "daemon/sweep.py": "a background loop",
+    "pods/collection.py": "a background loop: the node works on without numbers",
     "streaming/listener.py": "a connection",
     "streaming/server.py": "a session: HTTP is over, and an error must not become a reply in the middle of a stream",
     "workers/main.py": "the child's only answer",

@@ -1,7 +1,6 @@
 """What a container gets beyond what its request says: by the settings of the node, by annotations, by CDI devices and hooks.
 
     timezone                            /etc/localtime
-    default_mounts_file                 see `default_mounts`
     umask.crio.io                       umask of the first process, octal
     cgroup2-mount-hierarchy-rw.crio.io  "true": its own cgroups are writable (cgroup v2)
     disable-fips.crio.io                "true", with the pod's label FIPS_DISABLE=true: the node's FIPS mode is not seen
@@ -62,7 +61,7 @@ class Additions:
         Raises:
             Invalid: there is no such time zone.
         """
-        self._cdi_dirs, self._hooks_dirs, self._mounts_file = cdi_dirs, hooks_dirs, mounts_file
+        self._cdi_dirs, self._hooks_dirs, self.mounts_file = cdi_dirs, hooks_dirs, mounts_file
         self._localtime = zone_file(timezone)
         self._cdi: Registry | None = None
         self._hooks: HookDirectories | None = None
@@ -76,7 +75,7 @@ class Additions:
         """
         changes: dict[str, Any] = {}
         if mounts := self._mounts(request, asked, ground):
-            changes["default_mounts"] = mounts
+            changes["default_mounts"] = (*request.default_mounts, *mounts)
         if umask := asked.wish(UMASK):
             changes["umask"] = parse_umask(umask)
         if asked.wish(WRITABLE_CGROUPS) == "true":
@@ -103,23 +102,18 @@ class Additions:
         found = []
         if self._localtime:
             found.append(_bound(self._localtime, "/etc/localtime"))
-        if self._mounts_file is not None:
-            found += self._defaults(self._mounts_file, ground)
         if request.pod.config.labels.get(FIPS_LABEL) == "true" and asked.wish(DISABLE_FIPS) == "true" and os.path.exists(FIPS):
             source = ground.bundle / "fips_enabled"
             with explain(f"write {source}"):
                 source.write_bytes(b"0\n")
                 source.chmod(0o444)
                 files.own(source, ground.owner)
+                if label := request.confinement.mount_label:
+                    from criollo.linux.selinux import XATTR  # nodes with SELinux only
+
+                    os.setxattr(source, XATTR, label.encode() + b"\0")
             found.append(_bound(str(source), FIPS))
         return tuple(found)
-
-    def _defaults(self, configured: str, ground: Ground) -> list[runtime_spec.Mount]:
-        from criollo.containers import default_mounts  # few nodes have the files
-
-        if not any(map(os.path.exists, (configured,) if configured else default_mounts.FILES)):
-            return []
-        return default_mounts.given(configured, ground.bundle, ground.owner)
 
     def _hooks_of(self, request: SpecRequest) -> runtime_spec.Hooks | None:
         with self._lock:

@@ -72,10 +72,8 @@ def confinement(
     )
     return Confinement(
         seccomp=chosen,
-        seccomp_done=True,
         seccomp_listener=seccomp.listener,
         apparmor_profile=_apparmor_profile(containers, security),
-        apparmor_done=True,
         process_label=labels.process,
         mount_label=labels.mount,
     )
@@ -93,11 +91,17 @@ async def listen(containers: Containers, container: Container) -> None:
 
 
 async def ready(containers: Containers, security: ContainerSecurity | PodSecurity) -> None:
-    """See to it that the kernel has our own profile where it is wanted: somebody may have unloaded it.
+    """See to it that the kernel has our own profile where it is wanted: somebody may have unloaded it. And that a file of a
+    seccomp profile can be read at all.
 
     Raises:
-        ToolFailed, TimedOut: it cannot be loaded.
+        ToolFailed, TimedOut: the profile cannot be loaded, or the file hangs.
+        NotFound: there is no such file.
     """
+    if file := containers.seccomp.file_of(security.seccomp, privileged=security.privileged):
+        from criollo.containers.reachable import check_answers  # few ask for one
+
+        await check_answers(containers, file, "seccomp profile")
     if containers.apparmor is not None and not security.privileged:
         await containers.apparmor.ready(security.apparmor)
 

@@ -21,6 +21,7 @@ from criollo.errors import NotFound
 from criollo.images.context import Images
 from criollo.linux.affinity import pin
 from criollo.linux.cgroup import Driver, Hierarchies
+from criollo.linux.namespaces import NamespaceKind, directory_of
 from criollo.model.container import Device
 from criollo.model.ids import ContainerId
 from criollo.model.pod import Pod
@@ -61,6 +62,10 @@ class Places:
     def pod(self, pod_id: str) -> Path:
         return self.pods / pod_id
 
+    def target_pids(self, container_id: str) -> Path:
+        """The PID namespace of the container that this one debugs."""
+        return directory_of(self.namespaces, NamespaceKind.PID) / container_id
+
     def notifier(self, container_id: str) -> Path:
         """Where a runtime hands over the seccomp listeners of a container."""
         return self.runroot / "seccomp" / container_id
@@ -69,14 +74,14 @@ class Places:
 class Containers:
     """The drivers under the container verbs.
 
-    `tasks` owns the watchers. `ended[id]` is set when a container's exit is recorded. `uncollected` are containers whose
-    client went away before the answer: they are not listed, and are torn down unless the client asks again within
-    `uncollected_s`. A monitor that does not end `monitor_s` after its container is killed. The seccomp notifier ends a
-    container that has been quiet for `notifier_quiet_s`.
+    `tasks` owns the watchers. `ended[id]` is set when a container's exit is recorded. A container whose client went away
+    before the answer is torn down unless it asks again within `uncollected_s`. A monitor that does not end `monitor_s` after
+    its container is killed. The seccomp notifier ends a container that has been quiet for `notifier_quiet_s`.
     """
 
     uncollected_s: float = 120
     monitor_s: float = 10
+    probe_s: float = 20
     notifier_quiet_s: float = 5
 
     def __init__(
@@ -111,7 +116,6 @@ class Containers:
         self.absent_sources_to_reject: tuple[str, ...] = ()
         self.bind_mount_prefix = ""
         self.image_volume_mode = "mkdir"
-        self.stop_floor_s: float = 0
         self.clock: Callable[[], int] = time.time_ns
         self.locks = KeyedLocks()
         self.creates: Jobs[ContainerId] = Jobs("create container")
@@ -123,7 +127,6 @@ class Containers:
         self.ended: dict[str, asyncio.Event] = {}
         self.notifiers: dict[str, Callable[[], None]] = {}  # how to end that of a container
         self.blocked_calls: Counter[tuple[str, str]] = Counter()  # by container name and system call, for metrics
-        self.uncollected: set[str] = set()
         self.sessions = Sessions()
         self.first_processes = FirstProcesses()
         self._told: set[str] = set()

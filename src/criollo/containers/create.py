@@ -1,6 +1,6 @@
 """CreateContainer, as a job with stages: a request that is cut joins it again or finds its result."""
 
-import asyncio
+import functools
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,28 +11,29 @@ from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
 from criollo.aio.together import all_through
+from criollo.aio.uncollected import Uncollected
 from criollo.containers import linked_logs, volumes
 from criollo.containers.confine import confinement, container_labels, labels_of, listen, ready, seccomp_of
 from criollo.containers.context import Containers
 from criollo.containers.rootfs import Ground, Prepared, prepare
-from criollo.containers.shape import Asked, applied, shape_of
+from criollo.containers.shape import Asked, Shape, applied, shape_of
 from criollo.containers.storage_limit import limit_of
 from criollo.containers.teardown import tear_down
 from criollo.containers.views import image_defaults, log_path, mapped_for, pod_view
 from criollo.containers.watch import watch
-from criollo.errors import CriolloError, Exists, NotFound, WrongState, explain
+from criollo.errors import Exists, Invalid, NotFound, WrongState, explain
 from criollo.images import resolve
 from criollo.images.artifacts import require_image
 from criollo.images.collect import leased
 from criollo.images.trusted import judge_local
 from criollo.images.volumes import Volume, find_volumes, reported
-from criollo.linux import procfs
 from criollo.linux.cgroup import container_cgroup, driver_of
+from criollo.linux.namespaces import NamespaceKind, pin_of
 from criollo.model.container import Container, ContainerConfig, ContainerState, ContainerUser
 from criollo.model.ids import ContainerId, PodId, container_name, new_id
 from criollo.model.image import Image
-from criollo.model.pod import NamespaceMode, Pod, PodState, Resources
-from criollo.model.signals import parse_signal
+from criollo.model.pod import NamespaceMode, Pod, PodState
+from criollo.model.signals import parse_signal, signal_name
 from criollo.oci import runtime_spec
 from criollo.oci.image_spec import decode_config
 from criollo.runtimes.base import CreateRequest, Runtime
@@ -41,39 +42,46 @@ from criollo.specgen import users
 from criollo.specgen.build import build
 from criollo.specgen.process import usual_stop_signal
 from criollo.specgen.request import DeviceNode, ImageDefaults, PlannedMount, SpecRequest
+from criollo.telemetry import texts
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
 
-async def create_container(containers: Containers, pod_id: str, config: ContainerConfig) -> ContainerId:
+async def create_container(
+    containers: Containers, pod_id: str, config: ContainerConfig, *, in_privileged_pod: bool = False
+) -> ContainerId:
     """Make a container of a ready pod: rootfs mounted, monitor running, first process waiting for StartContainer.
 
-    A repeated request for one that was created and not started returns its id.
+    A repeated request for one that was created and not started returns its id. `in_privileged_pod`: the client says that the
+    pod is privileged by now, as kubelet does when a privileged container comes to debug one that was not (decision 13).
 
     Raises:
         NotFound: no such pod or image.
         WrongState: the pod is not ready.
         Exists: the name is taken.
-        Invalid: the request or the image asks for what cannot be; the message names the field.
+        Invalid: the request or the image asks for what cannot be; the message names the field. Privileged in a pod that is not.
     Source: CRI v1, CreateContainer.
     """
-    pod = _ready_pod(containers, pod_id)
+    pod = containers.state.pods.find(pod_id)
+    _require_ready(pod)
+    if config.security.privileged and not (pod.config.security.privileged or in_privileged_pod):
+        expected = f"false: no privileged container allowed in sandbox {pod.id}, which is not privileged"
+        raise Invalid("config.linux.security_context.privileged", True, expected)
     name = container_name(config.name, config.attempt, pod.config.name, pod.config.namespace, pod.config.uid)
     key = _job_name(pod.id, name)
     if containers.creates.get(key) is None and (taken := containers.state.containers.by_name(name)) is not None:
         if taken.state is not ContainerState.CREATED or taken.pod_id != pod.id:
             raise Exists("container", name, f"container {taken.id} ({taken.state}) of pod sandbox {taken.pod_id}")
-        containers.uncollected.discard(taken.id)
+        containers.state.containers.uncollected.discard(taken.id)
         return taken.id
-
-    async def orphaned(container_id: ContainerId) -> None:
-        containers.uncollected.add(container_id)
-        containers.tasks.start(_tear_down_uncollected(containers, container_id), name=f"uncollected {container_id}")
-
-    made = await containers.creates.join(key, lambda job: _create(containers, job, pod, config, name), orphaned=orphaned)
-    containers.uncollected.discard(made)
-    return made
+    uncollected = Uncollected[ContainerId](
+        containers.state.containers.uncollected,
+        containers.tasks,
+        keep_s=containers.uncollected_s,
+        tear_down=functools.partial(tear_down, containers),
+    )
+    return await uncollected.join(containers.creates, key, lambda job: _create(containers, job, pod, config, name))
 
 
 async def abandon_creates(containers: Containers, pod_id: PodId) -> None:
@@ -87,26 +95,24 @@ def _job_name(pod_id: str, name: str) -> str:
     return f"{name} of pod sandbox {pod_id}"
 
 
-def _ready_pod(containers: Containers, pod_id: str) -> Pod:
-    pod = containers.state.pods.get(pod_id)
-    if pod is None:
-        raise NotFound("pod sandbox", pod_id)
+def _require_ready(pod: Pod) -> None:
     if pod.state is not PodState.READY:
-        raise WrongState("pod sandbox", pod_id, str(pod.state), "READY")
-    return pod
+        raise WrongState("pod sandbox", pod.id, str(pod.state), "READY")
 
 
 async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, config: ContainerConfig, name: str) -> ContainerId:
     await containers.images.foreign.refresh()
     image, images = await _judged(containers, pod, config)
     profile, notifier = await _asked_of_seccomp(containers, image, pod, config)
-    pod = _ready_pod(containers, pod.id)  # from here to the row without a pause: who stops the pod finds it
+    pod = containers.state.pods.find(pod.id)  # from here to the row without a pause: who stops the pod finds it
+    _require_ready(pod)
     for used in (image, *(each.image for each in images.values())):
         resolve.require(containers.images, used.id)  # judging may take a while: it must be here still
     runtime = containers.handlers.get(pod.handler)
     labels = container_labels(containers, config, pod)
+    container_id = ContainerId(new_id())
     container = Container(
-        id=ContainerId(new_id()),
+        id=container_id,
         pod_id=pod.id,
         name=name,
         config=config,
@@ -115,7 +121,7 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
         created_ns=containers.clock(),
         image_id=image.id,
         image_ref=image.digests[0] if image.digests else image.id,
-        log_path=log_path(pod, config),
+        log_path=log_path(pod, config, container_id),
         resources=config.resources,
         volume_images=tuple(dict.fromkeys(each.image.id for each in images.values())),
         mounts=reported(config.mounts, images),
@@ -171,6 +177,7 @@ class _Gathered(NamedTuple):
     mounts: tuple[PlannedMount, ...]
     devices: tuple[DeviceNode, ...]
     host_devices: tuple[DeviceNode, ...]
+    default_mounts: tuple[runtime_spec.Mount, ...]
     target_pid_ns: str
     profile: Profile | None
 
@@ -181,14 +188,14 @@ class _Written(NamedTuple):
     user: users.ResolvedUser
     notes: tuple[str, ...]
     has_poststart: bool
-    resources: Resources
+    shape: Shape
 
 
 async def _bring_up(
     containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, used: _Used, *, runtime: Runtime
 ) -> Container:
     """The monitor starts beside the making of its bundle: it takes as long, and waits."""
-    defaults, stop_signal = image_defaults(decode_config(used.image.config))
+    defaults = image_defaults(decode_config(used.image.config))
     written: list[_Written] = []
 
     async def ground() -> None:
@@ -197,7 +204,7 @@ async def _bring_up(
 
     created = await runtime.create(_create_request(containers, pod, container), ground())
     containers.pin_monitor(container.id, created.monitor_pid)
-    user, notes, has_poststart, resources = written[0]
+    user, notes, has_poststart, shape = written[0]
     for note in notes:
         containers.tell_once(note, container.id)
     container = msgspec.structs.replace(
@@ -209,40 +216,59 @@ async def _bring_up(
         monitor_started=created.monitor_started,
         user=ContainerUser(uid=user.uid, gid=user.gid, groups=user.groups),
         has_poststart=has_poststart,
-        resources=resources,
-        stop_signal=container.config.stop_signal or parse_signal(stop_signal or usual_stop_signal(container.config, defaults)),
+        resources=shape.resources,
+        shared_cpus=shape.shared_cpus,
+        no_cpu_quota=shape.no_cpu_quota,
+        stop_signal=_stop_signal(container.config, defaults),
     )
     containers.state.containers.put(container)
     watch(containers, container)
     return container
 
 
+def _stop_signal(config: ContainerConfig, image: ImageDefaults) -> int:
+    """What the client chose, else the image, else what is usual for the program."""
+    if not config.stop_signal:
+        return parse_signal(image.stop_signal or usual_stop_signal(config, image))
+    if log.is_debug:
+        told = texts.STOP_SIGNAL.format(signal_name(config.stop_signal))
+        log.debug(told)
+    return config.stop_signal
+
+
 async def _lay_ground(
     containers: Containers, job: Job[ContainerId], pod: Pod, container: Container, wanted: tuple[_Used, ImageDefaults]
 ) -> _Written:
     """Root filesystem, volumes, spec: all that the runtime finds in the bundle."""
-    job.stage("container storage")
+    job.stage("container storage creation")
     mapped, (used, defaults) = mapped_for(pod), wanted
     await containers.images.foreign.check(used.image, *(volume.image for volume in used.volumes.values()))
     limit = limit_of(container.config, pod.config, containers.defaults_for(pod), otherwise=containers.roots.limit)
     label = container.mount_label
     rootfs = await containers.roots.create(container.id, used.image.layers, mapped=mapped, limit=limit, label=label)
     bundle = containers.places.bundle(container.id)
-    job.stage("container volumes")
+    job.stage("container volume configuration")
+    place = Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner())
     gathered = _Gathered(
         image=defaults,
-        ground=Ground(rootfs, bundle) if mapped is None else Ground(rootfs, bundle, mapped.owner()),
+        ground=place,
         mounts=await volumes.plan_mounts(containers, container, used.volumes, mapped=mapped) if container.config.mounts else (),
         devices=await volumes.find_devices(containers, pod, container),
         host_devices=await volumes.host_devices() if container.privileged else (),
-        target_pid_ns=_target_pid_namespace(containers, container),
+        target_pid_ns=await _target_pid_namespace(containers, container),
+        default_mounts=await volumes.default_mounts(containers, place, label=label),
         profile=used.profile,
     )
-    job.stage("container spec")
+    job.stage("container spec configuration")
     await ready(containers, container.config.security)
     if container.notifier:
         await listen(containers, container)
-    return await threads.files(_write_bundle, containers, pod, container, gathered)
+    written = await threads.files(_write_bundle, containers, pod, container, gathered)
+    if written.shape.no_cpu_quota:
+        from criollo.containers.performance import lift_quota  # few handlers allow it
+
+        await lift_quota(containers, pod)
+    return written
 
 
 def _request(containers: Containers, pod: Pod, container: Container, gathered: _Gathered, prepared: Prepared) -> SpecRequest:
@@ -255,12 +281,16 @@ def _request(containers: Containers, pod: Pod, container: Container, gathered: _
         user=prepared.user,
         rootfs=str(gathered.ground.rootfs),
         cgroups_path=container_cgroup(driver_of(pod.cgroup_parent), pod.cgroup_parent, container.id).spec_path,
-        image_name=container.config.image.user_specified_image or container.config.image.image,
+        image_name=container.config.image.as_written,
+        image_id=container.image_id,
+        image_ref=container.image_ref,
+        created_ns=container.created_ns,
         log_path=container.log_path,
         target_pid_ns=gathered.target_pid_ns,
         mounts=(*prepared.mounts, *gathered.mounts),
         devices=gathered.devices,
         host_devices=gathered.host_devices,
+        default_mounts=gathered.default_mounts,
         confinement=confinement(
             containers,
             container.config.security,
@@ -272,8 +302,8 @@ def _request(containers: Containers, pod: Pod, container: Container, gathered: _
     )
 
 
-def _target_pid_namespace(containers: Containers, container: Container) -> str:
-    """The PID namespace of the container that this one debugs; empty unless asked for.
+async def _target_pid_namespace(containers: Containers, container: Container) -> str:
+    """The PID namespace of the container that this one debugs, pinned under this one's id; empty unless asked for.
 
     Raises:
         NotFound, WrongState: the target is not there or does not run.
@@ -281,19 +311,20 @@ def _target_pid_namespace(containers: Containers, container: Container) -> str:
     namespaces = container.config.security.namespaces
     if namespaces.pid is not NamespaceMode.TARGET:
         return ""
-    found = [each for each in containers.state.containers.by_prefix(namespaces.target_id) if each.pod_id == container.pod_id]
-    if len(found) != 1:
+    target = containers.state.containers.find_any(namespaces.target_id)
+    if target is None or target.pod_id != container.pod_id:
         raise NotFound("container", namespaces.target_id, "the target of a shared PID namespace must be in the same pod")
-    target = found[0]
-    if not procfs.is_alive(target.pid, target.pid_started):
-        raise WrongState("container", target.id, str(target.state), "RUNNING")
-    return f"/proc/{target.pid}/ns/pid"
+    place = containers.places.target_pids(container.id)
+    with explain(f"keep the PID namespace of container {target.id}"):
+        if not await threads.mounts(pin_of, target.pid, target.pid_started, NamespaceKind.PID, place):
+            raise WrongState("container", target.id, str(target.state), "RUNNING")
+    return str(place)
 
 
 def _write_bundle(containers: Containers, pod: Pod, container: Container, gathered: _Gathered) -> _Written:
     """All that touches files, in one hop: the image's accounts, the spec."""
     ground = gathered.ground
-    linked_logs.link(pod.files, pod.config.log_directory, container.id, container.log_path)
+    linked_logs.link(pod.files, pod.logs, container.id, container.log_path)
     prepared = prepare(ground, container.config, gathered.image, image_volume_mode=containers.image_volume_mode)
     asked = _asked(containers, pod, container)
     shape = shape_of(asked, containers.rules, cgroup_parent=pod.cgroup_parent)
@@ -303,7 +334,7 @@ def _write_bundle(containers: Containers, pod: Pod, container: Container, gather
         fd = os.open(ground.bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(runtime_spec.encode(built.spec))
-    return _Written(prepared.user, (*shape.notes, *built.notes), built.spec.has_poststart, shape.resources)
+    return _Written(prepared.user, (*shape.notes, *built.notes), built.spec.has_poststart, shape)
 
 
 def _asked(containers: Containers, pod: Pod, container: Container) -> Asked:
@@ -326,14 +357,3 @@ def _create_request(containers: Containers, pod: Pod, container: Container) -> C
         stdin_once=container.config.stdin_once,
         cgroup_parent=pod.cgroup_parent,
     )
-
-
-async def _tear_down_uncollected(containers: Containers, container_id: ContainerId) -> None:
-    await asyncio.sleep(containers.uncollected_s)
-    if container_id in containers.uncollected:
-        log.warning("nobody asked for a container again; removing it", container=container_id)
-        try:
-            await tear_down(containers, container_id)  # at once REMOVING: nobody can collect it any more
-        except CriolloError as error:
-            log.warning("cannot remove it; the sweeper will retry", container=container_id, error=error)
-        containers.uncollected.discard(container_id)

@@ -24,7 +24,7 @@ from criollo.workers.pool import Transfer
 _LIVE = (ContainerState.CREATED, ContainerState.RUNNING)
 
 
-class Source(NamedTuple):
+class CopySource(NamedTuple):
     """What is copied into a container: its shape, and its last name."""
 
     shape: Shape
@@ -53,7 +53,7 @@ async def copy_out(
 
 
 @contextlib.asynccontextmanager
-async def copy_in(containers: Containers, container_id: str, path: str, source: Source) -> AsyncIterator[Transfer[Copied]]:
+async def copy_in(containers: Containers, container_id: str, path: str, source: CopySource) -> AsyncIterator[Transfer[Copied]]:
     """Write a tar, given to the block's `pipe_fd`, to a path of a container; then ask `result`.
 
     Raises (from the block's end, or from `result`):

@@ -33,7 +33,7 @@ def planned(config: PodConfig, allowed: Collection[str], *, kubelet: Path = KUBE
     """Where the logs of a pod shall be seen, under `KEY`; empty where it does not ask.
 
     Raises:
-        Invalid: no name of a volume, or a pod without log directory or with a strange uid.
+        Invalid: no name of a volume, or a pod with a strange uid.
     """
     volume = find(config.annotations, LINK_LOGS, allowed)
     if volume is None:
@@ -42,8 +42,6 @@ def planned(config: PodConfig, allowed: Collection[str], *, kubelet: Path = KUBE
         raise Invalid(f"annotation {LINK_LOGS}", volume, "the name of an emptyDir volume of the pod")
     if not _UID.fullmatch(config.uid):
         raise Invalid("config.metadata.uid", config.uid, f"letters, digits and dashes, as {LINK_LOGS} looks for its volume")
-    if not config.log_directory:
-        raise Invalid("config.log_directory", "", f"a directory, as {LINK_LOGS} asks for its logs")
     return {KEY: str(kubelet / config.uid / "volumes" / "kubernetes.io~empty-dir" / volume)}
 
 
@@ -78,8 +76,8 @@ def unbind(files: Mapping[str, str], log_directory: str) -> None:
 
 
 def link(files: Mapping[str, str], log_directory: str, container_id: str, log_path: str) -> None:
-    """Give the log of a container its name by id; nothing where the pod does not ask."""
-    if KEY in files and log_path:
+    """Give the log of a container its name by id; nothing where the pod does not ask, or where that is its name already."""
+    if KEY in files and log_path not in ("", _name(log_directory, container_id)):
         with explain(f"link the log of container {container_id}"), contextlib.suppress(FileExistsError):
             os.makedirs(log_directory, 0o755, exist_ok=True)
             os.symlink(os.path.relpath(log_path, log_directory), _name(log_directory, container_id))
@@ -88,8 +86,10 @@ def link(files: Mapping[str, str], log_directory: str, container_id: str, log_pa
 def unlink(files: Mapping[str, str], log_directory: str, container_id: str) -> None:
     """Take that name away again; safe to repeat."""
     if KEY in files:
-        with explain(f"unlink the log of container {container_id}"), contextlib.suppress(FileNotFoundError):
-            os.unlink(_name(log_directory, container_id))
+        name = _name(log_directory, container_id)
+        with explain(f"unlink the log of container {container_id}"):
+            if os.path.islink(name):  # else it is the log itself
+                os.unlink(name)
 
 
 def _name(log_directory: str, container_id: str) -> str:

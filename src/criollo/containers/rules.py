@@ -1,6 +1,6 @@
 """From settings to the rules that shape containers; their class files are read here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,8 @@ class _Handler(Protocol):
     def monitor_exec_cgroup(self) -> str: ...
     @property
     def container_min_memory(self) -> _Size: ...
+    @property
+    def allowed_annotations(self) -> Sequence[str]: ...
 
 
 class RuntimeSettings(Protocol):
@@ -56,6 +58,7 @@ def open_rules(runtime: RuntimeSettings) -> Rules:
     """
     for name, handler in runtime.runtimes.items():
         log.info("runtime handler", handler=name, container_min_memory=handler.container_min_memory.bytes)
+        _tell_not_done(f"handler {name}", handler.allowed_annotations)
     block_io = rdt = None
     if runtime.blockio_config_file:
         from criollo.specgen.blockio import open_classes  # a YAML reader: 2 MiB, 30 ms, and few nodes have classes
@@ -65,8 +68,11 @@ def open_rules(runtime: RuntimeSettings) -> Rules:
         from criollo.specgen.rdt import open_rdt
 
         rdt = open_rdt(Path(runtime.rdt_config_file))
+    workloads = {name: msgspec.convert(each, Workload, from_attributes=True) for name, each in runtime.workloads.items()}
+    for name, workload in workloads.items():
+        _tell_not_done(f"workload {name}", workload.allowed_annotations)
     return Rules(
-        workloads=tuple(msgspec.convert(each, Workload, from_attributes=True) for each in runtime.workloads.values()),
+        workloads=tuple(workloads.values()),
         gomaxprocs_floor=runtime.min_injected_gomaxprocs,
         shared_cpus=runtime.shared_cpuset,
         infra_cpus=runtime.infra_ctr_cpuset,
@@ -75,3 +81,12 @@ def open_rules(runtime: RuntimeSettings) -> Rules:
         block_io=block_io,
         rdt=rdt,
     )
+
+
+def _tell_not_done(by: str, allowed: Sequence[str]) -> None:
+    if not allowed:
+        return
+    from criollo.containers.performance import not_done_of  # few handlers allow any
+
+    for name in not_done_of(allowed):
+        log.warning("allowed annotation has no effect: this build does not do it", by=by, annotation=name)

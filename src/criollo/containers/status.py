@@ -8,7 +8,6 @@ import msgspec
 from criollo.aio import threads
 from criollo.containers.context import Containers
 from criollo.containers.watch import cgroup_of
-from criollo.errors import Invalid, NotFound
 from criollo.linux import files
 from criollo.model.container import Container, ContainerState
 from criollo.stats.collect import Sample
@@ -18,45 +17,26 @@ MAX_SPEC_BYTES = 16 << 20
 
 
 def list_containers(containers: Containers) -> list[Container]:
-    """All that a client may see: half-made and vanishing ones are not."""
-    return [container for container in containers.state.containers if is_visible(containers, container)]
-
-
-def is_visible(containers: Containers, container: Container) -> bool:
-    """Not half made, not vanishing; one that could not be removed is seen again, in state UNKNOWN."""
-    is_vanishing = container.state is ContainerState.REMOVING and not container.trouble
-    return is_collected(containers, container) and not is_vanishing
-
-
-def is_collected(containers: Containers, container: Container) -> bool:
-    """Whether a client has got to know of it."""
-    return container.state is not ContainerState.CREATING and container.id not in containers.uncollected
+    """All that a client may see: half-made and vanishing ones are not; one that could not be removed is, in state UNKNOWN."""
+    return containers.state.containers.visible()
 
 
 def find_container(containers: Containers, container_id: str) -> Container:
-    """A container by id or by an unambiguous beginning of it.
-
-    Raises:
-        Invalid: the id is empty, or several containers' ids begin so.
-        NotFound: no such container.
-    """
-    if not container_id:
-        raise Invalid("container_id", container_id, "the id of a container")
-    found = [each for each in containers.state.containers.by_prefix(container_id) if is_visible(containers, each)]
-    if len(found) > 1:
-        raise Invalid("container_id", container_id, f"more digits: {len(found)} containers' ids begin so")
-    if not found:
-        raise NotFound("container", container_id)
-    return found[0]
+    """A container by id or by an unambiguous beginning of it. Raises Invalid, NotFound (see `state.records`)."""
+    return containers.state.containers.find(container_id)
 
 
-async def verbose(containers: Containers, container: Container) -> dict[str, str]:
-    """`info`: pid, sandboxID, runtimeSpec, privileged, as crictl inspect and its users expect them."""
-    path = containers.places.bundle(container.id) / "config.json"
+async def spec_of(containers: Containers, object_id: str) -> bytes:
+    """The spec in the bundle of a container, or of a pod's infra container; an empty document when there is none."""
+    path = containers.places.bundle(object_id) / "config.json"
     try:
-        spec = await threads.files(files.read_limited, path, MAX_SPEC_BYTES)
+        return await threads.files(files.read_limited, path, MAX_SPEC_BYTES)
     except OSError:
-        spec = b"{}"
+        return b"{}"
+
+
+def verbose(container: Container, spec: bytes) -> dict[str, str]:
+    """`info`: pid, sandboxID, runtimeSpec, privileged, as crictl inspect and its users expect them."""
     document = {
         "sandboxID": container.pod_id,
         "pid": container.pid,

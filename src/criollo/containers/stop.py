@@ -6,7 +6,6 @@ import time
 from typing import Final
 
 from criollo.containers.context import Containers
-from criollo.containers.status import is_visible
 from criollo.containers.watch import ended_within, watched
 from criollo.errors import CriolloError, TimedOut
 from criollo.linux import procfs
@@ -14,6 +13,7 @@ from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId
 from criollo.model.moves import is_live
 from criollo.monitor.exits import end_monitor
+from criollo.telemetry import texts
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -29,13 +29,14 @@ async def stop_container(containers: Containers, container_id: str, *, grace_s: 
     container is success. Returns when the exit is recorded, so logs are complete.
 
     Raises:
+        Invalid: several containers' ids begin so.
         TimedOut: still alive 120 s after the first SIGKILL (blocked in the kernel).
         CriolloError: neither the runtime nor the cgroup lets us kill it.
     Source: CRI v1, StopContainer; OCI runtime-spec, section Kill.
     """
-    found = [each for each in containers.state.containers.by_prefix(container_id) if is_visible(containers, each)]
-    if len(found) == 1:
-        await stop(containers, found[0].id, grace_s=grace_s)
+    found = containers.state.containers.find_any(container_id)
+    if found is not None:
+        await stop(containers, found.id, grace_s=grace_s)
 
 
 async def stop(containers: Containers, container_id: ContainerId, *, grace_s: float) -> None:
@@ -56,7 +57,8 @@ async def _stop(containers: Containers, container: Container) -> None:
     try:
         # A container that was never started has no handler for a signal: nothing to be graceful about.
         if container.state is ContainerState.RUNNING and not await _politely(containers, container):
-            log.warning("container ignored its stop signal; killing it", container=container.id, signal=container.stop_signal)
+            told = texts.STOP_TIMED_OUT.format(container.id, container.stop_signal)
+            log.warning(told, container=container.id)
         with containers.sessions.killing(container.id):
             await _kill(containers, container)
     finally:

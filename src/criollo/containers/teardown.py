@@ -8,15 +8,17 @@ import msgspec
 from criollo.aio import threads
 from criollo.containers import linked_logs
 from criollo.containers.context import Containers
-from criollo.containers.status import is_collected
 from criollo.containers.stop import stop
-from criollo.containers.watch import end_notifier, ended_within, watched
-from criollo.errors import CriolloError, TimedOut
-from criollo.linux import files
+from criollo.containers.watch import end_notifier, ended_within, watch, watched
+from criollo.errors import CriolloError, TimedOut, explain
+from criollo.linux import files, procfs
+from criollo.linux.namespaces import unpin
 from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId
 from criollo.model.moves import may_become
+from criollo.model.pod import NamespaceMode
 from criollo.monitor.exits import end_monitor
+from criollo.monitor.strays import end_monitor_of
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -27,11 +29,14 @@ async def remove_container(containers: Containers, container_id: str) -> None:
 
     One that is being removed is waited for; one that could not be removed is tried again.
 
+    Raises:
+        Invalid: several containers' ids begin so.
+        CriolloError: see `tear_down`.
     Source: CRI v1, RemoveContainer.
     """
-    found = [each for each in containers.state.containers.by_prefix(container_id) if is_collected(containers, each)]
-    if len(found) == 1:
-        await remove(containers, found[0].id)
+    found = containers.state.containers.find_any(container_id, vanishing=True)
+    if found is not None:
+        await remove(containers, found.id)
 
 
 async def remove(containers: Containers, container_id: ContainerId) -> None:
@@ -72,15 +77,29 @@ async def tear_down(containers: Containers, container_id: ContainerId) -> None:
 async def _take_away(containers: Containers, container: Container) -> None:
     pod = containers.state.pods.get(container.pod_id)
     runtime = containers.runtime_of(container.handler)
+    if not container.monitor_pid:
+        await threads.spawning(end_monitor_of, containers.places.bundle(container.id))
+    elif container.id not in containers.ended and procfs.is_alive(container.monitor_pid, container.monitor_started):
+        watch(containers, container)  # of a removal that a crash cut
     await runtime.delete(container.id, cgroup_parent=pod.cgroup_parent if pod is not None else "", force=True)
     await _wait_monitor(containers, container)
     if container.notifier:
         end_notifier(containers, container.id)
         await threads.files(containers.places.notifier(container.id).unlink, missing_ok=True)
     if pod is not None and linked_logs.KEY in pod.files:
-        await threads.files(linked_logs.unlink, pod.files, pod.config.log_directory, container.id)
+        await threads.files(linked_logs.unlink, pod.files, pod.logs, container.id)
+    if container.config.security.namespaces.pid is NamespaceMode.TARGET:
+        with explain(f"let go of the PID namespace that container {container.id} joined"):
+            await threads.mounts(unpin, containers.places.target_pids(container.id))
     await containers.roots.remove(container.id)
-    await threads.files(files.remove_tree, containers.places.bundle(container.id))
+    await threads.files(_remove_files, containers, container.id)
+
+
+def _remove_files(containers: Containers, container_id: ContainerId) -> None:
+    """The exit file once more: a monitor that was slow has written it after `delete`."""
+    with explain(f"remove the run state of container {container_id}"):
+        (containers.exits_dir / container_id).unlink(missing_ok=True)
+        files.remove_tree(containers.places.bundle(container_id))
 
 
 async def _wait_monitor(containers: Containers, container: Container) -> None:

@@ -11,10 +11,10 @@ from criollo.specgen.request import ImageDefaults, PodView
 from criollo.storage.base import Mapped
 
 
-def image_defaults(image: ImageConfig) -> tuple[ImageDefaults, str]:
-    """What the image says about running it, and its stop signal."""
+def image_defaults(image: ImageConfig) -> ImageDefaults:
+    """What the image says about running it."""
     config = image.config
-    defaults = ImageDefaults(
+    return ImageDefaults(
         user=config.user,
         env=config.env,
         entrypoint=config.entrypoint,
@@ -23,7 +23,6 @@ def image_defaults(image: ImageConfig) -> tuple[ImageDefaults, str]:
         stop_signal=config.stop_signal,
         volumes=tuple(config.volumes),
     )
-    return defaults, config.stop_signal
 
 
 def pod_view(pod: Pod) -> PodView:
@@ -46,6 +45,8 @@ def pod_view(pod: Pod) -> PodView:
         hosts=pod.files.get("hosts", ""),
         shm=pod.files.get("shm", ""),
         container_env=pod.files.get("containerenv", ""),
+        cgroup_parent=pod.cgroup_parent,
+        ips=pod.ips,
     )
 
 
@@ -55,15 +56,16 @@ def mapped_for(pod: Pod) -> Mapped | None:
     return None if user is None else Mapped(Path(pod.namespaces["user"]), user.uids, user.gids)
 
 
-def log_path(pod: Pod, config: ContainerConfig) -> str:
-    """Where the log goes; empty when either half was not given.
+def log_path(pod: Pod, config: ContainerConfig, container_id: str) -> str:
+    """Where the log goes: the file that the client names, else one with the container's id, in the pod's directory.
 
     Raises:
         Invalid: it would leave the pod's log directory.
     """
-    if not config.log_path or not pod.config.log_directory:
-        return ""
-    path = os.path.normpath(os.path.join(pod.config.log_directory, config.log_path))
-    if not path.startswith(os.path.normpath(pod.config.log_directory) + "/"):
+    if not pod.logs:
+        return ""  # its record is of a version that gave such a pod no logs
+    directory = os.path.normpath(pod.logs)
+    path = os.path.normpath(os.path.join(directory, config.log_path or f"{container_id}.log"))
+    if not path.startswith(directory.rstrip("/") + "/"):
         raise Invalid("config.log_path", config.log_path, "a path below the pod's log directory")
     return path

@@ -100,6 +100,7 @@ def end_notifier(containers: Containers, container_id: ContainerId) -> None:
 
 
 def _reason(exit_: Exit) -> str:
-    if exit_.oom_killed:
+    """A container that ends well after the kernel killed one of its processes was not ended by that: CRI-O says OOMKilled."""
+    if exit_.oom_killed and exit_.code != 0:
         return OOM_KILLED
     return COMPLETED if exit_.code == 0 else ERROR

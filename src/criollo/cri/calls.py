@@ -35,6 +35,16 @@ _ID_BEGINS: Final = str(uuid.uuid4())[:24]  # ids of calls look like any UUID; t
 _NUMBERS: Final = count(1)
 
 
+def after(refresh: Callable[[], Awaitable[None]], handler: Callable[[Any], Reply]) -> Handler:
+    """A handler that answers when `refresh` is done."""
+
+    async def answer(request: Any) -> Reply:
+        await refresh()
+        return handler(request)
+
+    return answer
+
+
 class Method(msgspec.Struct, frozen=True):
     """A method of a service and who answers it; None: nobody yet."""
 

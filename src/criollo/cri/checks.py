@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from criollo.errors import Invalid
+from criollo.model.ids import is_hostname
 
 NAME_LENGTH: Final = 253
 PATH_LENGTH: Final = 4095  # PATH_MAX of linux/limits.h without the final NUL
@@ -20,7 +21,6 @@ MAX_ID: Final = (1 << 31) - 1
 MAX_INT64: Final = (1 << 63) - 1
 
 _CPUSET: Final = re.compile(r"[0-9,\-]*")
-_HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
 def text(field: str, value: str, *, limit: int = TEXT_LENGTH, required: bool = False) -> str:
@@ -48,7 +48,7 @@ def name(field: str, value: str, *, required: bool = True) -> str:
 
 
 def hostname(field: str, value: str) -> str:
-    if value and not _HOSTNAME.fullmatch(value):
+    if value and not is_hostname(value):
         raise Invalid(field, value, "a host name of at most 64 letters, digits, '-' and '.'")
     return value
 

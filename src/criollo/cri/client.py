@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import message_factory
 from google.protobuf.message import Message
@@ -23,8 +23,12 @@ from criollo.cri.pb import api_pb2
 from criollo.errors import CriolloError, TimedOut, Unavailable, explain
 from criollo.wire.http2_events import Body, Head
 
+if TYPE_CHECKING:
+    import ssl
+
 RUNTIME: Final = "runtime.v1.RuntimeService"
 IMAGE: Final = "runtime.v1.ImageService"
+_GOODBYE_S: Final = 0.5  # for a peer to end its side of TLS: gRPC's servers never do
 
 
 @asynccontextmanager
@@ -61,8 +65,8 @@ Caller = Callable[[str, bytes, float], Awaitable[bytes]]
 
 
 @asynccontextmanager
-async def connect_to(host: str, port: int, *, limit_s: float = 5) -> AsyncIterator[Caller]:
-    """Calls of any gRPC server on a TCP port, without TLS.
+async def connect_to(host: str, port: int, *, tls: "ssl.SSLContext | None" = None, limit_s: float = 5) -> AsyncIterator[Caller]:
+    """Calls of any gRPC server on a TCP port; without `tls` in the clear.
 
     Raises Unavailable when nobody answers within `limit_s`; the calls as those of `Client`.
     """
@@ -70,7 +74,9 @@ async def connect_to(host: str, port: int, *, limit_s: float = 5) -> AsyncIterat
     try:
         with explain(f"connect to {host}, port {port}"):
             async with asyncio.timeout(limit_s):
-                await asyncio.get_running_loop().create_connection(lambda: side.connection, host, port)
+                await asyncio.get_running_loop().create_connection(
+                    lambda: side.connection, host, port, ssl=tls, ssl_shutdown_timeout=_GOODBYE_S if tls else None
+                )
     except TimeoutError as error:
         raise Unavailable(f"cannot connect to {host}, port {port}: no answer in {limit_s:g} s") from error
 

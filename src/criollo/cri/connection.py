@@ -9,7 +9,7 @@ import asyncio
 from typing import Final, Protocol, cast
 
 from criollo.telemetry.log import get_logger
-from criollo.wire.http2 import Session
+from criollo.wire.http2 import Http2Session
 from criollo.wire.http2_events import Body, Event, Failed, Head, Reset
 from criollo.wire.http2_frames import ErrorCode
 
@@ -33,7 +33,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, side: Side, *, client: bool, streams: int = 250) -> None:
         self._side, self._is_client = side, client
-        self._session = Session(client=client, streams=streams)
+        self._session = Http2Session(client=client, streams=streams)
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_READ))
         self._transport: asyncio.Transport | None = None

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncGenerator, Mapping
 
-from criollo.cri import query, read, read_container, write
-from criollo.cri.calls import Handler, StreamHandler
+from criollo.cri import query, read_image, write
+from criollo.cri.calls import Handler, StreamHandler, after
 from criollo.cri.pb import api_pb2 as pb
 from criollo.images import status
 from criollo.images.context import Images
@@ -21,11 +21,11 @@ class ImageService:
 
     def calls(self) -> Mapping[str, Handler | StreamHandler]:
         """The handlers by method name. Where other tools' stores are read, List and Status look at them first."""
-        fresh = bool(self._images.foreign.stores)
+        foreign = self._images.foreign
         return {
-            "ListImages": self.list_fresh_images if fresh else self.list_images,
+            "ListImages": after(foreign.refresh, self.list_images) if foreign.stores else self.list_images,
             "StreamImages": self.stream_images,
-            "ImageStatus": self.fresh_image_status if fresh else self.image_status,
+            "ImageStatus": after(foreign.refresh, self.image_status) if foreign.stores else self.image_status,
             "PullImage": self.pull_image,
             "RemoveImage": self.remove_image,
             "ImageFsInfo": self.image_fs_info,
@@ -34,10 +34,6 @@ class ImageService:
     def list_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
         return pb.ListImagesResponse(images=self._listed(request.filter))
 
-    async def list_fresh_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
-        await self._images.foreign.refresh()
-        return self.list_images(request)
-
     async def stream_images(self, request: pb.StreamImagesRequest) -> AsyncGenerator[pb.StreamImagesResponse, None]:
         await self._images.foreign.refresh()
         for batch in query.batches(self._listed(request.filter)):
@@ -45,28 +41,24 @@ class ImageService:
 
     def image_status(self, request: pb.ImageStatusRequest) -> pb.ImageStatusResponse:
         """An image that is not here is an answer without one, not an error."""
-        found = status.find_image(self._images, read.image_spec(request.image).image)
+        found = status.find_image(self._images, read_image.image_spec(request.image).image)
         if found is None:
             return pb.ImageStatusResponse()
         info = status.verbose(self._images, found) if request.verbose else None
         return pb.ImageStatusResponse(image=self._written(found), info=info)
 
-    async def fresh_image_status(self, request: pb.ImageStatusRequest) -> pb.ImageStatusResponse:
-        await self._images.foreign.refresh()
-        return self.image_status(request)
-
     async def pull_image(self, request: pb.PullImageRequest) -> pb.PullImageResponse:
         """Answers the image's id: kubelet compares it to decide whether a pod may use what another pulled."""
         image_id = await pull_image(
             self._images,
-            read.image_spec(request.image),
-            read_container.credentials(request.auth),
+            read_image.image_spec(request.image),
+            read_image.credentials(request.auth),
             namespace=request.sandbox_config.metadata.namespace,
         )
         return pb.PullImageResponse(image_ref=image_id)
 
     async def remove_image(self, request: pb.RemoveImageRequest) -> pb.RemoveImageResponse:
-        await remove_image(self._images, read.image_spec(request.image).image)
+        await remove_image(self._images, read_image.image_spec(request.image).image)
         return pb.RemoveImageResponse()
 
     async def image_fs_info(self, request: pb.ImageFsInfoRequest) -> pb.ImageFsInfoResponse:
@@ -82,7 +74,7 @@ class ImageService:
     def _listed(self, wanted: pb.ImageFilter) -> list[pb.Image]:
         if not wanted.image.image:
             return [self._written(image) for image in status.list_images(self._images)]
-        found = status.find_image(self._images, read.image_spec(wanted.image, "filter.image").image)
+        found = status.find_image(self._images, read_image.image_spec(wanted.image, "filter.image").image)
         return [self._written(found)] if found else []
 
     def _written(self, image: Image) -> pb.Image:

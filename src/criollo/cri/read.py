@@ -1,4 +1,4 @@
-"""CRI messages of pods and images as values of ours, checked; containers are in `read_container`.
+"""CRI messages of pods as values of ours, checked; containers are in `read_container`, images in `read_image`.
 
 Every function takes the message and raises Invalid with the name of the field, as the client knows it, that is wrong.
 Absent messages are errors where something in them is needed, and defaults elsewhere.
@@ -11,7 +11,6 @@ from typing import Final
 from criollo.cri import checks
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import Invalid
-from criollo.model.container import ImageSpec
 from criollo.model.pod import (
     Dns,
     HugepageLimit,
@@ -76,17 +75,6 @@ def handler_name(value: str) -> str:
 def object_id(field: str, value: str) -> str:
     """An id as a client gave it, or its beginning; whether there is such an object is the domain's affair."""
     return checks.text(field, value, limit=checks.NAME_LENGTH, required=True)
-
-
-def image_spec(spec: pb.ImageSpec, field: str = "image") -> ImageSpec:
-    """How a client names an image. Raises Invalid for an empty name."""
-    return ImageSpec(
-        image=checks.text(f"{field}.image", spec.image, limit=1024, required=True),
-        annotations=checks.pairs(f"{field}.annotations", spec.annotations),
-        user_specified_image=checks.text(f"{field}.user_specified_image", spec.user_specified_image, limit=1024),
-        runtime_handler=checks.name(f"{field}.runtime_handler", spec.runtime_handler, required=False),
-        image_ref=checks.text(f"{field}.image_ref", spec.image_ref, limit=1024),
-    )
 
 
 def resources(message: pb.LinuxContainerResources, field: str) -> Resources:

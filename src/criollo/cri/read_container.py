@@ -4,13 +4,12 @@ import posixpath
 from collections.abc import Sequence
 from typing import Final
 
-from criollo.cri import checks, read
+from criollo.cri import checks, read, read_image
 from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.signals import kernel_signal
 from criollo.errors import Invalid
 from criollo.model.container import Capabilities, ContainerConfig, ContainerSecurity, Device, Mount, Propagation
 from criollo.model.pod import IdMapping, Resources
-from criollo.registry.auth import Credentials, Hidden
 
 _PROPAGATIONS: Final = {0: Propagation.PRIVATE, 1: Propagation.HOST_TO_CONTAINER, 2: Propagation.BIDIRECTIONAL}
 _MOUNT_OPTIONS: Final = frozenset({"noexec", "nodev", "nosuid"})
@@ -26,7 +25,7 @@ def container_config(config: pb.ContainerConfig, *, field: str = "config") -> Co
     return ContainerConfig(
         name=checks.name(f"{field}.metadata.name", config.metadata.name),
         attempt=config.metadata.attempt,
-        image=read.image_spec(config.image, f"{field}.image"),
+        image=read_image.image_spec(config.image, f"{field}.image"),
         command=checks.arguments(f"{field}.command", config.command),
         args=checks.arguments(f"{field}.args", config.args),
         working_dir=checks.path(f"{field}.working_dir", config.working_dir, required=False),
@@ -51,23 +50,6 @@ def new_resources(request: pb.UpdateContainerResourcesRequest) -> Resources:
     if not request.HasField("linux"):
         raise Invalid("linux", None, "the resources to change")
     return read.resources(request.linux, "linux")
-
-
-def credentials(auth: pb.AuthConfig) -> Credentials | None:
-    """What the client gives to show a registry; None if nothing. No error's message holds any of it."""
-    fields = ("username", "password", "auth", "identity_token", "registry_token")
-    for name in fields:
-        if "\0" in getattr(auth, name) or len(getattr(auth, name)) > 1 << 20:
-            raise Invalid(f"auth.{name}", Hidden(), "at most 1 MiB without NUL")
-    if auth.auth and not auth.username:
-        return Credentials.of_auth(auth.auth, field="auth.auth", identity_token=auth.identity_token)
-    found = Credentials(
-        username=auth.username,
-        password=auth.password,
-        identity_token=auth.identity_token,
-        registry_token=auth.registry_token,
-    )
-    return None if found.is_empty else found
 
 
 def _environment(config: pb.ContainerConfig, field: str) -> tuple[tuple[str, str], ...]:

@@ -131,8 +131,11 @@ class RuntimeService:
         return pb.RemovePodSandboxResponse()
 
     async def pod_sandbox_status(self, request: pb.PodSandboxStatusRequest) -> pb.PodSandboxStatusResponse:
-        pod = pod_status.find_pod(self._pods, _pod_id(request.pod_sandbox_id))
-        info = await pod_status.verbose(self._pods, pod) if request.verbose else None
+        pod, info = pod_status.find_pod(self._pods, _pod_id(request.pod_sandbox_id)), None
+        if request.verbose:
+            spec = await pod_status.spec_of(self._pods, pod)
+            pod = pod_status.find_pod(self._pods, pod.id)  # as it is now, as all that follows
+            info = pod_status.verbose(self._pods, pod, spec)
         if self._pods.events is None:
             return pb.PodSandboxStatusResponse(status=write.pod_status(pod), info=info)
         inside = [each for each in container_status.list_containers(self._containers) if each.pod_id == pod.id]
@@ -168,7 +171,12 @@ class RuntimeService:
 
     async def create_container(self, request: pb.CreateContainerRequest) -> pb.CreateContainerResponse:
         config = read_container.container_config(request.config)
-        container_id = await create_container(self._containers, _pod_id(request.pod_sandbox_id), config)
+        container_id = await create_container(
+            self._containers,
+            _pod_id(request.pod_sandbox_id),
+            config,
+            in_privileged_pod=request.sandbox_config.linux.security_context.privileged,
+        )
         return pb.CreateContainerResponse(container_id=container_id)
 
     async def start_container(self, request: pb.StartContainerRequest) -> pb.StartContainerResponse:
@@ -185,8 +193,11 @@ class RuntimeService:
         return pb.RemoveContainerResponse()
 
     async def container_status(self, request: pb.ContainerStatusRequest) -> pb.ContainerStatusResponse:
-        container = self._find(request.container_id)
-        info = await container_status.verbose(self._containers, container) if request.verbose else None
+        container, info = self._find(request.container_id), None
+        if request.verbose:
+            spec = await container_status.spec_of(self._containers, container.id)
+            container = self._find(container.id)  # as it is now
+            info = container_status.verbose(container, spec)
         return pb.ContainerStatusResponse(status=write.container_status(container), info=info)
 
     def list_containers(self, request: pb.ListContainersRequest) -> bytes:

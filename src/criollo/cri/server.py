@@ -42,7 +42,8 @@ _AT_ONCE_S: Final = 0.001  # how long calls of one connection are answered witho
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one server takes. Bytes and seconds."""
 
-    message_bytes: int = 80 << 20
+    message_bytes: int = 80 << 20  # of a request
+    reply_bytes: int = 80 << 20
     in_flight_bytes: int = 160 << 20
     streams: int = 250
     receive_s: float = 60  # for a request to arrive
@@ -309,8 +310,9 @@ class _Serving:
     def _send(self, stream_id: int, reply: bytes, *, is_first: bool, is_last: bool = False) -> None:
         """Queue a reply. Raises Refused when it is too large."""
         size, limits = len(reply), self._server.limits
-        if size > limits.message_bytes:
-            text = f"the reply has {size} bytes, the limit is {limits.message_bytes}; use the Stream form of the call"
+        if size > limits.reply_bytes:
+            text = f"the reply has {size} bytes, the limit is {limits.reply_bytes} (grpc_max_send_msg_size); "
+            text += "use the Stream form of the call"
             raise Refused(Code.RESOURCE_EXHAUSTED, text)
         if self._server.in_flight_bytes + size > limits.in_flight_bytes:
             raise Refused(Code.RESOURCE_EXHAUSTED, "too many bytes of messages are in flight; try again")

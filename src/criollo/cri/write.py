@@ -143,7 +143,7 @@ def container_metadata(value: Container) -> pb.ContainerMetadata:
 def image_spec(value: ImageSpec) -> pb.ImageSpec:
     """The image as people call it: what the pod's author wrote, where the client told."""
     return pb.ImageSpec(
-        image=value.user_specified_image or value.image,
+        image=value.as_written,
         annotations=value.annotations,
         user_specified_image=value.user_specified_image,
         runtime_handler=value.runtime_handler,

@@ -41,10 +41,9 @@ def _labels(pod: Pod, container: Container | None) -> list[str]:
     """The values of BASE_LABELS."""
     if container is None:
         return [pod.id, "", pod.config.namespace, pod.config.name, _POD]
-    image = container.config.image
     return [
         container.id,
-        image.user_specified_image or image.image,
+        container.config.image.as_written,
         pod.config.namespace,
         pod.config.name,
         container.config.name,

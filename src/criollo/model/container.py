@@ -32,6 +32,11 @@ class Mount(Record, frozen=True, kw_only=True):
     image_ref: str = ""  # of the image that is mounted: its first digest reference, else its id
     options: tuple[str, ...] = ()
 
+    @property
+    def image_spec(self) -> "ImageSpec":
+        """How the client names the image of an image volume."""
+        return ImageSpec(image=self.image, user_specified_image=self.user_specified_image)
+
 
 class Device(Record, frozen=True, kw_only=True):
     """`permissions` is a subset of "rwm"."""
@@ -75,6 +80,11 @@ class ImageSpec(Record, frozen=True, kw_only=True):
     user_specified_image: str = ""
     runtime_handler: str = ""
     image_ref: str = ""
+
+    @property
+    def as_written(self) -> str:
+        """What the pod's author called it, where the client told; a kubelet asks for an id."""
+        return self.user_specified_image or self.image
 
 
 class ContainerConfig(Record, frozen=True, kw_only=True):
@@ -147,6 +157,9 @@ class Container(Record, frozen=True, kw_only=True):
     stop_signal: int = 15  # a signal number of the kernel
     user: ContainerUser = ContainerUser()
     resources: Resources = Resources()
+    updating: Resources | None = None  # its cgroup may have some of them already; repeated after a crash
+    shared_cpus: str = ""  # those of the node that it uses besides its own, whatever an update says
+    no_cpu_quota: bool = False  # an annotation freed it and its pod of the CPU quota
     mounts: tuple[Mount, ...] = ()
     privileged: bool = False
     process_label: str = ""  # of SELinux; empty: the runtime's own

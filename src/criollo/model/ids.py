@@ -12,8 +12,8 @@ PodId = NewType("PodId", str)
 ContainerId = NewType("ContainerId", str)
 ImageId = NewType("ImageId", str)
 
-ID_LENGTH = 64
 _ID = re.compile(r"[0-9a-f]{64}")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # 64 bytes: sethostname(2)
 
 
 def new_id() -> str:
@@ -23,6 +23,10 @@ def new_id() -> str:
 
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+def is_hostname(text: str) -> bool:
+    return _HOSTNAME.fullmatch(text) is not None
 
 
 def short(text: str) -> str:

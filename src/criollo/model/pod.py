@@ -160,6 +160,13 @@ class PodConfig(Record, frozen=True, kw_only=True):
     security: PodSecurity = PodSecurity()
 
 
+class Size(Record, frozen=True, kw_only=True):
+    """Of a pod: what its containers may use together, and what it costs besides. None stays as it is."""
+
+    overhead: Resources | None = None
+    resources: Resources | None = None
+
+
 class PodState(StrEnum):
     CREATING = "CREATING"
     READY = "READY"
@@ -189,16 +196,23 @@ class Pod(Record, frozen=True, kw_only=True):
     hostname: str = ""
     cgroup_parent: str = ""  # as the runtime takes it: a path (cgroupfs) or a slice name (systemd)
     cgroup_made: bool = False  # we made the parent, so it goes with the pod
+    updating: Size | None = None  # its cgroup may have some of it already; repeated after a crash
     cgroup_top: str = ""  # the path of the highest that came with it, to go when nothing is in it; empty: none
     namespaces: dict[str, str] = {}  # "net", "ipc", "uts", "user", "pid" → path of the pinned namespace; absent: the host's
     files: dict[str, str] = {}  # "hostname", "hosts", "resolv.conf", "shm" → path on the host; absent: none
     ips: tuple[str, ...] = ()
     network_name: str = ""  # the CNI network that ADD ran with; empty for host network and before ADD
     network_down: bool = False  # DEL has succeeded, or there was nothing to delete
+    log_directory: str = ""  # ours, below log_dir, where the client names none; it goes with the pod
     infra: InfraProcess | None = None
     process_label: str = ""  # of SELinux; its level is this pod's alone
     mount_label: str = ""
-    trouble: str = ""  # why the last teardown could not finish; retried by the sweeper
+    trouble: str = ""  # why the last teardown could not finish, retried by the sweeper; of a ready one, what CHECK found
+
+    @property
+    def logs(self) -> str:
+        """The directory of its containers' logs."""
+        return self.config.log_directory or self.log_directory
 
     @property
     def host_network(self) -> bool:

@@ -9,6 +9,13 @@ _ALIASES: Final = {"SIGCLD": int(signal.SIGCHLD), "SIGIOT": int(signal.SIGABRT),
 _REALTIME: Final = re.compile(r"SIGRT(MIN|MAX)(?:([+-])([0-9]{1,2}))?")
 
 
+def signal_name(number: int) -> str:
+    """ "SIGINT", "SIGRTMIN+3": the name of a signal, its number where it has none."""
+    if int(signal.SIGRTMIN) < number < int(signal.SIGRTMAX):
+        return f"SIGRTMIN+{number - int(signal.SIGRTMIN)}"
+    return next((name for name, each in (_NAMES | _ALIASES).items() if each == number), str(number))
+
+
 def parse_signal(text: str, default: int = int(signal.SIGTERM)) -> int:
     """The number of "SIGINT", "INT", "2", "SIGRTMIN+3"; `default` for anything else."""
     if text.isascii() and text.isdecimal() and 0 < int(text[:4]) <= int(signal.SIGRTMAX):

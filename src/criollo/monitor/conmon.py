@@ -29,7 +29,7 @@ from criollo.aio.together import together
 from criollo.errors import Invalid, TimedOut, ToolFailed, explain
 from criollo.linux import procfs, proctree
 from criollo.linux.cgroup import Hierarchies
-from criollo.telemetry import trail
+from criollo.telemetry import texts, trail
 from criollo.telemetry.log import get_logger
 from criollo.wire import conmon as protocol
 from criollo.wire.runtime import readable
@@ -159,6 +159,8 @@ class Conmon:
                 return await self._created(launch, start)
         except TimeoutError:
             said = start.stderr()
+            told = texts.CREATION_TIMEOUT.format(f"{launch.timeout_s:g}")
+            log.error(told, container=launch.container_id)
             raise TimedOut(
                 f"cannot create container {launch.container_id}: {launch.runtime[0]} and conmon gave no answer within"
                 f" {launch.timeout_s:g} s and were killed" + (f"; conmon said: {said!r}" if said else "")
@@ -222,9 +224,8 @@ class _Start:
             "_OCI_SYNCPIPE": str(self._sync_write),
             "_OCI_STARTPIPE": str(self._go_read),
         }
-        fds = [self._sync_write, self._go_read]
-        stdio = (process.DEVNULL, self._said, self._said)
-        self.pid = process.disown(process.spawn(argv, env=env, cwd=str(launch.bundle), pass_fds=fds, stdio=stdio))
+        program = process.Program(argv, env, cwd=str(launch.bundle), pass_fds=[self._sync_write, self._go_read])
+        self.pid = process.disown(process.spawn(program, stdio=(process.DEVNULL, self._said, self._said)))
         os.close(self._sync_write)
         self._sync_write = -1
 

@@ -21,6 +21,7 @@ from criollo.aio import process, threads
 from criollo.linux import procfs
 from criollo.linux.cgroup import Hierarchies
 from criollo.monitor.oom import Kills
+from criollo.telemetry import texts
 from criollo.telemetry.log import get_logger
 from criollo.wire.conmon import MAX_EXIT_FILE, Garbled, parse_exit_file
 
@@ -107,7 +108,8 @@ def read_exit(watched: Watched, exits_dir: Path, kills: Kills) -> Exit | None:
 
 async def _lost(watched: Watched, hierarchies: Hierarchies, kills: Kills) -> Exit:
     """The monitor is gone without a word: end the container, wherever it still lives."""
-    log.error("monitor ended without an exit code", container=watched.container_id, monitor=watched.monitor_pid)
+    told = texts.MONITOR_STOPPED.format(watched.container_id)
+    log.error(told, monitor=watched.monitor_pid)
     oom = kills.of(watched.bundle, watched.cgroup)
     pidfd = procfs.open_pidfd(watched.pid, watched.pid_started)
     if pidfd is not None:

@@ -4,7 +4,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from criollo.linux import proctree
+from criollo.aio import process
+from criollo.linux import procfs, proctree
 
 
 def find_strays(bundles: Path, known: Collection[int]) -> list[tuple[int, str]]:
@@ -25,6 +26,17 @@ def kill_strays(bundles: Path, known: Collection[int]) -> list[str]:
     for pid, _ in strays:
         proctree.kill_tree(pid)
     return [container_id for _, container_id in strays]
+
+
+def end_monitor_of(bundle: Path) -> None:
+    """End the monitor of a container that has no record of it, with all below; it would still write an exit (blocking)."""
+    if not bundle.exists():
+        return
+    for pid, container_id in find_strays(bundle.parent, ()):
+        if container_id == bundle.name and (pidfd := procfs.open_pidfd(pid, procfs.start_time(pid) or 0)) is not None:
+            proctree.kill_tree(pid)
+            process.reap(pidfd, wait=True)
+            os.close(pidfd)
 
 
 def _command_line(pid: int) -> list[str]:

@@ -9,6 +9,7 @@ attachment only when all have succeeded: so it can be repeated until it does.
 Source: CNI SPEC 1.1.0, section 3.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Container, Sequence
@@ -45,7 +46,7 @@ class NetworkStatus(Record, frozen=True, kw_only=True):
     message: str = ""
 
 
-class Options(Record, frozen=True, kw_only=True):
+class CniOptions(Record, frozen=True, kw_only=True):
     """`plugin_s` limits each plugin. `shortcuts` skips plugins that would only pass the result on. `owner` marks our cache."""
 
     plugin_s: float = 60
@@ -65,7 +66,7 @@ class Cni:
         cache_dir: Path,
         default_network: str = "",
         *,
-        options: Options = Options(),  # noqa: B008  # frozen
+        options: CniOptions = CniOptions(),  # noqa: B008  # frozen
     ) -> None:
         self._conf_dir, self._plugin_dirs, self._default = conf_dir, tuple(plugin_dirs), default_network
         self._options = options
@@ -73,6 +74,7 @@ class Cni:
         self._loaded = Loaded(network=None, problem=f"{conf_dir} has not been read yet")
         self._trouble, self._asked_at = "", float("-inf")  # what STATUS said, and when (monotonic)
         self._turns = Turns()
+        self._changed = asyncio.Event()  # wakes who waits for a usable network
 
     async def load(self) -> None:
         """Read the network directory."""
@@ -80,6 +82,7 @@ class Cni:
         if loaded == self._loaded:
             return
         self._loaded, self._trouble, self._asked_at = loaded, "", float("-inf")
+        self._changed.set()
         for sentence in loaded.skipped:
             log.warning("CNI configuration skipped", cause=sentence)
         if loaded.network is None:
@@ -117,6 +120,17 @@ class Cni:
                 break
         if network is self._loaded.network:
             self._trouble = trouble
+            self._changed.set()
+
+    async def wait_ready(self) -> None:
+        """Return when `status` is ready; while plugins say that they are not, they are asked again now and then."""
+        while not self.status().ready:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.status_age_s):
+                    await self._changed.wait()
+                    continue
+            await self.refresh()
 
     async def announce(self, attachment: Attachment) -> None:
         """Keep what `add` is about to do, so that `delete` knows it whatever happens: beside the making of the namespace.
@@ -191,14 +205,6 @@ class Cni:
                 request = plugins.derive(network, plugin, capability_args=entry.capability_args, previous=entry.result)
                 if not self._skips(request):
                     await plugins.execute(call, request, self._plugin_dirs)
-
-    async def cached(self, pod_id: str) -> Attached | None:
-        """What `add` answered for a pod, from the cache: for recovery after a restart."""
-        for _, entry in await threads.files(self._cache.find, pod_id):
-            if entry is not None and entry.result is not None:
-                with contextlib.suppress(ToolFailed):
-                    return _attached(entry, entry.result)
-        return None
 
     async def gc(self, valid: Container[str], *, verb: bool = True) -> tuple[str, ...]:
         """Detach pods of ours that are not in `valid`, and with `verb` let plugins (1.1.0) drop what belongs to nobody.

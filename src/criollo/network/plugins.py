@@ -11,13 +11,14 @@ from typing import Final
 import msgspec
 
 from criollo.aio import process
-from criollo.errors import Damaged, Invalid, ToolFailed, Unavailable
+from criollo.errors import Damaged, Invalid, TimedOut, ToolFailed, Unavailable
 from criollo.model.pod import Record
 from criollo.network.attachment import Json
 from criollo.network.cache import Entry
 from criollo.network.conflist import Network, Plugin, find_plugin
 from criollo.network.results import LIMIT_BYTES, PluginError, decode_error, decode_object
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.scrub import scrubbed
 
 log = get_logger(__name__)
 
@@ -30,10 +31,10 @@ PASS_THROUGH: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 
 
 class PluginFailed(ToolFailed):
-    """A plugin said no; `code` is its error code, 0 when it gave none."""
+    """A plugin said no; `code` is its error code, 0 when it gave none. What looks like a secret in its words is left out."""
 
     def __init__(self, what: str, path: Path, status: int, *, error: PluginError | None, said: str) -> None:
-        super().__init__(what, [str(path)], status, str(error) if error else said)
+        super().__init__(what, [str(path)], status, scrubbed(str(error) if error else said))
         self.code = error.code if error else 0
 
 
@@ -100,15 +101,16 @@ async def execute(call: Call, request: Json, plugin_dirs: Sequence[Path]) -> byt
     except Invalid as error:
         raise Unavailable(f"{call.what}: {error}") from error
     log.debug("running CNI plugin", command=call.command, plugin=path, container=call.container_id)
-    finished = await process.run(
-        [str(path)],
-        what=f"{call.what} (plugin {kind}, {call.command})",
-        timeout_s=call.timeout_s,
-        stdin=msgspec.json.encode(request),
-        env=_environment(call, plugin_dirs),
-        limit_bytes=LIMIT_BYTES,
-        check=False,
-    )
+    try:
+        finished = await process.attempt(
+            process.Program([str(path)], env=_environment(call, plugin_dirs)),
+            what=f"{call.what} (plugin {kind}, {call.command})",
+            timeout_s=call.timeout_s,
+            stdin=msgspec.json.encode(request),
+            limit_bytes=LIMIT_BYTES,
+        )
+    except TimedOut as error:
+        raise TimedOut(scrubbed(str(error))) from None  # it has the plugin's last words
     told = decode_error(finished.stdout)
     if finished.status != 0 or told is not None:
         said = finished.stderr_tail().strip() or finished.stdout[-process.TAIL_BYTES :].decode("utf-8", "replace")

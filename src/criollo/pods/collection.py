@@ -11,6 +11,9 @@ from criollo.pods.context import Pods
 from criollo.pods.metrics import PodMetrics, pod_metrics
 from criollo.pods.stats import cgroup_of_pod, read_networks
 from criollo.stats.catalogue import Value
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 _SLACK: Final = 1.5  # how many periods a sample counts: the next collection may be late
 
@@ -19,9 +22,19 @@ async def collect_forever(pods: Pods, period_s: int) -> None:
     """Collect, and again after each period. Lists tell what was collected until the task is cancelled."""
     collected = pods.collected = Collected(period_s)
     pods.containers.collector.lasts_ns = int(period_s * _SLACK * 1_000_000_000)
+    failing = False
     try:
         while True:
-            await collect(pods, collected)
+            try:
+                await collect(pods, collected)
+            except Exception as error:  # the border of a background loop: the node works on without numbers
+                if not failing:
+                    log.warning("statistics cannot be collected; trying again each period", period_s=period_s, error=error)
+                failing = True
+            else:
+                if failing:
+                    log.info("statistics are collected again")
+                failing = False
             await asyncio.sleep(period_s)
     finally:
         pods.collected = None

@@ -1,10 +1,12 @@
-"""A pod's attachment to its network: made at its start, taken back at its stop, retried by the sweeper."""
+"""A pod's attachment to its network: made at its start, checked by a new daemon, taken back at its stop or by the sweeper."""
+
+import asyncio
 
 import msgspec
 
 from criollo.errors import CriolloError
 from criollo.model.ids import PodId
-from criollo.model.pod import Pod
+from criollo.model.pod import Pod, PodState
 from criollo.network.attachment import Attachment
 from criollo.pods.context import Pods
 from criollo.telemetry.log import get_logger
@@ -40,6 +42,29 @@ async def connect(pods: Pods, pod: Pod) -> tuple[tuple[str, ...], str]:
         return (), ""
     attached = await pods.network.add(attachment(pod), announced=True)
     return attached.ips, attached.network_name
+
+
+async def check(pods: Pods, pod_id: PodId, *, limit_s: float) -> None:
+    """CNI CHECK of a ready pod; what a plugin says against its attachment is the pod's trouble until a later check."""
+    async with pods.locks.hold(pod_id):
+        pod = pods.state.pods.get(pod_id)
+        if pod is None or pod.state is not PodState.READY or pod.host_network:
+            return
+        trouble = ""
+        try:
+            async with asyncio.timeout(limit_s):
+                await pods.network.check(attachment(pod))
+        except TimeoutError:
+            trouble = f"cannot check network of pod {pod_id}: no answer within {limit_s:g} s"
+        except CriolloError as error:
+            trouble = str(error)
+        if trouble:
+            log.warning(
+                "network of a pod is not as it was made; make the pod anew if it cannot be reached", pod=pod_id, cause=trouble
+            )
+        pod = pods.state.pod(pod_id)
+        if trouble != pod.trouble:
+            pods.state.pods.keep(msgspec.structs.replace(pod, trouble=trouble))
 
 
 async def disconnect(pods: Pods, pod_id: PodId) -> None:

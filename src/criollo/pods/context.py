@@ -16,11 +16,11 @@ from criollo.pods.sockets import Forwards
 if TYPE_CHECKING:  # loaded where it is used: most nodes collect nothing, and map nothing themselves
     from criollo.pods.collected import Collected
     from criollo.pods.history import History
-    from criollo.security.userns import Node
+    from criollo.security.userns import NodeIds
 
 
 class Pods:
-    """The drivers under the pod verbs, and what is in progress. `uncollected` and its seconds as in `Containers`."""
+    """The drivers under the pod verbs, and what is in progress. `uncollected_s` as in `Containers`."""
 
     uncollected_s: float = 120
 
@@ -29,7 +29,7 @@ class Pods:
         self.tasks = containers.tasks
         self.state = containers.state
         self.default_sysctls: dict[str, str] = {}
-        self.userns: Node | None = None  # the configuration has mappings, or limits of them
+        self.userns: NodeIds | None = None  # the configuration has mappings, or limits of them
         self.drop_infra = True
         self.pause_image = ""
         self.pause_command: tuple[str, ...] = ("/pause",)
@@ -40,7 +40,6 @@ class Pods:
         self.stops: Jobs[None] = Jobs("stop pod sandbox")
         self.removes: Jobs[None] = Jobs("remove pod sandbox")
         self.forwards = Forwards()
-        self.uncollected: set[str] = set()
         self.events: Events | None = None  # where clients may follow them
         self.metric_groups: frozenset[str] = frozenset()  # beyond those that are always told
         self.collected: Collected | None = None  # where statistics are collected in the background

@@ -48,7 +48,6 @@ _OF_CONTAINER: Final = {
     ContainerState.EXITED: (EventKind.STOPPED,),
 }
 _OF_POD: Final = {PodState.READY: (EventKind.CREATED, EventKind.STARTED), PodState.NOTREADY: (EventKind.STOPPED,)}
-_UNSEEN: Final = (ContainerState.CREATING, ContainerState.REMOVING)
 
 
 class Events:
@@ -117,7 +116,8 @@ class Events:
             self._born.add(record_id)
         if not self._followers:
             return
-        seen = tuple(each for each in self._state.containers.of_pod(pod.id) if each.state not in _UNSEEN)
+        rows = self._state.containers
+        seen = tuple(each for each in rows.of_pod(pod.id) if rows.is_visible(each))
         event = Event(kind, record_id, self._clock(), pod, seen)
         for follower in self._followers:
             if follower.take(event):

@@ -73,7 +73,9 @@ def locate(pod: Pod, *, runroot: Path) -> dict[str, str]:
 
 
 async def write(pod: Pod, *, runroot: Path, shm_bytes: int = DEFAULT_SHM_BYTES) -> dict[str, str]:
-    """Make the files of a pod; returns name → path as `locate`. On an error the caller tears down (`remove`).
+    """Make the files of a pod and the directory of its logs; returns name → path as `locate`.
+
+    On an error the caller tears down (`remove`).
 
     Raises:
         Invalid: a field that cannot stand in such a file.
@@ -93,17 +95,21 @@ async def write(pod: Pod, *, runroot: Path, shm_bytes: int = DEFAULT_SHM_BYTES) 
 
 
 async def remove(pod: Pod, *, runroot: Path) -> None:
-    """Unmount and delete, with all else below `<runroot>/pods/<id>`; safe to repeat.
+    """Unmount and delete, with all else below `<runroot>/pods/<id>`, and logs whose directory is ours; safe to repeat.
 
     Raises:
         HostFailed: the host refused.
     """
     with explain(f"remove the files of pod {pod.id}"):
         await threads.mounts(_remove, _directory(runroot, pod))
+        if pod.log_directory:
+            await threads.files(remove_tree, Path(pod.log_directory))
 
 
 def _make(pod: Pod, directory: Path, contents: dict[str, bytes | None], *, shm_bytes: int | None) -> None:
     """Blocking part of `write`; None stands for a copy of the node's file of that name."""
+    if pod.logs:
+        os.makedirs(pod.logs, 0o755, exist_ok=True)
     whole = {name: _copy(_COPIES[name]) if content is None else content for name, content in contents.items()}
     owner = _owner(pod)
     mapped = f"uid={owner[0]},gid={owner[1]}" + (f',context="{pod.mount_label}"' if pod.mount_label else "")

@@ -26,8 +26,10 @@ from criollo.model.ids import PodId
 from criollo.model.moves import can_become
 from criollo.model.pod import InfraProcess, NamespaceMode, Pod, PodState, Resources
 from criollo.monitor.exits import Watched, end_monitor
+from criollo.monitor.strays import end_monitor_of
 from criollo.oci import runtime_spec
 from criollo.oci.image_spec import decode_config
+from criollo.pods import namespaces
 from criollo.pods.context import Pods
 from criollo.runtimes.base import CreateRequest
 from criollo.specgen.build import build
@@ -58,7 +60,8 @@ async def start(pods: Pods, pod: Pod) -> Pod:
     """Create and start the infra container; the pod's PID namespace is its own.
 
     Raises:
-        Unavailable: there is neither the pause image nor catatonit; the message says how to get one.
+        Unavailable: there is neither the pause image nor catatonit, and the message says how to get one; or its process has
+            ended already.
     """
     containers = pods.containers
     program = await _program(pods, pod)
@@ -107,10 +110,21 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         monitor_pid=created.monitor_pid,
         monitor_started=created.monitor_started,
     )
-    namespaces = {**pod.namespaces, "pid": f"/proc/{created.pid}/ns/pid"}
-    pod = pods.state.pods.put(msgspec.structs.replace(pod, infra=process, namespaces=namespaces))  # so teardown waits for it
+    pod = pods.state.pods.put(msgspec.structs.replace(pod, infra=process))  # so teardown waits for it
+    if shared.pid is NamespaceMode.POD:
+        pod = await pin_pids(pods, pod, process)
     await runtime.start(pod.id, has_poststart=built.spec.has_poststart)
     return pod
+
+
+async def pin_pids(pods: Pods, pod: Pod, process: InfraProcess) -> Pod:
+    """The pod with the PID namespace of its infra process pinned, in place of whatever was there.
+
+    Raises:
+        Unavailable: that process has ended.
+    """
+    place = await namespaces.pin_pids(pod.id, process, directory=pods.containers.places.namespaces)
+    return msgspec.structs.replace(pod, namespaces={**pod.namespaces, "pid": place})
 
 
 async def remove(pods: Pods, pod: Pod) -> None:
@@ -122,6 +136,8 @@ async def remove(pods: Pods, pod: Pod) -> None:
     runtime = containers.runtime_of(pod.handler)
     if pod.infra is not None:
         await _kill(pods, _watched(pods, pod, pod.infra))
+    else:
+        await threads.spawning(end_monitor_of, bundle)
     await runtime.delete(pod.id, cgroup_parent=pod.cgroup_parent, force=True)
     await containers.roots.remove(pod.id)
     await threads.files(remove_tree, bundle)

@@ -16,7 +16,7 @@ from criollo.model.pod import Pod, PodState
 from criollo.pods.context import Pods
 from criollo.pods.stats import read_networks
 from criollo.stats.catalogue import Value
-from criollo.stats.metrics import Source, network_metrics, read_metrics
+from criollo.stats.metrics import MetricSource, network_metrics, read_metrics
 from criollo.storage.usages import Measured
 from criollo.telemetry.log import get_logger
 
@@ -92,7 +92,7 @@ def _of_network(plan: _Plan, pod: Pod) -> list[Value]:
 def _of_container(plan: _Plan, target: _Target) -> list[Value]:
     """Empty when the container is gone."""
     try:
-        found = read_metrics(Source(plan.hierarchies, target.cgroup, target.container.pid), plan.groups)
+        found = read_metrics(MetricSource(plan.hierarchies, target.cgroup, target.container.pid), plan.groups)
         if found is None:
             return []
         found.append(Value("last_seen", (), plan.clock() // _NS))

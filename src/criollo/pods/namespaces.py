@@ -2,13 +2,13 @@
 
 Net, ipc and uts are made and pinned in-process and live without a process; the uts namespace follows the net namespace,
 so that a host-network pod has the node's hostname. A user namespace (and what it owns) is made by a child with a single
-thread, which `make_userns` stands for. The PID namespace is held by the infra container and is not pinned here.
+thread, which `make_userns` stands for. The PID namespace is the infra container's, pinned once that is
+made: when its process ends, another may get its number, and no container must join that one's.
 
 Each path ends in the pod id, so teardown needs only the id.
 """
 
 import errno
-import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from criollo.aio import threads
-from criollo.errors import Exhausted, Invalid, Unsupported, explain
+from criollo.errors import Exhausted, Invalid, Unavailable, Unsupported, explain
 from criollo.linux import namespaces as kernel
-from criollo.linux.namespaces import SYSCTL_ROOT, Kind
-from criollo.model.ids import PodId, is_id, short
-from criollo.model.pod import NamespaceMode, Pod, PodConfig, Record, UserNamespace
+from criollo.linux.namespaces import SYSCTL_ROOT, NamespaceKind
+from criollo.model.ids import PodId, is_hostname, short
+from criollo.model.pod import InfraProcess, NamespaceMode, Pod, PodConfig, Record, UserNamespace
 from criollo.pods import sysctls
 from criollo.telemetry.log import get_logger
 
@@ -28,17 +28,17 @@ log = get_logger(__name__)
 
 MODES: Final = "config.linux.security_context.namespace_options"
 
-_HOSTNAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")  # 64 bytes: sethostname(2)
-
 # Makes a user namespace with its mappings, and namespaces of the other kinds owned by it, with their sysctls; gives their
 # descriptors, which live until the context ends. A sysctl that the kernel refuses is an OSError with its file's name.
-MakeUserns = Callable[[UserNamespace, frozenset[Kind], Mapping[str, str]], AbstractAsyncContextManager[Mapping[Kind, int]]]
+MakeUserns = Callable[
+    [UserNamespace, frozenset[NamespaceKind], Mapping[str, str]], AbstractAsyncContextManager[Mapping[NamespaceKind, int]]
+]
 
 
 class Plan(Record, frozen=True, kw_only=True):
     """What `pin_pod` will do for a pod."""
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[NamespaceKind]
     sysctls: dict[str, str] = {}
     user: UserNamespace | None = None
 
@@ -55,12 +55,12 @@ def plan(config: PodConfig, *, defaults: Mapping[str, str]) -> Plan:
     chosen = sysctls.choose(config.sysctls, defaults, kinds)
     for sentence in chosen.dropped:
         log.warning("default sysctl not applied", pod=config.name, cause=sentence)
-    user = config.security.namespaces.user if Kind.USER in kinds else None
+    user = config.security.namespaces.user if NamespaceKind.USER in kinds else None
     values = chosen.chosen if user is None else sysctls.fitted(chosen.chosen, user.gids)
     return Plan(kinds=kinds, sysctls=values, user=user)
 
 
-def wanted(config: PodConfig) -> frozenset[Kind]:
+def wanted(config: PodConfig) -> frozenset[NamespaceKind]:
     """The kinds of namespace that a pod has of its own and that are pinned.
 
     Raises:
@@ -72,13 +72,13 @@ def wanted(config: PodConfig) -> frozenset[Kind]:
             raise Invalid(f"{MODES}.{field}", mode.name, "POD or NODE")
     kinds = set()
     if options.network is NamespaceMode.POD:
-        kinds |= {Kind.NET, Kind.UTS}
+        kinds |= {NamespaceKind.NET, NamespaceKind.UTS}
     if options.ipc is NamespaceMode.POD:
-        kinds.add(Kind.IPC)
+        kinds.add(NamespaceKind.IPC)
     if options.user is not None and options.user.mode is not NamespaceMode.NODE:
         if options.user.mode is not NamespaceMode.POD:
             raise Invalid(f"{MODES}.userns_options.mode", options.user.mode.name, "POD or NODE")
-        kinds.add(Kind.USER)
+        kinds.add(NamespaceKind.USER)
     return frozenset(kinds)
 
 
@@ -89,7 +89,7 @@ def hostname(config: PodConfig, pod_id: PodId) -> str:
         Invalid: no hostname, or longer than the kernel takes.
     """
     if config.hostname:
-        if not _HOSTNAME.fullmatch(config.hostname):
+        if not is_hostname(config.hostname):
             raise Invalid("config.hostname", config.hostname, "1 to 64 letters, digits, '.', '_' and '-'")
         return config.hostname
     return socket.gethostname() if config.security.namespaces.network is NamespaceMode.NODE else short(pod_id)
@@ -119,11 +119,11 @@ async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUse
     where = {kind: _path(directory, kind, pod.id) for kind in sorted(wish.kinds)}
     if wish.user is not None and make_userns is None:
         raise Unsupported(f"cannot make a user namespace for pod {pod.id}: this node has no maker of them")
-    name = (pod.hostname or short(pod.id)) if Kind.UTS in wish.kinds else None
+    name = (pod.hostname or short(pod.id)) if NamespaceKind.UTS in wish.kinds else None
     async with AsyncExitStack() as stack:
         with explain(f"create the namespaces of pod {pod.id}"):
             try:
-                made: Mapping[Kind, int] = {}
+                made: Mapping[NamespaceKind, int] = {}
                 values = wish.sysctls
                 if wish.user is not None and make_userns is not None:
                     made, values = await stack.enter_async_context(make_userns(wish.user, wish.kinds, wish.sysctls)), {}
@@ -132,6 +132,20 @@ async def pin_pod(pod: Pod, wish: Plan, *, directory: Path, make_userns: MakeUse
                 _explain_sysctl(error, wish.sysctls)
                 _explain_limit(error, pod.id)
                 raise
+
+
+async def pin_pids(pod_id: PodId, process: InfraProcess, *, directory: Path) -> str:
+    """Pin the PID namespace of a pod's infra process, in place of whatever was there; returns where.
+
+    Raises:
+        Unavailable: that process has ended.
+        HostFailed: the kernel refused.
+    """
+    path = _path(directory, NamespaceKind.PID, pod_id)
+    with explain(f"keep the PID namespace of pod {pod_id}"):
+        if not await threads.mounts(_pin_anew, process, path):
+            raise Unavailable(f"cannot share processes in pod {pod_id}: its infra container has ended; make the pod again")
+    return str(path)
 
 
 async def unpin_pod(pod: Pod, *, directory: Path) -> None:
@@ -147,25 +161,16 @@ async def unpin_pod(pod: Pod, *, directory: Path) -> None:
             log.info("Removed netns path", path=path)
 
 
-async def pinned_ids(directory: Path) -> frozenset[str]:
-    """All ids that have something pinned, for the sweep after a restart. Names that are no pod id are not ours."""
-    return await threads.files(_names, directory)
+def _pin_anew(process: InfraProcess, path: Path) -> bool:
+    kernel.unpin(path)
+    return kernel.pin_of(process.pid, process.pid_started, NamespaceKind.PID, path)
 
 
 def _unpin_all(pod_id: PodId, namespaces_dir: Path) -> list[Path]:
-    return [path for kind in Kind if kernel.unpin(path := _path(namespaces_dir, kind, pod_id))]
+    return [path for kind in NamespaceKind if kernel.unpin(path := _path(namespaces_dir, kind, pod_id))]
 
 
-def _names(namespaces_dir: Path) -> frozenset[str]:
-    found: set[str] = set()
-    for kind in Kind:
-        directory = kernel.directory_of(namespaces_dir, kind)
-        if directory.is_dir():
-            found.update(entry.name for entry in directory.iterdir() if is_id(entry.name))
-    return frozenset(found)
-
-
-def _path(namespaces_dir: Path, kind: Kind, pod_id: PodId) -> Path:
+def _path(namespaces_dir: Path, kind: NamespaceKind, pod_id: PodId) -> Path:
     return kernel.directory_of(namespaces_dir, kind) / pod_id
 
 

@@ -1,6 +1,6 @@
 """RunPodSandbox, as a job with stages: namespaces, network, files, cgroup, and an infra container only where one is needed."""
 
-import asyncio
+import functools
 
 import msgspec
 
@@ -8,9 +8,10 @@ from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.aio.jobs import Job
 from criollo.aio.together import together
+from criollo.aio.uncollected import Uncollected
 from criollo.containers import linked_logs
 from criollo.containers.confine import pod_labels
-from criollo.errors import CriolloError, Exists, Unavailable
+from criollo.errors import Exists
 from criollo.model.ids import PodId, new_id, pod_name
 from criollo.model.pod import NamespaceMode, Pod, PodConfig, PodState
 from criollo.pods import cgroups, connection, files, infra, namespaces
@@ -28,7 +29,6 @@ async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
     Raises:
         NotFound: no such runtime handler.
         Exists: the name is taken by a pod that is not ready.
-        Unavailable: the network has no valid configuration; the message has the reason.
         Invalid: the request asks for what cannot be; the message names the field.
     Source: CRI v1, RunPodSandbox.
     """
@@ -37,19 +37,17 @@ async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
     if pods.runs.get(name) is None and (taken := pods.state.pods.by_name(name)) is not None:
         if taken.state is not PodState.READY:
             raise Exists("pod sandbox", name, f"pod sandbox {taken.id} ({taken.state})")
-        pods.uncollected.discard(taken.id)
+        pods.state.pods.uncollected.discard(taken.id)
         return taken.id
-
-    async def orphaned(pod_id: PodId) -> None:
-        pods.uncollected.add(pod_id)
-        pods.tasks.start(_tear_down_uncollected(pods, pod_id), name=f"uncollected {pod_id}")
-
-    made = await pods.runs.join(name, lambda job: _run(pods, job, config, name, handler=handler), orphaned=orphaned)
-    pods.uncollected.discard(made)
-    return made
+    uncollected = Uncollected[PodId](
+        pods.state.pods.uncollected, pods.tasks, keep_s=pods.uncollected_s, tear_down=functools.partial(tear_down, pods)
+    )
+    return await uncollected.join(pods.runs, name, lambda job: _run(pods, job, config, name, handler=handler))
 
 
 async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, handler: str) -> PodId:
+    if config.security.namespaces.network is not NamespaceMode.NODE:
+        await _network_ready(pods, job, config)
     config = await _with_userns(pods, config, handler)  # from here to the row without a pause: no other pod gets the same ids
     wanted = namespaces.plan(config, defaults=pods.default_sysctls)  # refuses what cannot be before anything is made
     pod_id = PodId(new_id())
@@ -66,6 +64,7 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
         network_down=config.security.namespaces.network is NamespaceMode.NODE,
         process_label=labels.process,
         mount_label=labels.mount,
+        log_directory="" if config.log_directory or not pods.log_dir else f"{pods.log_dir}/{pod_id}",
     )
     if config.annotations:
         allowed = pods.containers.defaults_for(pod).allowed_annotations
@@ -80,6 +79,17 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
     return pod_id
 
 
+async def _network_ready(pods: Pods, job: Job[PodId], config: PodConfig) -> None:
+    """Wait until pods can be attached, as long as some request waits for this one: a node's network may come after it."""
+    network = pods.network.status()
+    if not network.ready:
+        namespaces.plan(config, defaults={})  # what cannot be need not wait
+        job.stage("sandbox network ready")
+        log.warning("network is not ready; the pod sandbox waits for it", name=config.name, cause=network.message)
+        with job.while_awaited(f"network is not ready: {network.message}"):
+            await pods.network.wait_ready()
+
+
 async def _with_userns(pods: Pods, config: PodConfig, handler: str) -> PodConfig:
     """The request with the user namespace that an annotation or the configuration asks for; hardly any do."""
     if pods.userns is None and not any("userns-mode" in key for key in config.annotations):
@@ -90,11 +100,9 @@ async def _with_userns(pods: Pods, config: PodConfig, handler: str) -> PodConfig
 
 
 async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Plan) -> Pod:
-    if not pod.host_network and not (network := pods.network.status()).ready:
-        raise Unavailable(f"cannot run pod sandbox {pod.config.name}: network is not ready: {network.message}")
     pod = await _lay_ground(pods, job, pod, wanted)
     if infra.is_needed(pods, pod):
-        job.stage("sandbox infra container")
+        job.stage("sandbox container runtime creation")
         pod = await infra.start(pods, pod)
     pod = msgspec.structs.replace(pod, state=PodState.READY)
     pods.state.pods.put(pod)
@@ -113,18 +121,18 @@ async def _lay_ground(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.
 
     async def connect() -> None:
         nonlocal ips, network_name
-        job.stage("sandbox namespaces")
+        job.stage("sandbox namespace creation")
         pinned = msgspec.structs.replace(pod, namespaces=paths)
         pin = namespaces.pin_pod(pod, wanted, directory=places.namespaces, make_userns=pods.containers.workers.userns)
         await together((pin, connection.announce(pods, pinned)))
-        job.stage("sandbox network")
+        job.stage("sandbox network creation")
         ips, network_name = await connection.connect(pods, pinned)
 
     async def write() -> None:
         nonlocal written
         written = await files.write(pod, runroot=places.runroot, shm_bytes=size)
         if pod.files:
-            await threads.mounts(linked_logs.bind, pod.files, pod.config.log_directory)
+            await threads.mounts(linked_logs.bind, pod.files, pod.logs)
 
     async def confine() -> None:
         await cgroups.ensure(pods, pod)
@@ -132,14 +140,3 @@ async def _lay_ground(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.
     await together((connect(), write(), confine()))
     pod = pods.state.pod(pod.id)  # it says whose the cgroup is
     return msgspec.structs.replace(pod, namespaces=paths, files={**pod.files, **written}, ips=ips, network_name=network_name)
-
-
-async def _tear_down_uncollected(pods: Pods, pod_id: PodId) -> None:
-    await asyncio.sleep(pods.uncollected_s)
-    if pod_id in pods.uncollected:
-        log.warning("nobody asked for a pod sandbox again; removing it", pod=pod_id)
-        try:
-            await tear_down(pods, pod_id)  # at once REMOVING: nobody can collect it any more
-        except CriolloError as error:
-            log.warning("cannot remove it; the sweeper will retry", pod=pod_id, error=error)
-        pods.uncollected.discard(pod_id)

@@ -12,7 +12,6 @@ from criollo.model.moves import can_become, is_live
 from criollo.model.pod import Pod, PodState
 from criollo.pods import connection, infra, namespaces
 from criollo.pods.context import Pods
-from criollo.pods.status import is_visible
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -24,11 +23,13 @@ async def stop_pod(pods: Pods, pod_id: str) -> None:
     A network plugin that fails does not keep the pod: its namespace goes, the deletion is retried by the sweeper, and
     the reason stays visible on the pod.
 
+    Raises:
+        Invalid: several pods' ids begin so.
     Source: CRI v1, StopPodSandbox.
     """
-    found = [pod for pod in pods.state.pods.by_prefix(pod_id) if is_visible(pods, pod)]
-    if len(found) == 1:
-        await pods.stops.join(found[0].id, lambda job: _stop(pods, found[0]))
+    found = pods.state.pods.find_any(pod_id)
+    if found is not None:
+        await pods.stops.join(found.id, lambda job: _stop(pods, found))
 
 
 async def _stop(pods: Pods, pod: Pod) -> None:
@@ -55,6 +56,6 @@ async def take_down(pods: Pods, pod_id: PodId) -> None:
     pod = pods.state.pod(pod_id)
     await infra.remove(pods, pod)
     if linked_logs.KEY in pod.files:
-        await threads.mounts(linked_logs.unbind, pod.files, pod.config.log_directory)
+        await threads.mounts(linked_logs.unbind, pod.files, pod.logs)
     await namespaces.unpin_pod(pod, directory=containers.places.namespaces)
     pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), namespaces={}, infra=None))

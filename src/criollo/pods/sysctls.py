@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from criollo.errors import Invalid
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.model.pod import IdMapping, Record
 
 FIELD: Final = "config.linux.sysctls"
@@ -21,8 +21,8 @@ PING_GROUPS: Final = "net.ipv4.ping_group_range"
 # In a part of a net name a `/` stands for the dot of an interface name: net.ipv4.conf.eth0/100.rp_filter
 _WORD: Final = r"[A-Za-z0-9_-]{1,64}"
 _ALLOWED: Final = (
-    (Kind.IPC, re.compile(r"kernel\.(shm[a-z_]{1,32}|msg[a-z_]{1,32}|sem)|fs\.mqueue\.[a-z_]{1,32}")),
-    (Kind.NET, re.compile(rf"net(\.{_WORD}(/{_WORD}){{0,4}}){{1,8}}")),
+    (NamespaceKind.IPC, re.compile(r"kernel\.(shm[a-z_]{1,32}|msg[a-z_]{1,32}|sem)|fs\.mqueue\.[a-z_]{1,32}")),
+    (NamespaceKind.NET, re.compile(rf"net(\.{_WORD}(/{_WORD}){{0,4}}){{1,8}}")),
 )
 _RANGE: Final = re.compile(r"([0-9]{1,10})[ \t]+([0-9]{1,10})")
 _VALUE: Final = re.compile(r"[A-Za-z0-9,._:/-]([A-Za-z0-9 \t,._:/-]{0,254}[A-Za-z0-9,._:/-])?")
@@ -35,7 +35,7 @@ class Sysctls(Record, frozen=True, kw_only=True):
     dropped: tuple[str, ...] = ()
 
 
-def choose(requested: Mapping[str, str], defaults: Mapping[str, str], kinds: Collection[Kind]) -> Sysctls:
+def choose(requested: Mapping[str, str], defaults: Mapping[str, str], kinds: Collection[NamespaceKind]) -> Sysctls:
     """The sysctls of a pod that has namespaces of its own of these kinds; what is requested wins over a default.
 
     Raises:
@@ -67,7 +67,7 @@ def fitted(chosen: Mapping[str, str], gids: Sequence[IdMapping]) -> dict[str, st
     return values
 
 
-def _checked(name: str, value: str, kinds: Collection[Kind]) -> str:
+def _checked(name: str, value: str, kinds: Collection[NamespaceKind]) -> str:
     """The value as it is written."""
     kind = next((kind for kind, names in _ALLOWED if names.fullmatch(name)), None)
     if kind is None:

@@ -14,7 +14,6 @@ from criollo.model.moves import can_become
 from criollo.model.pod import PodState
 from criollo.pods import cgroups, files
 from criollo.pods.context import Pods
-from criollo.pods.status import is_collected
 from criollo.pods.stop import take_down
 from criollo.telemetry.log import get_logger
 
@@ -26,11 +25,14 @@ async def remove_pod(pods: Pods, pod_id: str) -> None:
 
     One that is being removed is waited for; one that could not be removed is tried again.
 
+    Raises:
+        Invalid: several pods' ids begin so.
+        CriolloError: see `tear_down`.
     Source: CRI v1, RemovePodSandbox.
     """
-    found = [pod for pod in pods.state.pods.by_prefix(pod_id) if is_collected(pods, pod)]
-    if len(found) == 1:
-        await pods.removes.join(found[0].id, lambda job: tear_down(pods, found[0].id))
+    found = pods.state.pods.find_any(pod_id, vanishing=True)
+    if found is not None:
+        await pods.removes.join(found.id, lambda job: tear_down(pods, found.id))
 
 
 async def tear_down(pods: Pods, pod_id: PodId) -> None:

@@ -14,7 +14,7 @@ from criollo.linux.files import read_limited
 from criollo.model.ids import PodId
 from criollo.model.pod import Pod, PodConfig, PodState
 from criollo.pods.context import Pods
-from criollo.security.userns import ANNOTATION, Node, decide, parse, parse_ranges
+from criollo.security.userns import ANNOTATION, NodeIds, decide, parse, parse_ranges
 from criollo.specgen.asked import find
 
 SUBUID: Final = Path("/etc/subuid")
@@ -31,7 +31,7 @@ async def chosen(pods: Pods, config: PodConfig, handler: str) -> PodConfig:
     """
     asks = Pod(id=PodId(""), name="", config=config, handler=handler, state=PodState.CREATING, created_ns=0)
     text = find(config.annotations, ANNOTATION, pods.containers.defaults_for(asks).allowed_annotations)
-    node = pods.userns or Node()
+    node = pods.userns or NodeIds()
     if text is not None:
         uids, gids = await threads.files(_ranges, SUBUID), await threads.files(_ranges, SUBGID)
         node = node._replace(uid_ranges=uids, gid_ranges=gids)

@@ -96,7 +96,8 @@ class Command:
         document = f"/proc/{os.getpid()}/fd/{self._document}"
         self._argv = [*self._runtime, *self._journal.options, "exec", "--process", document, *options]
         self._argv.append(self._request.container_id)
-        self._pid = process.disown(process.spawn(self._argv, stdio=stdio, executable=self._runtime.executable))
+        program = process.Program(self._argv, executable=self._runtime.executable)
+        self._pid = process.disown(process.spawn(program, stdio=stdio))
         self._pidfd = os.pidfd_open(self._pid)
         for file in self._request.joins:
             with contextlib.suppress(OSError):  # the container or the runtime is ending: the exec will say so

@@ -3,7 +3,7 @@
 The runtime's own errors go to its log, so they are not taken for the command's output: a command that could not be
 started is an error with the runtime's words, a command that ran is an answer with its exit code.
 
-Memory is bounded: each stream keeps 16 MiB, all streams together `_BUDGET_BYTES`; what comes beyond is read, dropped
+Memory is bounded: each stream keeps 16 MiB, all streams together 256 MiB; what comes beyond is read, dropped
 and counted, so the command is never blocked by us (CVE-2022-1708).
 """
 
@@ -12,6 +12,7 @@ import os
 from typing import Final
 
 from criollo.aio import threads
+from criollo.aio.streams import BoundedPipe, ByteBudget
 from criollo.errors import TimedOut, explain
 from criollo.runtimes.base import EXEC_LIMIT_BYTES, ExecRequest, ExecResult
 from criollo.runtimes.exec import Command, exit_code, shown
@@ -20,10 +21,8 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
-_BUDGET_BYTES: Final = 256 << 20
-_CHUNK: Final = 1 << 16
+_BUDGET: Final = ByteBudget(256 << 20)  # of all commands at a time
 _RELAY_GRACE_S: Final = 0.25  # for a runtime that passes the output on itself, when the command has left somebody behind
-_DRAIN_ROUNDS: Final = 256  # what a grandchild goes on writing after the command has ended is not waited for
 
 
 async def exec_sync(runtime: CommandLine, request: ExecRequest, *, relays: bool) -> ExecResult:
@@ -53,7 +52,7 @@ async def exec_sync(runtime: CommandLine, request: ExecRequest, *, relays: bool)
         await command.end()
         output.close()
     stdout, stderr = output.streams
-    dropped_bytes = stdout.dropped + stderr.dropped
+    dropped_bytes = stdout.dropped_bytes + stderr.dropped_bytes
     if dropped_bytes:
         log.warning("exec output beyond the limit dropped", container=request.container_id, bytes=dropped_bytes)
     return ExecResult(stdout.content(), stderr.content(), exit_code(status), dropped_bytes)
@@ -63,7 +62,8 @@ class _Output:
     """The command's two output pipes, and an empty one for its input."""
 
     def __init__(self) -> None:
-        self.streams: list[_Stream] = []
+        self.streams: list[BoundedPipe] = []
+        self._ours: list[int] = []
         self._child: list[int] = []
 
     def open(self) -> None:
@@ -74,7 +74,7 @@ class _Output:
             for _ in range(2):
                 read_end, write_end = os.pipe2(os.O_CLOEXEC)
                 self._child.append(write_end)
-                self.streams.append(_Stream(read_end))
+                self._ours.append(read_end)
 
     def stdio(self) -> tuple[int, int, int]:
         stdin, stdout, stderr = self._child
@@ -82,66 +82,17 @@ class _Output:
 
     def listen(self) -> None:
         """Read from now on; the child has its ends."""
-        self._let_go()
-        for stream in self.streams:
-            stream.listen()
+        _close_all(self._child)
+        self.streams = [BoundedPipe(fd, EXEC_LIMIT_BYTES, budget=_BUDGET) for fd in self._ours]
 
     def close(self) -> None:
-        self._let_go()
+        """Take what the pipes still hold and let go of them; the streams keep it."""
         for stream in self.streams:
             stream.close()
-
-    def _let_go(self) -> None:
-        while self._child:
-            os.close(self._child.pop())
+        _close_all(self._child)
+        _close_all(self._ours)
 
 
-class _Stream:
-    """One output pipe: kept up to the limit, then dropped and counted."""
-
-    in_use = 0  # bytes that all streams of the process hold
-
-    def __init__(self, fd: int) -> None:
-        self.dropped = 0
-        self._fd, self._listening, self._kept = fd, False, 0
-        self._chunks: list[bytes] = []
-        os.set_blocking(fd, False)
-
-    def listen(self) -> None:
-        self._listening = True
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
-
-    def content(self) -> bytes:
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-
-    def close(self) -> None:
-        """Take what the pipe still holds and let go of it; the chunks stay for `content`."""
-        rounds = _DRAIN_ROUNDS
-        while self._listening and rounds and self._read():
-            rounds -= 1
-        self._stop()
-        os.close(self._fd)
-        _Stream.in_use -= self._kept
-
-    def _read(self) -> bool:
-        try:
-            chunk = os.read(self._fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        if not chunk:
-            self._stop()
-            return False
-        room = max(0, min(EXEC_LIMIT_BYTES - self._kept, _BUDGET_BYTES - _Stream.in_use))
-        if len(chunk) > room:
-            self.dropped += len(chunk) - room
-            chunk = chunk[:room]
-        if chunk:
-            self._chunks.append(chunk)
-            self._kept += len(chunk)
-            _Stream.in_use += len(chunk)
-        return True
-
-    def _stop(self) -> None:
-        if self._listening:
-            self._listening = False
-            asyncio.get_running_loop().remove_reader(self._fd)
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())

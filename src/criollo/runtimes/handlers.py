@@ -1,9 +1,7 @@
 """Handler name → runtime, with what each said of itself at start."""
 
 import asyncio
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 from criollo.errors import CriolloError, NotFound, Unavailable
 from criollo.runtimes.base import Probe, Runtime
@@ -17,6 +15,7 @@ class Handlers:
 
     def __init__(self, runtimes: Mapping[str, Runtime], default: str, probes: Mapping[str, Probe]) -> None:
         self._runtimes, self.default, self.probes = dict(runtimes), default, dict(probes)
+        self._retired: list[Runtime] = []
 
     def get(self, name: str) -> Runtime:
         """The runtime of a handler; the empty name is the default's.
@@ -32,8 +31,13 @@ class Handlers:
     def names(self) -> list[str]:
         return sorted(self._runtimes)
 
+    def become(self, others: "Handlers") -> None:
+        """Work with others from now on. What still runs with the old ones may go on: they are closed at the end."""
+        self._retired += self._runtimes.values()
+        self._runtimes, self.default, self.probes = others._runtimes, others.default, others.probes
+
     def close(self) -> None:
-        for runtime in self._runtimes.values():
+        for runtime in (*self._runtimes.values(), *self._retired):
             runtime.close()
 
 
@@ -66,15 +70,3 @@ async def open_handlers(candidates: Mapping[str, Runtime], default: str) -> Hand
         if answer.warning:
             log.warning("runtime has published holes", handler=name, advice=answer.warning)
     return Handlers({name: candidates[name] for name in candidates if name in found}, default, found)
-
-
-def find_program(path: str, name: str) -> Path:
-    """A handler's program: its configured path, else the handler's name looked up in PATH.
-
-    Raises:
-        NotFound: there is no such program.
-    """
-    found = shutil.which(path or name)
-    if found is None:
-        raise NotFound("program of runtime handler", name, f"{path or name} is no program; set runtime_path")
-    return Path(found).absolute()

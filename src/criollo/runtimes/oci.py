@@ -14,7 +14,7 @@ Source: OCI runtime-spec 1.0; crun(1), runc(8).
 
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,9 +31,8 @@ from criollo.linux.devices import restore_null
 from criollo.monitor.conmon import CGROUP_PREFIX, Conmon, Created, Launch, scope_of
 from criollo.monitor.exits import Exit, Watched, wait_exit
 from criollo.monitor.oom import Kills
-from criollo.runtimes import execsync, fifo
+from criollo.runtimes import fifo
 from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
-from criollo.runtimes.exec import exec_stream
 from criollo.runtimes.sealed import CommandLine, SealedProgram
 from criollo.wire.conmon import Garbled
 from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_features, parse_state, parse_version, readable
@@ -79,8 +78,8 @@ class OciRuntime:
             ToolFailed, TimedOut, HostFailed: it cannot be run or fails at `--version`.
         """
         restore_null()  # of a create that we did not see the end of
-        argv = [str(self._handler.path), "--version"]
-        said = await process.run(argv, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
+        program = process.Program([str(self._handler.path), "--version"])
+        said = await process.run(program, what=f"ask runtime handler {self.name} for its version", timeout_s=_PROBE_LIMIT_S)
         version = parse_version(said.stdout)
         self._is_native = version.name in _NATIVE
         self._relays = version.name == "runc"  # see `exec`, `ends`
@@ -209,10 +208,14 @@ class OciRuntime:
 
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end; see `execsync.exec_sync`."""
+        from criollo.runtimes import execsync  # with the first one: a node that nobody looks into does without
+
         return await execsync.exec_sync(self._command(), request, relays=self._relays)
 
     async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:
         """Run a command between a client's streams; see `exec.exec_stream`."""
+        from criollo.runtimes.exec import exec_stream
+
         return await exec_stream(self._command(), request, streams, relays=self._relays)
 
     async def wait_exit(self, watched: Watched) -> Exit:
@@ -233,8 +236,8 @@ class OciRuntime:
         return CommandLine(str(self._handler.path), f"--root={self._handler.root}", executable=executable)
 
     async def _features(self, version: Version) -> Mapping[str, object]:
-        argv = [str(self._handler.path), "features"]
-        said = await process.run(argv, what=f"ask {version.name} for its features", timeout_s=_PROBE_LIMIT_S, check=False)
+        program = process.Program([str(self._handler.path), "features"])
+        said = await process.attempt(program, what=f"ask {version.name} for its features", timeout_s=_PROBE_LIMIT_S)
         if said.status != 0:
             return {}
         try:
@@ -248,11 +251,11 @@ class OciRuntime:
         if said.status != 0:
             raise ToolFailed(what, argv, said.status, readable(said.stderr) or readable(said.stdout))
 
-    async def _run(self, what: str, *words: str, stdin: bytes = b"") -> tuple[list[str], process.Finished]:
+    async def _run(self, what: str, *words: str, stdin: bytes = b"") -> tuple[Sequence[str], process.Finished]:
         command = self._command()
-        argv, limit_s = [*command, *words], self._handler.verb_limit_s
-        said = await process.run(argv, what=what, timeout_s=limit_s, stdin=stdin, check=False, executable=command.executable)
-        return argv, said
+        program = process.Program([*command, *words], executable=command.executable)
+        said = await process.attempt(program, what=what, timeout_s=self._handler.verb_limit_s, stdin=stdin)
+        return program.argv, said
 
     async def _delete(self, container_id: str, *, force: bool) -> None:
         try:

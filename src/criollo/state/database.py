@@ -9,7 +9,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +53,7 @@ class Database:
         if found > VERSION:
             raise Unsupported(f"cannot use {self.path}: schema {found} is of a newer Criollo, this one knows {VERSION}")
         if found == 0:
-            text = resources.files("criollo.state").joinpath(schema).read_text("utf-8")
+            text = Path(__file__).with_name(schema).read_text("utf-8")
             self._connection.executescript(f"BEGIN;\n{text}\nPRAGMA user_version={VERSION};\nCOMMIT;")
         broken = run("PRAGMA quick_check(1)").fetchone()[0]
         if broken != "ok":

@@ -4,24 +4,27 @@ Memory holds every record and is replaced after the row is committed, so nobody 
 read only memory. What has happened anyway (`keep`) is in memory even while the disk is full, and its row follows.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from criollo.errors import CriolloError, Exists
-from criollo.model.container import Container
+from criollo.errors import CriolloError, Exists, Invalid, NotFound
+from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId, PodId
-from criollo.model.pod import Pod
+from criollo.model.pod import Pod, PodState
 from criollo.state.database import Database, IntegrityError
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 R = TypeVar("R", Pod, Container)
 
+_HALF_MADE: Final = (PodState.CREATING, ContainerState.CREATING)
+_VANISHING: Final = (PodState.REMOVING, ContainerState.REMOVING)
 
-class Broken(NamedTuple):
+
+class BrokenRow(NamedTuple):
     """A row whose document nobody can read any more; `pod_id` is the owner of a container, else empty."""
 
     id: str
@@ -29,22 +32,29 @@ class Broken(NamedTuple):
 
 
 class _Table(Generic[R]):
-    """One kind of record. `_keys` gives the columns beside id, name, state and document."""
+    """One kind of record. `_keys` gives the columns beside id, name, state and document; `noun` and `field` stand in errors.
+
+    Clients see what is neither half made nor vanishing, and not what waits in `uncollected` for its client to ask again.
+    """
+
+    noun: str
+    field: str
 
     def __init__(self, database: Database, table: str, kind: type[R]) -> None:
         self._database, self._table = database, table
+        self.uncollected: set[str] = set()
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind)
         self._encoder = msgspec.json.Encoder()
         self._records: dict[str, R] = {}
         self._names: dict[str, str] = {}
         self._unsaved: set[str] = set()
         self.changed: Callable[[R | None, R | None], None] = lambda before, after: None  # after each change of memory
-        self.broken: list[Broken] = []
+        self.broken: list[BrokenRow] = []
         owner = "pod_id" if kind is Container else "''"
         for row_id, pod_id, document in database.query(f"SELECT id, {owner}, document FROM {table}"):  # noqa: S608
-            self._load(Broken(row_id, pod_id), document)
+            self._load(BrokenRow(row_id, pod_id), document)
 
-    def _load(self, row: Broken, document: str) -> None:
+    def _load(self, row: BrokenRow, document: str) -> None:
         try:
             record = self._decoder.decode(document)
             if record.id != row.id:
@@ -63,12 +73,50 @@ class _Table(Generic[R]):
         found = self._names.get(name)
         return None if found is None else self._records[found]
 
-    def by_prefix(self, prefix: str) -> list[R]:
+    def visible(self) -> list[R]:
+        """All that a client may see."""
+        return [record for record in self._records.values() if self.is_visible(record)]
+
+    def is_visible(self, record: R) -> bool:
+        """Not half made, not vanishing; what could not be removed is seen again."""
+        return self._is_collected(record) and (record.state not in _VANISHING or bool(record.trouble))
+
+    def find(self, text: str) -> R:
+        """The one that a client means by an id or an unambiguous beginning of it.
+
+        Raises:
+            Invalid: the id is empty, or several begin so.
+            NotFound: there is none.
+        """
+        found = self.find_any(text)
+        if found is None:
+            raise NotFound(self.noun, text)
+        return found
+
+    def find_any(self, text: str, *, vanishing: bool = False) -> R | None:
+        """As `find`, None where there is none; `vanishing`: what is being removed counts, too.
+
+        Raises:
+            Invalid: the id is empty, or several begin so.
+        """
+        if not text:
+            raise Invalid(self.field, text, f"the id of a {self.noun}")
+        is_meant = self._is_collected if vanishing else self.is_visible
+        found = [record for record in self._begun(text) if is_meant(record)]
+        if len(found) > 1:
+            raise Invalid(self.field, text, f"more digits: the ids of {len(found)} of them begin so")
+        return found[0] if found else None
+
+    def _is_collected(self, record: R) -> bool:
+        """Whether a client has got to know of it."""
+        return record.state not in _HALF_MADE and record.id not in self.uncollected
+
+    def _begun(self, prefix: str) -> Iterable[R]:
         """All whose id begins so; an exact match alone."""
         exact = self._records.get(prefix)
-        if exact is not None or not prefix:
-            return [exact] if exact is not None else []
-        return [record for record_id, record in self._records.items() if record_id.startswith(prefix)]
+        if exact is not None:
+            return (exact,)
+        return (record for record_id, record in self._records.items() if record_id.startswith(prefix))
 
     def all(self) -> list[R]:
         return list(self._records.values())
@@ -150,12 +198,16 @@ class _Table(Generic[R]):
 class PodRows(_Table[Pod]):
     """All pod sandboxes of the node."""
 
+    noun, field = "pod sandbox", "pod_sandbox_id"
+
     def __init__(self, database: Database) -> None:
         super().__init__(database, "pod", Pod)
 
 
 class ContainerRows(_Table[Container]):
     """All containers of the node."""
+
+    noun, field = "container", "container_id"
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, "container", Container)

@@ -27,7 +27,7 @@ _HUGE: Final = re.compile(r"hugetlb\.([0-9]+[KMG]B)\.(?:usage_in_bytes|current)"
 _OPEN_FILES: Final = re.compile(rb"^Max open files +([0-9]{1,19}|unlimited) ", re.MULTILINE)
 
 
-class Source:
+class MetricSource:
     """Where the values of one container are: its cgroup, and `pid`, its first process."""
 
     def __init__(self, hierarchies: Hierarchies, path: str, pid: int) -> None:
@@ -54,7 +54,7 @@ class Source:
         return parse_keyed(self.content(controller, name))
 
 
-def read_metrics(source: Source, groups: frozenset[str]) -> list[Value] | None:
+def read_metrics(source: MetricSource, groups: frozenset[str]) -> list[Value] | None:
     """What a container's cgroup and processes tell for these groups; None when it is gone."""
     stats = read_once(source.hierarchies, source.path)
     if stats is None:
@@ -86,7 +86,7 @@ def _known(values: Mapping[str, int | None]) -> Iterator[Value]:
             yield Value(name, (), value)
 
 
-def _cpu(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _cpu(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     counters = source.keyed("cpu", "cpu.stat")
     if source.is_v2:
         user, system = (counters.get(key, 0) // _US for key in (b"user_usec", b"system_usec"))
@@ -111,7 +111,7 @@ def _cpu(source: Source, stats: CgroupStats) -> Iterator[Value]:
     )
 
 
-def _memory(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _memory(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     memory = stats.memory
     if memory is None:
         return
@@ -148,12 +148,12 @@ def _memory(source: Source, stats: CgroupStats) -> Iterator[Value]:
             yield Value("memory_failures_total", (kind, scope), count)
 
 
-def _oom(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _oom(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     name = "memory.events" if source.is_v2 else "memory.oom_control"
     yield from _known({"oom_events_total": source.keyed("memory", name).get(b"oom_kill")})
 
 
-def _disk_io(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _disk_io(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     if source.is_v2:
         pieces = _io_v2(source.content("io", "io.stat") or b"")
     else:
@@ -171,7 +171,7 @@ def _disk_io(source: Source, stats: CgroupStats) -> Iterator[Value]:
             yield Value(name, (device,), value)
 
 
-def _io_v1(source: Source, name: str) -> list[tuple[int, int, str, int]]:
+def _io_v1(source: MetricSource, name: str) -> list[tuple[int, int, str, int]]:
     content = source.content("blkio", f"blkio.throttle.{name}_recursive") or b""
     return [
         (int(major), int(minor), kind.decode().lower(), int(value)) for major, minor, kind, value in _IO_V1.findall(content)
@@ -197,7 +197,7 @@ def _device_name(major: int, minor: int) -> str:
         return f"{major}:{minor}"
 
 
-def _hugetlb(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _hugetlb(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     place = source.directory("hugetlb")
     try:
         names = sorted(os.listdir(place)) if place else []
@@ -213,14 +213,14 @@ def _hugetlb(source: Source, stats: CgroupStats) -> Iterator[Value]:
                 yield Value(f"hugetlb_{metric}_bytes", (match[1],), value)
 
 
-def _pressure(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _pressure(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     for resource, stalls in (("cpu", stats.cpu_stalls), ("memory", stats.memory_stalls), ("io", stats.io_stalls)):
         for kind, line in (("stalled", stalls and stalls.full), ("waiting", stalls and stalls.some)):
             if line:
                 yield Value(f"pressure_{resource}_{kind}_seconds_total", (), line.total_us // _US)
 
 
-def _process(source: Source, stats: CgroupStats) -> Iterator[Value]:
+def _process(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
     pids = _processes(source.directory("pids"))
     descriptors, sockets = _count_descriptors(pids[:_MAX_PROCESSES])
     yield from _known(
@@ -270,7 +270,7 @@ def _content(path: str) -> bytes | None:
         os.close(fd)
 
 
-_READERS: Final[Mapping[str, Callable[[Source, CgroupStats], Iterator[Value]]]] = {
+_READERS: Final[Mapping[str, Callable[[MetricSource, CgroupStats], Iterator[Value]]]] = {
     "cpu": _cpu,
     "memory": _memory,
     "oom": _oom,

@@ -12,7 +12,7 @@ from typing import Final
 from criollo.aio.streams import CHUNK_BYTES, Size
 from criollo.streaming.frames import FrameConnection
 from criollo.telemetry.log import get_logger
-from criollo.wire.channels import RESIZE, Chunk, Demux, Ended, Resizes, Subprotocol, end_message, message
+from criollo.wire.channels import RESIZE, ChannelEnded, Chunk, Demux, Resizes, Subprotocol, message
 from criollo.wire.websocket import Frames, Part
 
 log = get_logger(__name__)
@@ -24,9 +24,9 @@ _CHUNK_COST: Final = 64  # of memory besides its bytes: a peer may send them one
 class Channels:
     """The `count` channels of a connection, of which those in `incoming` bring something. `sizes` reads channel 4."""
 
-    def __init__(self, kind: Subprotocol, *, count: int, incoming: Collection[int], is_client: bool = False) -> None:
-        self.kind, self.is_client = kind, is_client
-        self.connection = FrameConnection(Frames(is_client=is_client), self)
+    def __init__(self, kind: Subprotocol, *, count: int, incoming: Collection[int]) -> None:
+        self.kind = kind
+        self.connection = FrameConnection(Frames(), self)
         self.sizes = Sizes()
         self._demux = Demux(kind, count, incoming)
         self._resizes = Resizes()
@@ -45,7 +45,7 @@ class Channels:
 
     def received(self, part: Part) -> None:
         for event in self._demux.receive(part.payload, ends=part.ends):
-            if isinstance(event, Ended):
+            if isinstance(event, ChannelEnded):
                 if event.channel in self._readers:
                     self._readers[event.channel].end()
             elif self._has_sizes and event.channel == RESIZE:
@@ -138,11 +138,7 @@ class ChannelWriter:
         await self._send(b"")
 
     async def close(self) -> None:
-        if self._is_closed:
-            return
         self._is_closed = True
-        if self._channels.is_client and self._channels.kind.can_end_channels:
-            self._channels.connection.write(end_message(self._channel))
 
     async def _send(self, data: bytes) -> None:
         if self._is_closed:

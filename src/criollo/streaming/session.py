@@ -30,10 +30,6 @@ class Status(NamedTuple):
     exit_code: int = 0
     failure: str = ""
 
-    @property
-    def is_success(self) -> bool:
-        return not self.failure and self.exit_code == 0
-
 
 class Offered(NamedTuple):
     """The streams of an exec or attach. `finish` sends the status and closes every stream; it does not end the connection."""

@@ -20,7 +20,7 @@ from typing import Final
 
 from criollo.streaming.spdy_stream import SpdyStream
 from criollo.telemetry.log import get_logger
-from criollo.wire.spdy import Refused, Session
+from criollo.wire.spdy import SpdySession, StreamRefused
 from criollo.wire.spdy_events import Event, Failed, Leaving, Opened, Ponged, Received, Replied, RoomMade, WasReset
 from criollo.wire.spdy_frames import Reset
 from criollo.wire.spdy_windows import SESSION_WINDOW
@@ -42,7 +42,7 @@ class SpdyConnection(asyncio.Protocol):
     """Streams on a transport, until `ended`. `max_streams`: those the peer may have open at a time."""
 
     def __init__(self, *, is_client: bool = False, max_streams: int = 10) -> None:
-        self.session = Session(is_client=is_client, max_streams=max_streams)
+        self.session = SpdySession(is_client=is_client, max_streams=max_streams)
         self.ended = asyncio.Event()
         self.failure = ""
         self.payload_bytes = 0  # both ways, so far: whoever limits idleness looks whether it grows
@@ -94,7 +94,7 @@ class SpdyConnection(asyncio.Protocol):
         self._check()
         try:
             stream_id = self.session.open(headers)
-        except Refused as refused:
+        except StreamRefused as refused:
             raise ConnectionRefusedError(str(refused)) from None
         stream = self._streams[stream_id] = SpdyStream(self, stream_id, headers)
         self.flush()

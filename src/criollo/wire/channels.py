@@ -103,7 +103,7 @@ class Chunk(NamedTuple):
     ends: bool
 
 
-class Ended(NamedTuple):
+class ChannelEnded(NamedTuple):
     """No more comes on this channel."""
 
     channel: int
@@ -118,7 +118,7 @@ class Demux:
         self._end_signal = b""
         self._base64 = _Base64()
 
-    def receive(self, payload: bytes, *, ends: bool) -> Iterator[Chunk | Ended]:
+    def receive(self, payload: bytes, *, ends: bool) -> Iterator[Chunk | ChannelEnded]:
         """What a part of a message says.
 
         Raises:
@@ -141,7 +141,7 @@ class Demux:
         if ends:
             self._channel = None
 
-    def _end(self, payload: bytes, *, ends: bool) -> Iterator[Ended]:
+    def _end(self, payload: bytes, *, ends: bool) -> Iterator[ChannelEnded]:
         self._end_signal += payload[:2]
         if len(self._end_signal) > 1 or (ends and not self._end_signal):
             raise Broken(BROKEN, "byte 255 must be followed by one channel")
@@ -149,7 +149,7 @@ class Demux:
             channel, self._end_signal = self._end_signal[0], b""
             if channel >= self._count:
                 raise Broken(BROKEN, f"cannot end channel {channel}: there are {self._count}")
-            yield Ended(channel)
+            yield ChannelEnded(channel)
 
 
 def message(kind: Subprotocol, channel: int, payload: bytes) -> tuple[bytes, bytes]:
@@ -157,11 +157,6 @@ def message(kind: Subprotocol, channel: int, payload: bytes) -> tuple[bytes, byt
     if kind.is_base64:
         return bytes((_ZERO + channel,)), base64.b64encode(payload)
     return bytes((channel,)), payload
-
-
-def end_message(channel: int) -> bytes:
-    """Ends a channel; from version 5 on, a client's only."""
-    return bytes((_END, channel))
 
 
 def max_ports(kind: Subprotocol) -> int:

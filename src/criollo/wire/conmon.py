@@ -26,7 +26,7 @@ class Garbled(ValueError):
     """The other side said something that the protocol does not have."""
 
 
-class Answer(NamedTuple):
+class SyncAnswer(NamedTuple):
     """One line of the sync pipe: the number under its key, and the runtime's words (empty when all is well)."""
 
     key: str
@@ -40,7 +40,7 @@ class SyncPipe:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def receive(self, data: bytes) -> Answer | None:
+    def receive(self, data: bytes) -> SyncAnswer | None:
         """The answer as soon as its line is complete; what follows the first line is not looked at.
 
         Raises:
@@ -58,7 +58,7 @@ class SyncPipe:
         return bytes(self._buffer)
 
 
-def parse_answer(line: bytes) -> Answer:
+def parse_answer(line: bytes) -> SyncAnswer:
     """One line of the sync pipe, without its newline.
 
     Raises:
@@ -77,10 +77,10 @@ def parse_answer(line: bytes) -> Answer:
     value, message = found[keys[0]], found.get("message", "")
     if not isinstance(value, int) or not -(1 << 31) <= value < 1 << 31:
         raise Garbled(f"answer with {keys[0]} out of range")
-    return Answer(keys[0], value, message if isinstance(message, str) else "")
+    return SyncAnswer(keys[0], value, message if isinstance(message, str) else "")
 
 
-def created_pid(answer: Answer) -> int:
+def created_pid(answer: SyncAnswer) -> int:
     """The pid of a created container's first process; -1 says that the runtime failed.
 
     Raises:

@@ -22,7 +22,7 @@ _HEAD: Final = re.compile(
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One piece of output; `partial`: its line goes on in the next entry of the same stream. No newline in `content`."""
 
     at_ns: int
@@ -37,10 +37,10 @@ class LogReader:
     def __init__(self) -> None:
         self.skipped = 0
         self._rest = bytearray()
-        self._open: Entry | None = None  # the line at hand was cut at MAX_LINE: its head, for the pieces to come
+        self._open: LogEntry | None = None  # the line at hand was cut at MAX_LINE: its head, for the pieces to come
         self._dropping = False  # the line at hand is no entry and too long to keep
 
-    def receive(self, data: bytes) -> Iterator[Entry]:
+    def receive(self, data: bytes) -> Iterator[LogEntry]:
         """The entries that `data` completes."""
         self._rest += data
         start = 0
@@ -53,12 +53,12 @@ class LogReader:
             self._rest.clear()
             yield from self._line(piece, whole=False)
 
-    def _line(self, line: bytes, *, whole: bool) -> Iterator[Entry]:
+    def _line(self, line: bytes, *, whole: bool) -> Iterator[LogEntry]:
         if self._dropping:
             self._dropping = not whole
             return
         if self._open is not None:
-            entry: Entry | None = self._open._replace(content=line)
+            entry: LogEntry | None = self._open._replace(content=line)
         else:
             entry = parse(line)
         if entry is None:
@@ -69,7 +69,7 @@ class LogReader:
         yield entry if whole else entry._replace(partial=True)
 
 
-def parse(line: bytes) -> Entry | None:
+def parse(line: bytes) -> LogEntry | None:
     """One line of the file without its newline; None when it is no entry."""
     head = _HEAD.match(line)
     if head is None:
@@ -81,10 +81,10 @@ def parse(line: bytes) -> Entry | None:
     except (ValueError, OverflowError):
         return None
     at_ns = at * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))
-    return Entry(at_ns, stream.decode(), tags[:1] == b"P", line[head.end() :])
+    return LogEntry(at_ns, stream.decode(), tags[:1] == b"P", line[head.end() :])
 
 
-def format_entry(entry: Entry) -> bytes:
+def format_entry(entry: LogEntry) -> bytes:
     """One line of the file, with its newline; the time in UTC, as conmon writes it on a node that runs in UTC.
 
     `content` must hold no newline: split there first.

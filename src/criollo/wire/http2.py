@@ -27,7 +27,7 @@ _FORGOTTEN: Final = 1000  # streams reset by us that the peer may still be sendi
 _WORTH_BYTES: Final = 1024  # data frames smaller than this pay for no idle frames
 
 
-class Session:
+class Http2Session:
     """The state of one connection. `streams` limits how many a client may have open at once."""
 
     def __init__(self, *, client: bool, streams: int = 250) -> None:
@@ -367,14 +367,14 @@ class Session:
 
 _OF_CONNECTION: Final = frozenset((h2.SETTINGS, h2.PING, h2.GOAWAY))
 _TAKERS: Final = {
-    h2.DATA: Session._data,
-    h2.HEADERS: Session._headers,
-    h2.PRIORITY: Session._priority,
-    h2.RST_STREAM: Session._reset,
-    h2.SETTINGS: Session._settings,
-    h2.PUSH_PROMISE: Session._push,
-    h2.PING: Session._ping,
-    h2.GOAWAY: Session._goaway,
-    h2.WINDOW_UPDATE: Session._window_update,
-    h2.CONTINUATION: Session._headers,
+    h2.DATA: Http2Session._data,
+    h2.HEADERS: Http2Session._headers,
+    h2.PRIORITY: Http2Session._priority,
+    h2.RST_STREAM: Http2Session._reset,
+    h2.SETTINGS: Http2Session._settings,
+    h2.PUSH_PROMISE: Http2Session._push,
+    h2.PING: Http2Session._ping,
+    h2.GOAWAY: Http2Session._goaway,
+    h2.WINDOW_UPDATE: Http2Session._window_update,
+    h2.CONTINUATION: Http2Session._headers,
 }

@@ -19,7 +19,7 @@ MAX_BYTES: Final = 1 << 20
 _HEAD: Final = struct.Struct("!BI")
 
 
-class Kind(IntEnum):
+class ParcelKind(IntEnum):
     """What a parcel is."""
 
     DATA = 0
@@ -30,18 +30,18 @@ class Kind(IntEnum):
 class Parcel(NamedTuple):
     """A piece of what travels."""
 
-    kind: Kind
+    kind: ParcelKind
     content: bytes
 
 
-def head(kind: Kind, size: int) -> bytes:
+def head(kind: ParcelKind, size: int) -> bytes:
     """What precedes the content of a parcel, which has at most `MAX_BYTES`."""
     if size > MAX_BYTES:
         raise ValueError(f"a parcel has at most {MAX_BYTES} bytes")
     return _HEAD.pack(kind, size)
 
 
-def encode(kind: Kind, content: bytes) -> bytes:
+def encode(kind: ParcelKind, content: bytes) -> bytes:
     """A whole parcel."""
     return head(kind, len(content)) + content
 
@@ -70,14 +70,14 @@ class Unpacker:
                     break
                 start = at + _HEAD.size
                 at = start + size
-                self._is_over = number != Kind.DATA
+                self._is_over = number != ParcelKind.DATA
                 with memoryview(self._held) as view:
                     content = bytes(view[start:at])
-                yield Parcel(Kind(number), content)
+                yield Parcel(ParcelKind(number), content)
             if self._is_over and len(self._held) > at:
                 raise Damaged("bytes after the last parcel")
         finally:
             del self._held[:at]
 
 
-_KINDS: Final = frozenset(Kind)
+_KINDS: Final = frozenset(ParcelKind)

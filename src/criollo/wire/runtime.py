@@ -41,6 +41,9 @@ class State(NamedTuple):
     pid: int  # 0 when there is no process
 
 
+_READ: Final = ("crun", "runc")
+
+
 class Version(NamedTuple):
     """`name` is what the program calls itself; `runsc version release-20240729.0` and others have no numbers: ()."""
 
@@ -201,6 +204,11 @@ def unsafe_annotations(features: Mapping[str, object]) -> tuple[str, ...]:
     """The annotations that change what the runtime does, as it says; a name with a final dot stands for all below it."""
     found = features.get("potentiallyUnsafeConfigAnnotations")
     return tuple(name for name in found if isinstance(name, str) and name) if isinstance(found, list) else ()
+
+
+def has_known_words(version: Version, features: Mapping[str, object]) -> bool:
+    """Whether one knows which annotations a runtime takes for orders: it says so, or it is one whose source we have read."""
+    return version.name in _READ or isinstance(features.get("potentiallyUnsafeConfigAnnotations"), list)
 
 
 def repeats_mappings(version: Version) -> bool:

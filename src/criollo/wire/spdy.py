@@ -17,7 +17,7 @@ from typing import Final
 
 from criollo.wire import spdy_frames as frames
 from criollo.wire.spdy_events import Event, Failed, Leaving, Opened, Ponged, Received, Replied, RoomMade, WasReset
-from criollo.wire.spdy_frames import FIN, UNIDIRECTIONAL, Broken, Farewell, Head, Kind, Reset, Setting
+from criollo.wire.spdy_frames import FIN, UNIDIRECTIONAL, Broken, Farewell, FrameKind, Head, Reset, Setting
 from criollo.wire.spdy_headers import MAX_BLOCK, Deflater, Inflater, Unacceptable
 from criollo.wire.spdy_intake import Intake
 from criollo.wire.spdy_windows import DEFAULT_WINDOW, SESSION_WINDOW, SLACK, STREAM_WINDOW, Budget, Overflow, Window
@@ -26,7 +26,7 @@ _REPLY: Final = {":status": "200", ":version": "HTTP/1.1"}  # the draft wants th
 MAX_CONTROL: Final = MAX_BLOCK  # a block never grows by compressing it, but for a few bytes that nobody needs
 
 
-class Refused(RuntimeError):
+class StreamRefused(RuntimeError):
     """No stream can be opened now: too many for the peer, or the session is at its end."""
 
 
@@ -39,7 +39,7 @@ class _Stream:
         self.window, self.is_in_open, self.is_out_open, self.is_replied = window, is_in_open, is_out_open, False
 
 
-class Session:
+class SpdySession:
     """The state of a connection. `max_streams`: those that the peer may have open at a time; more are refused."""
 
     def __init__(self, *, is_client: bool, max_streams: int) -> None:
@@ -108,7 +108,7 @@ class Session:
             or ours >= self._peer_streams
             or self._next_out > frames.MAX_ID
         ):
-            raise Refused("the SPDY session takes no more streams")
+            raise StreamRefused("the SPDY session takes no more streams")
         stream_id, self._next_out = self._next_out, self._next_out + 2
         stream = self._add(stream_id, is_in_open=True, is_out_open=True)
         stream.is_replied = True
@@ -120,7 +120,7 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.is_replied:
             stream.is_replied = True
-            self._say(frames.with_headers(Kind.SYN_REPLY, stream_id, self._deflater.block(_REPLY)))
+            self._say(frames.with_headers(FrameKind.SYN_REPLY, stream_id, self._deflater.block(_REPLY)))
 
     def room(self, stream_id: int) -> int:
         """How many bytes may be sent on a stream now; 0 also for one that takes none."""
@@ -213,7 +213,7 @@ class Session:
         elif head.kind not in _TAKES:
             self._budget.charge(self._now)  # of an extension: stepped over
         elif head.length > MAX_CONTROL:
-            raise Broken(f"{Kind(head.kind).name} of {head.length} bytes")
+            raise Broken(f"{FrameKind(head.kind).name} of {head.length} bytes")
         return head
 
     def _step_over(self) -> None:
@@ -436,13 +436,13 @@ class Session:
             self._output.append(octets)
 
 
-_TAKES: Final[dict[int, Callable[[Session, bytes, int], Event | None]]] = {
-    Kind.SYN_STREAM: Session._take_syn_stream,
-    Kind.SYN_REPLY: Session._take_syn_reply,
-    Kind.RST_STREAM: Session._take_reset,
-    Kind.SETTINGS: Session._take_settings,
-    Kind.PING: Session._take_ping,
-    Kind.GOAWAY: Session._take_goaway,
-    Kind.HEADERS: Session._take_headers,
-    Kind.WINDOW_UPDATE: Session._take_window_update,
+_TAKES: Final[dict[int, Callable[[SpdySession, bytes, int], Event | None]]] = {
+    FrameKind.SYN_STREAM: SpdySession._take_syn_stream,
+    FrameKind.SYN_REPLY: SpdySession._take_syn_reply,
+    FrameKind.RST_STREAM: SpdySession._take_reset,
+    FrameKind.SETTINGS: SpdySession._take_settings,
+    FrameKind.PING: SpdySession._take_ping,
+    FrameKind.GOAWAY: SpdySession._take_goaway,
+    FrameKind.HEADERS: SpdySession._take_headers,
+    FrameKind.WINDOW_UPDATE: SpdySession._take_window_update,
 }

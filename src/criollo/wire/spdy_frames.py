@@ -28,7 +28,7 @@ _WORD: Final = struct.Struct(">I")
 _SYN: Final = struct.Struct(">IIBB")
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """Types of control frames."""
 
     SYN_STREAM = 1
@@ -171,37 +171,39 @@ def payload_head(stream_id: int, size_bytes: int, flags: int = 0) -> bytes:
 
 def syn_stream(stream_id: int, block: bytes, flags: int = 0) -> bytes:
     """Opens a stream with a compressed header block."""
-    return control(Kind.SYN_STREAM, _SYN.pack(stream_id, 0, 0, 0) + block, flags)
+    return control(FrameKind.SYN_STREAM, _SYN.pack(stream_id, 0, 0, 0) + block, flags)
 
 
-def with_headers(kind: Kind, stream_id: int, block: bytes, flags: int = 0) -> bytes:
+def with_headers(kind: FrameKind, stream_id: int, block: bytes, flags: int = 0) -> bytes:
     """A SYN_REPLY or HEADERS with a compressed header block."""
     return control(kind, _WORD.pack(stream_id) + block, flags)
 
 
 def reset(stream_id: int, status: Reset) -> bytes:
     """Ends one stream, both ways."""
-    return control(Kind.RST_STREAM, _PAIR.pack(stream_id, status))
+    return control(FrameKind.RST_STREAM, _PAIR.pack(stream_id, status))
 
 
 def settings(values: dict[Setting, int]) -> bytes:
     """What we ask the peer to keep to."""
-    return control(Kind.SETTINGS, _WORD.pack(len(values)) + b"".join(_PAIR.pack(key, values[key]) for key in sorted(values)))
+    return control(
+        FrameKind.SETTINGS, _WORD.pack(len(values)) + b"".join(_PAIR.pack(key, values[key]) for key in sorted(values))
+    )
 
 
 def ping(ping_id: int) -> bytes:
     """A question, or the answer to one: the same frame."""
-    return control(Kind.PING, _WORD.pack(ping_id))
+    return control(FrameKind.PING, _WORD.pack(ping_id))
 
 
 def goaway(last_id: int, status: Farewell) -> bytes:
     """No stream after `last_id` is looked at any more."""
-    return control(Kind.GOAWAY, _PAIR.pack(last_id, status))
+    return control(FrameKind.GOAWAY, _PAIR.pack(last_id, status))
 
 
 def window_update(stream_id: int, delta: int) -> bytes:
     """The peer may send so many bytes more; stream 0 is the session."""
-    return control(Kind.WINDOW_UPDATE, _PAIR.pack(stream_id, delta))
+    return control(FrameKind.WINDOW_UPDATE, _PAIR.pack(stream_id, delta))
 
 
 def control(kind: int, payload: bytes, flags: int = 0) -> bytes:

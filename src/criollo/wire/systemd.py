@@ -31,7 +31,7 @@ class Garbled(Exception):
     """The other side does not speak D-Bus as we know it; the connection is of no more use."""
 
 
-class Call(NamedTuple):
+class BusCall(NamedTuple):
     """A method of systemd with its arguments; `has_job` when the reply names a job to wait for."""
 
     method: str
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     has_job: bool = False
 
 
-class Ended(NamedTuple):
+class CallEnded(NamedTuple):
     """A call has ended. `error` is empty when it did what was asked, else the name of a D-Bus error, or `job:` and a result."""
 
     ticket: int
@@ -48,7 +48,7 @@ class Ended(NamedTuple):
     message: str
 
 
-def start_slice(name: str) -> Call:
+def start_slice(name: str) -> BusCall:
     """Make a slice for pods, with everything counted that a pod is asked for."""
     properties: list[tuple[str, tuple[str, Any]]] = [
         ("Description", ("s", "Pods of Kubernetes")),
@@ -61,7 +61,7 @@ def start_slice(name: str) -> Call:
     return _start(name, properties)
 
 
-def start_monitor_scope(name: str, slice_name: str, pid: int) -> Call:
+def start_monitor_scope(name: str, slice_name: str, pid: int) -> BusCall:
     """Put a monitor into a scope of its own.
 
     When the node goes down systemd stops all scopes at once. A monitor survives SIGPIPE: it shall see the end of its
@@ -81,39 +81,44 @@ def start_monitor_scope(name: str, slice_name: str, pid: int) -> Call:
     )
 
 
-def start(name: str) -> Call:
+def start(name: str) -> BusCall:
     """Start a unit that systemd knows; nothing when it runs."""
-    return Call("StartUnit", "ss", (name, "replace"), has_job=True)
+    return BusCall("StartUnit", "ss", (name, "replace"), has_job=True)
 
 
-def stop(name: str) -> Call:
+def stop(name: str) -> BusCall:
     """Stop a unit and all that is in it."""
-    return Call("StopUnit", "ss", (name, "replace"), has_job=True)
+    return BusCall("StopUnit", "ss", (name, "replace"), has_job=True)
 
 
-def reset_failed(name: str) -> Call:
+def reset_failed(name: str) -> BusCall:
     """Let systemd forget a unit that failed."""
-    return Call("ResetFailedUnit", "s", (name,))
+    return BusCall("ResetFailedUnit", "s", (name,))
 
 
-def set_limits(name: str, limits: SliceLimits) -> Call:
+def set_limits(name: str, limits: SliceLimits) -> BusCall:
     """Have systemd hold a unit to limits: what is only written into its cgroup is undone when systemd reads its units again."""
-    no_limit = (1 << 64) - 1
-    quota = no_limit if limits.cpu_quota_us < 0 else max(1, limits.cpu_quota_us * 1_000_000 // limits.cpu_period_us)
+    no_limit = (1 << 64) - 1  # of a weight: the usual one
+    quota = limits.cpu_quota_us
+    values = {
+        "MemoryMax": limits.memory_bytes,
+        "CPUQuotaPerSecUSec": quota if quota <= 0 else max(1, quota * 1_000_000 // limits.cpu_period_us),
+        "CPUQuotaPeriodUSec": limits.cpu_period_us,
+        "CPUWeight": limits.cpu_weight,
+    }
     properties: list[tuple[str, tuple[str, Any]]] = [
-        ("MemoryMax", ("t", no_limit if limits.memory_bytes < 0 else limits.memory_bytes)),
-        ("CPUQuotaPerSecUSec", ("t", quota)),
-        ("CPUQuotaPeriodUSec", ("t", limits.cpu_period_us)),
-        *([("CPUWeight", ("t", limits.cpu_weight))] if limits.cpu_weight else []),
+        (key, ("t", no_limit if value < 0 else value)) for key, value in values.items() if value
     ]
-    return Call("SetUnitProperties", "sba(sv)", (name, True, properties))
+    if limits.swap_bytes is not None:
+        properties.append(("MemorySwapMax", ("t", no_limit if limits.swap_bytes < 0 else limits.swap_bytes)))
+    return BusCall("SetUnitProperties", "sba(sv)", (name, True, properties))
 
 
-def _start(name: str, properties: list[tuple[str, tuple[str, Any]]]) -> Call:
-    return Call("StartTransientUnit", "ssa(sv)a(sa(sv))", (name, "replace", properties, []), has_job=True)
+def _start(name: str, properties: list[tuple[str, tuple[str, Any]]]) -> BusCall:
+    return BusCall("StartTransientUnit", "ssa(sv)a(sa(sv))", (name, "replace", properties, []), has_job=True)
 
 
-class Session:
+class BusSession:
     """Our side of one connection. Calls may be made at once: they are kept back until the bus has let us in."""
 
     def __init__(self) -> None:
@@ -127,12 +132,12 @@ class Session:
 
     def greeting(self) -> bytes:
         """The first bytes to send."""
-        hello = self._message(_BUS, Call("Hello", "", ()))
-        self._kept_back = hello + self._message(_BUS, Call("AddMatch", "s", (_MATCH,)))
+        hello = self._message(_BUS, BusCall("Hello", "", ()))
+        self._kept_back = hello + self._message(_BUS, BusCall("AddMatch", "s", (_MATCH,)))
         assert self._auth is not None
         return bytes(self._auth.data_to_send() or b"")
 
-    def call(self, call: Call) -> tuple[int, bytes]:
+    def call(self, call: BusCall) -> tuple[int, bytes]:
         """A ticket, which the end of the call will name, and what to send now."""
         content = self._message(_SYSTEMD, call)
         self._waiting[self._serial] = call.has_job
@@ -141,7 +146,7 @@ class Session:
         self._kept_back += content
         return self._serial, b""
 
-    def receive(self, received: bytes) -> tuple[bytes, list[Ended]]:
+    def receive(self, received: bytes) -> tuple[bytes, list[CallEnded]]:
         """What to send now, and which calls have ended.
 
         Raises:
@@ -186,25 +191,25 @@ class Session:
                 return
             yield message
 
-    def _understand(self, message: Message) -> Iterator[Ended]:
+    def _understand(self, message: Message) -> Iterator[CallEnded]:
         fields = message.header.fields
         kind, sender = message.header.message_type, str(fields.get(HeaderFields.sender, ""))
         serial = fields.get(HeaderFields.reply_serial, 0)
         if kind is MessageType.error and serial in self._waiting:
             del self._waiting[serial]
-            yield Ended(serial, str(fields.get(HeaderFields.error_name, "")) or "no name", _first_text(message.body))
+            yield CallEnded(serial, str(fields.get(HeaderFields.error_name, "")) or "no name", _first_text(message.body))
         elif kind is MessageType.method_return and serial in self._waiting:
             if self._waiting.pop(serial):
                 self._jobs[sender, str(message.body[0])] = serial
             else:
-                yield Ended(serial, "", "")
+                yield CallEnded(serial, "", "")
         elif kind is MessageType.signal and fields.get(HeaderFields.member) == "JobRemoved" and len(message.body) == 4:
             ticket = self._jobs.pop((sender, str(message.body[1])), None)
             if ticket is not None:
                 result = str(message.body[3])
-                yield Ended(ticket, "", "") if result in ("done", "skipped") else Ended(ticket, f"job:{result}", result)
+                yield CallEnded(ticket, "", "") if result in ("done", "skipped") else CallEnded(ticket, f"job:{result}", result)
 
-    def _message(self, to: tuple[str, str, str], call: Call) -> bytes:
+    def _message(self, to: tuple[str, str, str], call: BusCall) -> bytes:
         self._serial += 1
         path, destination, interface = to
         fields = {

@@ -1,4 +1,4 @@
-"""WebSocket as bytes and events: the handshake's headers, and the frames after it, for either side.
+"""WebSocket as bytes and events: a server's part of the handshake, and the frames after it, for either side.
 
     client ── GET, Upgrade: websocket, Sec-WebSocket-Key, -Version: 13, -Protocol: a, b ──▶ server
     client ◀── 101, Sec-WebSocket-Accept, -Protocol: b ── server            then frames both ways, the client's masked
@@ -67,11 +67,6 @@ class Closed(NamedTuple):
 Event = Part | Ping | Closed
 
 
-def is_upgrade(headers: Mapping[str, str]) -> bool:
-    """Whether a request wants a WebSocket. Names of headers are lower-case."""
-    return "websocket" in _words(headers, "upgrade") and "upgrade" in _words(headers, "connection")
-
-
 def subprotocols(headers: Mapping[str, str]) -> list[str]:
     """What a client offers, what it likes best first; several header lines are joined by commas."""
     return [name for name in (word.strip() for word in headers.get("sec-websocket-protocol", "").split(",")) if name]
@@ -111,34 +106,6 @@ def switching_head(key: str, subprotocol: str) -> bytes:
     if subprotocol:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-
-
-def request_headers(key: str, offers: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """A client's headers of the handshake, besides Host, Connection and Upgrade."""
-    return (
-        ("Sec-WebSocket-Version", _VERSION),
-        ("Sec-WebSocket-Key", key),
-        ("Sec-WebSocket-Protocol", ", ".join(offers)),
-    )
-
-
-def new_key() -> str:
-    """A client's key: any will do, no two alike."""
-    return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
-
-
-def chosen_subprotocol(headers: Mapping[str, str], key: str, offers: tuple[str, ...]) -> str:
-    """What a server chose, from the headers of its 101.
-
-    Raises:
-        Broken: it did not read our key, or chose what we did not offer.
-    """
-    if not is_upgrade(headers) or headers.get("sec-websocket-accept", "").strip() != accept_value(key):
-        raise Broken(BROKEN, "the server's 101 is no answer to this WebSocket handshake")
-    chosen = headers.get("sec-websocket-protocol", "").strip()
-    if chosen not in offers:
-        raise Broken(BROKEN, f"the server chose subprotocol {chosen[:100]!r}, offered were {', '.join(offers)}")
-    return chosen
 
 
 class Frames:
@@ -204,7 +171,3 @@ class Frames:
             return b"".join((head, prefix, payload))
         mask = os.urandom(4)  # unpredictable: section 5.3
         return b"".join((head, mask, XorMaskerSimple(mask).process(bytearray(prefix + payload))))
-
-
-def _words(headers: Mapping[str, str], name: str) -> set[str]:
-    return {word.strip().lower() for word in headers.get(name, "").split(",")}

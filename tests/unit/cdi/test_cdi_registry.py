@@ -10,6 +10,7 @@ import pytest
 from criollo.cdi.registry import HOOK_ENV, Registry, requested
 from criollo.errors import Invalid, NotFound
 from criollo.model.edits import Edits
+from criollo.telemetry import texts
 
 
 def write(
@@ -63,6 +64,15 @@ def test_a_device_that_is_nowhere_is_named_with_the_specs_that_are_broken(places
     assert known.resolve(["v.com/d=x"]).env == ("X=a.json",)
 
 
+def test_a_broken_spec_is_logged_in_the_words_that_tools_look_for(
+    places: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write(places[0], "a.json", "x")
+    (places[0] / "broken.yaml").write_text("kind: [")
+    registry(places).resolve(["v.com/d=x"])
+    assert [record.getMessage() for record in caplog.records] == [texts.CDI_ERRORS]
+
+
 def test_other_files_do_not_count(places: tuple[Path, Path]) -> None:
     write(places[0], "a.json.tmp", "x")
     (places[0] / "d.json").mkdir()
@@ -112,6 +122,16 @@ def test_a_node_that_is_told_completely_need_not_be_there(places: tuple[Path, Pa
 def test_a_node_that_is_not_there_or_something_else_is_refused(places: tuple[Path, Path], node: dict[str, str]) -> None:
     with pytest.raises(Invalid, match=node["path"]):
         edited(places, deviceNodes=[node])
+
+
+def test_a_node_on_a_file_system_that_may_hang_must_be_told_completely(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("criollo.cdi.registry.is_near", lambda path: False)
+    (node,) = edited(places, deviceNodes=[{"path": "/far/x", "type": "c", "major": 5, "minor": 6}]).nodes
+    assert (node.type, node.major, node.minor) == ("c", 5, 6)
+    with pytest.raises(Invalid, match=r"/far/y.*may hang; give type, major and minor"):
+        edited(places, deviceNodes=[{"path": "/far/y"}])
 
 
 def test_a_pipe_is_a_node_too(places: tuple[Path, Path], tmp_path: Path) -> None:

@@ -94,14 +94,6 @@ def test_fips_is_hidden_with_label_and_leave(tmp_path: Path, monkeypatch: pytest
     assert added(Additions(), tmp_path, **fields, allowed=()).default_mounts == ()
 
 
-def test_default_mounts_are_those_of_the_file(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("k")
-    (tmp_path / "mounts.conf").write_text(f"{tmp_path}/key:/run/key\n")
-    (mount,) = added(Additions(mounts_file=str(tmp_path / "mounts.conf")), tmp_path).default_mounts
-    assert mount.destination == "/run/key"
-    assert added(Additions(mounts_file=str(tmp_path / "none")), tmp_path).default_mounts == ()
-
-
 def specs(tmp_path: Path) -> Additions:
     device = {"name": "0", "containerEdits": {"env": ["GPU=0"]}}
     (tmp_path / "v.json").write_text(json.dumps({"cdiVersion": "0.6.0", "kind": "v.com/gpu", "devices": [device]}))

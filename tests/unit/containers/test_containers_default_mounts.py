@@ -1,15 +1,22 @@
 """mounts.conf: what is read of it, and what is copied."""
 
+import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given as for_any
 from hypothesis import strategies as st
 
-from criollo.containers import default_mounts
-from criollo.containers.default_mounts import Line, given, parse_mounts
+from criollo.containers.context import Containers
+from criollo.containers.default_mounts import MOST_BYTES, Line, given, parse_mounts
+from criollo.containers.rootfs import Ground
 from criollo.errors import Exhausted, Invalid
+from criollo.oci.runtime_spec import Mount
+from criollo.workers.duplicate import duplicate
+from criollo.workers.messages import Duplicated, DuplicateJob
 
 
 def test_a_line_is_a_pair_or_one_path_for_both() -> None:
@@ -32,59 +39,44 @@ def test_any_text_is_lines_or_refused(text: str) -> None:
     assert all(line.destination.startswith("/") and line.destination != "/" for line in found)
 
 
-@pytest.fixture
-def secrets(tmp_path: Path) -> Path:
-    """A source with what a directory may have."""
-    source = tmp_path / "secrets"
-    (source / "below").mkdir(parents=True)
-    (source / "key").write_text("k")
-    (source / "key").chmod(0o640)
-    (source / "below" / "deep").write_text("d")
-    (source / "link").symlink_to("key")
-    (source / "gone").symlink_to("nowhere")
-    (source / "loop").symlink_to(".")
-    os.mkfifo(source / "pipe")
-    return source
+class Workers:
+    """Copies at once, in this process."""
+
+    async def duplicate(self, job: DuplicateJob, timeout_s: float) -> Duplicated:
+        return duplicate(job)
 
 
-def conf(tmp_path: Path, text: str) -> str:
-    (tmp_path / "mounts.conf").write_text(text)
-    return str(tmp_path / "mounts.conf")
+def mounts(tmp_path: Path, text: str | None) -> tuple[Mount, ...]:
+    conf = tmp_path / "mounts.conf"
+    if text is not None:
+        conf.write_text(text)
+    containers = cast(Containers, SimpleNamespace(workers=Workers(), probe_s=5))
+    ground = Ground(tmp_path, tmp_path / "bundle", (os.getuid(), os.getgid()))
+    return asyncio.run(given(containers, str(conf), ground))
 
 
-def owner() -> tuple[int, int]:
-    return os.getuid(), os.getgid()
-
-
-def test_a_source_is_copied_with_its_modes_and_links_followed(tmp_path: Path, secrets: Path) -> None:
-    (mount,) = given(conf(tmp_path, f"{secrets}:/run/secrets\n"), tmp_path / "bundle", owner())
-    copy = Path(mount.source)
-    assert (mount.destination, "ro" in mount.options) == ("/run/secrets", True)
-    assert sorted(os.listdir(copy)) == ["below", "key", "link"]
-    assert (copy / "link").read_text() == "k"
-    assert not (copy / "link").is_symlink()
-    assert (copy / "below" / "deep").read_text() == "d"
-    assert (copy / "key").stat().st_mode & 0o777 == 0o640
-    (secrets / "key").write_text("changed")
-    assert (copy / "key").read_text() == "k"
-
-
-def test_a_file_may_be_a_source(tmp_path: Path, secrets: Path) -> None:
-    (mount,) = given(conf(tmp_path, f"{secrets}/key:/etc/key\n"), tmp_path / "bundle", owner())
-    assert Path(mount.source).read_text() == "k"
+def test_each_line_is_a_copy_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k")
+    one, two = mounts(tmp_path, f"{tmp_path}/key:/etc/key\n{tmp_path}/key:/other\n")
+    assert [(each.destination, Path(each.source).read_text(), "ro" in each.options) for each in (one, two)] == [
+        ("/etc/key", "k", True),
+        ("/other", "k", True),
+    ]
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o700
 
 
 def test_without_a_file_there_are_none(tmp_path: Path) -> None:
-    assert given(str(tmp_path / "none"), tmp_path / "bundle", owner()) == []
+    assert mounts(tmp_path, None) == ()
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="/no/such/source"):
-        given(conf(tmp_path, "/no/such/source:/x\n"), tmp_path / "bundle", owner())
+        mounts(tmp_path, "/no/such/source:/x\n")
 
 
-def test_a_source_may_not_be_too_large(tmp_path: Path, secrets: Path) -> None:
-    with open(secrets / "big", "wb") as file:
-        file.truncate(default_mounts.MOST_BYTES + 1)
-    with pytest.raises(Exhausted, match="16 MiB"):
-        given(conf(tmp_path, f"{secrets}:/x\n"), tmp_path / "bundle", owner())
+def test_all_sources_together_may_not_be_too_large(tmp_path: Path) -> None:
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(MOST_BYTES - 1)
+    (tmp_path / "two").write_text("22")
+    with pytest.raises(Exhausted, match=f"default mount {tmp_path}/two: more than 16 MiB"):
+        mounts(tmp_path, f"{tmp_path}/big:/x\n{tmp_path}/two:/y\n")

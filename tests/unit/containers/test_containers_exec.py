@@ -70,11 +70,15 @@ def make(tmp_path: Path) -> Callable[..., Any]:
     def made(state: ContainerState = ContainerState.RUNNING, *, tty: bool = False, hangs: bool = False) -> Any:
         config = ContainerConfig(name="c", image=ImageSpec(image="i"), tty=tty)
         row = Container(id=ID, pod_id=PodId("p"), name="c", config=config, handler="", state=state, created_ns=1)
-        rows = SimpleNamespace(by_prefix=lambda prefix: [row] if row.id.startswith(prefix) else [])
+
+        def find(container_id: str) -> Container:
+            if container_id != ID or state is ContainerState.REMOVING:
+                raise NotFound("container", container_id)
+            return row
+
         runtime = FakeRuntime(hangs=hangs)
         return SimpleNamespace(
-            state=SimpleNamespace(containers=rows),
-            uncollected=set(),
+            state=SimpleNamespace(containers=SimpleNamespace(find=find)),
             sessions=Sessions(),
             first_processes=FirstProcesses(),
             places=SimpleNamespace(bundle=lambda container_id: tmp_path),

@@ -38,11 +38,6 @@ def test_a_strange_uid_is_refused(uid: str) -> None:
         planned(config("logs", uid=uid), ALLOWED)
 
 
-def test_logs_need_a_directory() -> None:
-    with pytest.raises(Invalid, match="log_directory"):
-        planned(config("logs", log_directory=""), ALLOWED)
-
-
 def test_a_volume_that_is_not_there_or_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="not there"):
         bind({KEY: str(tmp_path / "none")}, str(tmp_path))
@@ -59,6 +54,15 @@ def test_a_log_has_a_name_by_id_while_its_container_is_there(tmp_path: Path) -> 
     for _ in range(2):
         unlink(files, str(tmp_path), "id")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_log_that_has_its_name_by_id_is_left_alone(tmp_path: Path) -> None:
+    files, log = {KEY: str(tmp_path / "volume")}, tmp_path / "id.log"
+    link(files, str(tmp_path), "id", str(log))
+    assert not log.is_symlink()
+    log.write_text("words")
+    unlink(files, str(tmp_path), "id")
+    assert log.read_text() == "words"
 
 
 def test_who_does_not_ask_gets_nothing(tmp_path: Path) -> None:

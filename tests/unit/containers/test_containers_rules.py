@@ -50,3 +50,11 @@ def test_class_files_are_read_at_once(tmp_path: Path) -> None:
         open_rules(Runtime(blockio_config_file=str(tmp_path / "bad")))
     with pytest.raises(Invalid, match="rdt_config_file"):
         open_rules(Runtime(rdt_config_file=str(tmp_path / "good")))
+
+
+def test_annotations_that_do_nothing_are_told_where_they_are_allowed(caplog: pytest.LogCaptureFixture) -> None:
+    ignored = ("irq-load-balancing.crio.io", "umask.crio.io")
+    workload = Workload(activation_annotation="on", annotation_prefix="p", allowed_annotations=ignored)
+    open_rules(Runtime(runtimes={"a": RuntimeHandler(allowed_annotations=ignored)}, workloads={"w": workload}))
+    told = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in told] == ["allowed annotation has no effect: this build does not do it"] * 2

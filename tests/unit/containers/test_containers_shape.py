@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.containers.shape import Asked, Rules, class_of, parse_unified, shape_of
+from criollo.containers.shape import Asked, Rules, Shape, class_of, parse_unified, shape_of
 from criollo.errors import Invalid, Unsupported
 from criollo.model.container import ContainerConfig, ImageSpec
 from criollo.model.pod import PodConfig, Resources
@@ -31,7 +31,7 @@ def shape(wish: Asked, **rules: Any) -> Any:
 
 
 def test_without_rules_and_annotations_a_container_gets_what_it_asks_for() -> None:
-    assert shape(asked(cpu_shares=5)) == (Resources(cpu_shares=5), (), "", None, None, ())
+    assert shape(asked(cpu_shares=5)) == Shape(Resources(cpu_shares=5))
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,22 @@
 import errno
 import subprocess
 from pathlib import Path
-from typing import cast
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.containers import update
-from criollo.containers.update import changed, merge
-from criollo.errors import HostFailed
+from criollo.containers.update import changed, lasting, merge
+from criollo.errors import HostFailed, Invalid
 from criollo.linux.cgroup import Hierarchies
+from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
+from criollo.model.ids import ContainerId, PodId
 from criollo.model.pod import HugepageLimit, Resources
+from criollo.specgen import cpus
 
+STATE: Final = ContainerState.RUNNING
 NUMBERS = st.integers(0, 1 << 40)
 RESOURCES = st.builds(
     Resources,
@@ -39,6 +43,36 @@ def test_what_is_given_replaces_and_the_rest_stays() -> None:
 
 def test_a_quota_without_limit_is_given() -> None:
     assert merge(Resources(cpu_quota_us=5000), Resources(cpu_quota_us=-1)).cpu_quota_us == -1
+
+
+def container(**fields: Any) -> Container:
+    config = ContainerConfig(name="c", image=ImageSpec(image="i"))
+    return Container(
+        id=ContainerId("c" * 64), pod_id=PodId("p"), name="c", config=config, handler="", state=STATE, created_ns=0, **fields
+    )
+
+
+def test_shared_cpus_stay_when_kubelet_gives_other_ones() -> None:
+    shares = container(shared_cpus="0,5")
+    assert lasting(shares, Resources(cpuset_cpus="1-2")).cpuset_cpus == "0-2,5"
+    assert lasting(shares, Resources(cpu_shares=2)) == Resources(cpu_shares=2)
+    assert lasting(container(), Resources(cpuset_cpus="1")) == Resources(cpuset_cpus="1")
+
+
+@given(own=st.frozensets(st.integers(0, 40), min_size=1), shared=st.frozensets(st.integers(0, 40)))
+def test_no_update_takes_a_shared_cpu_away(own: frozenset[int], shared: frozenset[int]) -> None:
+    found = lasting(container(shared_cpus=cpus.written(shared)), Resources(cpuset_cpus=cpus.written(own)))
+    assert cpus.parse(found.cpuset_cpus, "") == own | shared
+
+
+def test_a_container_without_quota_gets_none_by_an_update() -> None:
+    assert lasting(container(no_cpu_quota=True), Resources(cpu_quota_us=5, cpu_period_us=9)).cpu_quota_us == -1
+    assert lasting(container(no_cpu_quota=True), Resources(cpu_shares=5)).cpu_quota_us == 0
+
+
+def test_shared_cpus_are_refused_beside_what_is_no_list() -> None:
+    with pytest.raises(Invalid, match="cpuset_cpus"):
+        lasting(container(shared_cpus="1"), Resources(cpuset_cpus="a"))
 
 
 @given(old=RESOURCES, new=RESOURCES)

@@ -69,10 +69,3 @@ async def version(request: Any) -> pb.VersionResponse:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10) -> None:
-    """Wait for a condition, with a limit."""
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.005)

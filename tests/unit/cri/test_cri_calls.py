@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from criollo import errors
 from criollo.cri import grpc
-from criollo.cri.calls import Calls, Method, show
+from criollo.cri.calls import Calls, Method, after, show
 from criollo.cri.errors import CODES, Code, Refused, bug, error_of, refusal
 from criollo.cri.pb import api_pb2 as pb
 from criollo.telemetry.log import context, set_up
@@ -166,3 +166,19 @@ def test_any_body_is_one_message_or_refused(body: bytes) -> None:
     else:
         with pytest.raises(Refused):
             grpc.unpack(body)
+
+
+def test_a_handler_after_a_refresh_answers_when_that_is_done() -> None:
+    seen: list[str] = []
+
+    async def refresh() -> None:
+        await asyncio.sleep(0)
+        seen.append("refreshed")
+
+    def listed(request: Any) -> Any:
+        seen.append("listed")
+        return pb.ListImagesResponse(images=[pb.Image(id="c0ffee")])
+
+    raw = _answer(_method("ListImages", after(refresh, listed)), pb.ListImagesRequest())
+    assert pb.ListImagesResponse.FromString(raw).images[0].id == "c0ffee"
+    assert seen == ["refreshed", "listed"]

@@ -13,9 +13,10 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from cri_parties import RUNTIME, in_thread, listening, until, version
+from cri_parties import RUNTIME, in_thread, listening, version
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waiting import until
 
 from criollo.cri.client import connect, connect_socket
 from criollo.cri.pb import api_pb2 as pb

@@ -337,23 +337,6 @@ def test_signals_survive_the_way_back(kernel: int) -> None:
     assert kernel_signal(cri_signal(kernel), "x") == kernel
 
 
-def test_credentials_come_from_either_form_and_show_in_no_error() -> None:
-    assert read_container.credentials(pb.AuthConfig()) is None
-    plain = read_container.credentials(pb.AuthConfig(username="u", password="p"))
-    encoded = read_container.credentials(pb.AuthConfig(auth="dTpw"))
-    assert plain is not None
-    assert encoded is not None
-    assert (plain.username, plain.password) == (encoded.username, encoded.password) == ("u", "p")
-    for broken in (
-        pb.AuthConfig(auth="S3CRET"),
-        pb.AuthConfig(username="u", password="S3CRET\0"),
-        pb.AuthConfig(registry_token="S3CRET\n"),
-    ):
-        with pytest.raises(Invalid) as caught:
-            read_container.credentials(broken)
-        assert "S3CRET" not in str(caught.value)
-
-
 def _set(message: Any, path: str, value: str) -> None:
     *parents, name = path.split(".")
     setattr(functools.reduce(getattr, parents, message), name, value)
@@ -403,11 +386,3 @@ def test_random_parts_of_a_container_are_read_or_invalid(part: Any) -> None:
         getattr(config, {"Mount": "mounts", "Device": "devices"}[kind]).append(part)
     with contextlib.suppress(Invalid):
         read_container.container_config(config)
-
-
-@slow
-@given(messages(pb.AuthConfig))
-def test_random_credentials_are_read_or_invalid(auth: pb.AuthConfig) -> None:
-    with contextlib.suppress(Invalid):
-        found = read_container.credentials(auth)
-        assert found is None or not found.is_empty

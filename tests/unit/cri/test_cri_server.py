@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from cri_parties import RUNTIME, in_thread, listening, stub, talk, until, version
+from cri_parties import RUNTIME, in_thread, listening, stub, talk, version
+from support.waiting import until
 
 from criollo.cri.pb import api_pb2 as pb
 from criollo.cri.server import Limits, Server
@@ -179,10 +180,11 @@ def test_reply_over_the_limit_names_the_way_out(tmp_path: Path) -> None:
     async def big(request: Any) -> bytes:
         return b"\0" * (2 << 20)
 
-    server = _server(Limits(message_bytes=1 << 20), ListContainers=big)
+    server = _server(Limits(reply_bytes=1 << 20), ListContainers=big)
     code, text = _failure(server, tmp_path / "s", "ListContainers", pb.ListContainersRequest())
     assert code == "RESOURCE_EXHAUSTED"
     assert "Stream" in text
+    assert "grpc_max_send_msg_size" in text
 
 
 def test_large_request_within_the_limit_arrives(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Both services over real rows, through a server and a client; what needs a node is tested with the node."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from test_cri_write import make_container, make_pod
 
 from criollo import errors
+from criollo.containers import status as container_status
 from criollo.containers.context import Containers, Places
 from criollo.cri.client import IMAGE, RUNTIME, Client, connect_socket
 from criollo.cri.facts import HandlerFacts, NodeFacts
@@ -50,7 +52,7 @@ IMAGE_ROW = Image(
 
 
 class _Registry:
-    hosts = Hosts.load(None, None)
+    hosts = Hosts.load(None)
 
 
 def node(tmp_path: Path) -> Pods:
@@ -80,11 +82,14 @@ def issue(session: Session) -> str:
     return f"http://localhost/{type(session).__name__}"
 
 
-def serve(tmp_path: Path, use: Callable[[Client], Awaitable[Any]]) -> Any:
-    """Run `use` with a client of both services over the rows of `fill`."""
+def serve(
+    tmp_path: Path, use: Callable[[Client], Awaitable[Any]], *, also: Callable[[Pods], object] = lambda pods: None
+) -> Any:
+    """Run `use` with a client of both services over the rows of `fill`, and what `also` adds."""
 
     async def main() -> Any:
         pods = fill(node(tmp_path))
+        also(pods)
         server = Server(
             {RUNTIME: RuntimeService(pods, FACTS, issue).calls(), IMAGE: ImageService(pods.containers.images).calls()}
         )
@@ -174,6 +179,96 @@ def test_status_by_prefix_and_by_nothing(tmp_path: Path) -> None:
             await client.runtime("PodSandboxStatus", pb.PodSandboxStatusRequest(pod_sandbox_id="f" * 64))
 
     serve(tmp_path, use)
+
+
+AMBIGUOUS = [
+    ("ContainerStatus", "container_id"),
+    ("StartContainer", "container_id"),
+    ("StopContainer", "container_id"),
+    ("RemoveContainer", "container_id"),
+    ("ReopenContainerLog", "container_id"),
+    ("ContainerStats", "container_id"),
+    ("ExecSync", "container_id"),
+    ("UpdateContainerResources", "container_id"),
+    ("PodSandboxStatus", "pod_sandbox_id"),
+    ("StopPodSandbox", "pod_sandbox_id"),
+    ("RemovePodSandbox", "pod_sandbox_id"),
+    ("PodSandboxStats", "pod_sandbox_id"),
+    ("UpdatePodSandboxResources", "pod_sandbox_id"),
+    ("CreateContainer", "pod_sandbox_id"),
+]
+
+
+@pytest.mark.parametrize(("method", "field"), AMBIGUOUS)
+def test_a_beginning_that_several_ids_have_is_refused_by_every_verb(tmp_path: Path, method: str, field: str) -> None:
+    request = getattr(pb, f"{method}Request")(**{field: "ab"})
+    if method == "ExecSync":
+        request.cmd.append("true")
+    elif method.startswith("Update"):
+        request.SetInParent()
+        (request.linux if method == "UpdateContainerResources" else request.resources).cpu_shares = 2
+    elif method == "CreateContainer":
+        request.config.metadata.name, request.config.image.image = "c", "busybox"
+
+    async def use(client: Client) -> None:
+        with pytest.raises(errors.Invalid, match="more digits"):
+            await client.runtime(method, request)
+
+    serve(tmp_path, use, also=two_that_begin_alike)
+
+
+def two_that_begin_alike(pods: Pods) -> None:
+    for digit in "01":
+        pods.state.pods.insert(replace(make_pod(f"ab{digit * 62}"), name=f"alike-{digit}"))
+        container = make_container(f"ab{digit * 62}", pod_id="0" * 64, state=ContainerState.RUNNING)
+        pods.state.containers.insert(replace(container, name=f"alike-{digit}"))
+
+
+@pytest.mark.parametrize("pod", ["1" * 64, "1"])
+def test_no_container_is_made_in_a_pod_that_nobody_has_collected(tmp_path: Path, pod: str) -> None:
+    request = pb.CreateContainerRequest(pod_sandbox_id=pod)
+    request.config.metadata.name, request.config.image.image = "c", "busybox"
+
+    async def use(client: Client) -> None:
+        with pytest.raises(errors.NotFound):
+            await client.runtime("CreateContainer", request)
+
+    serve(tmp_path, use, also=lambda pods: pods.state.pods.uncollected.add("1" * 64))
+
+
+@pytest.mark.parametrize("pod", ["1" * 64, "1"])
+def test_a_privileged_container_needs_a_privileged_pod(tmp_path: Path, pod: str) -> None:
+    request = pb.CreateContainerRequest(pod_sandbox_id=pod)
+    request.config.metadata.name, request.config.image.image = "c", "busybox"
+    request.config.linux.security_context.privileged = True
+
+    async def use(client: Client) -> None:
+        with pytest.raises(errors.Invalid, match="no privileged container allowed in sandbox"):
+            await client.runtime("CreateContainer", request)
+        listed = await client.runtime("ListContainers", pb.ListContainersRequest())
+        assert len(listed.containers) == 5
+
+    serve(tmp_path, use)
+
+
+def test_verbose_statuses_tell_what_is_so_when_they_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something happens while the spec is read: the status and what is told beside it are of after."""
+    known: list[Pods] = []
+    read = container_status.spec_of
+
+    async def meanwhile(containers: Containers, object_id: str) -> bytes:
+        state = known[0].state
+        state.containers.put(replace(state.containers.find("3"), state=ContainerState.EXITED, pid=7))
+        return await read(containers, object_id)
+
+    monkeypatch.setattr(container_status, "spec_of", meanwhile)
+
+    async def use(client: Client) -> None:
+        told = await client.runtime("ContainerStatus", pb.ContainerStatusRequest(container_id="3", verbose=True))
+        assert told.status.state == pb.CONTAINER_EXITED
+        assert json.loads(told.info["info"])["pid"] == 7
+
+    serve(tmp_path, use, also=known.append)
 
 
 def test_stopping_and_removing_the_unknown_succeeds_but_needs_an_id(tmp_path: Path) -> None:

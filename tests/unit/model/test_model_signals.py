@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.model.signals import parse_signal
+from criollo.model.signals import parse_signal, signal_name
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,12 @@ def test_any_text_gives_a_signal(text: str) -> None:
 @given(st.integers(1, 64))
 def test_numbers_mean_themselves(number: int) -> None:
     assert parse_signal(str(number)) == number
+
+
+@pytest.mark.parametrize("number", range(1, int(signal.SIGRTMAX) + 1))
+def test_a_signals_name_means_it_again(number: int) -> None:
+    assert parse_signal(signal_name(number)) == number
+
+
+def test_signals_have_their_usual_names() -> None:
+    assert [signal_name(number) for number in (2, 15, 37)] == ["SIGINT", "SIGTERM", "SIGRTMIN+3"]

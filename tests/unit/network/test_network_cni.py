@@ -16,7 +16,7 @@ from criollo.aio import threads
 from criollo.errors import CriolloError, Invalid, NotFound, TimedOut, ToolFailed, Unavailable
 from criollo.model.pod import PortMapping, Protocol
 from criollo.network.attachment import Attachment
-from criollo.network.cni import NOT_READY, Cni, Options
+from criollo.network.cni import NOT_READY, Cni, CniOptions
 
 T = TypeVar("T")
 POD, OTHER = "a" * 64, "b" * 64
@@ -86,7 +86,7 @@ class Node:
         return sorted(os.listdir(self.cache / "results")) if (self.cache / "results").is_dir() else []
 
     async def cni(self, **options: object) -> Cni:
-        cni = Cni(self.net_d, [self.bin], self.cache, options=Options(**options))  # type: ignore[arg-type]
+        cni = Cni(self.net_d, [self.bin], self.cache, options=CniOptions(**options))  # type: ignore[arg-type]
         await cni.load()
         return cni
 
@@ -539,14 +539,51 @@ def test_check_tells_what_is_broken(node: Node) -> None:
     run(work())
 
 
-def test_cached_answers_as_add_did(node: Node) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo 'password=S3CRET https://u:S3CRET@host/' >&2; exit 1",
+        """echo '{"code": 7, "msg": "no lease", "details": "token: S3CRET"}'; exit 1""",
+        "echo 'token=S3CRET' >&2; exec sleep 1000",
+    ],
+)
+def test_secrets_in_a_plugins_words_stay_there(node: Node, script: str) -> None:
     async def work() -> None:
         node.chain("one")
-        answer = await (await node.cni()).add(pod())
-        again = await (await node.cni()).cached(POD)
-        assert again is not None
-        assert (again.ips, again.network_name) == (answer.ips, answer.network_name)
-        assert await (await node.cni()).cached(OTHER) is None
+        node.make("ADD", "one", script)
+        with pytest.raises(CriolloError) as caught:
+            await (await node.cni(plugin_s=1)).add(pod())
+        assert "***" in str(caught.value)
+        assert "S3CRET" not in "".join((str(caught.value), *getattr(caught.value, "__notes__", ())))
+
+    run(work())
+
+
+def test_who_waits_for_a_network_goes_on_when_it_comes(node: Node) -> None:
+    async def work() -> None:
+        cni = await node.cni()
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(cni.wait_ready()) for _ in range(2)]
+            await cni.load()
+            await asyncio.sleep(0)
+            assert not any(each.done() for each in waiting)
+            node.chain("one")
+            await cni.load()
+        await cni.wait_ready()
+
+    run(work())
+
+
+def test_who_waits_asks_plugins_again_that_were_not_available(node: Node) -> None:
+    async def work() -> None:
+        node.chain("one", version="1.1.0")
+        node.make("STATUS", "one", """echo '{"code": 50, "msg": "no controller"}'; exit 1""")
+        cni = await node.cni(status_age_s=0.01)
+        await cni.refresh()
+        assert not cni.status().ready
+        node.unmake()
+        await cni.wait_ready()
+        assert cni.status().ready
 
     run(work())
 

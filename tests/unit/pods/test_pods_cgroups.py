@@ -22,6 +22,7 @@ class Units:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self.dropped: list[str] = []
+        self.unused: list[Path] = []  # hierarchies that systemd does not use, as version 1 has them
 
     async def start_slice(self, name: str) -> None:
         for top in self._node.tops:
@@ -30,7 +31,8 @@ class Units:
     async def drop(self, name: str) -> None:
         self.dropped.append(name)
         for top in self._node.tops:
-            (top / expand_slice(name).lstrip("/")).rmdir()
+            if top not in self.unused:
+                (top / expand_slice(name).lstrip("/")).rmdir()
 
     def close(self) -> None:
         pass
@@ -147,6 +149,14 @@ def test_a_slice_that_is_not_there_is_asked_of_systemd_and_goes_with_its_pod(sys
     node.remove(pod)
     assert node.units.dropped == ["kubepods-burstable-pod1.slice", "kubepods-burstable.slice", "kubepods.slice"]
     assert node.has("/kubepods.slice") == [False, False]
+
+
+def test_a_slice_goes_from_hierarchies_that_systemd_does_not_use(systemd_node: Node) -> None:
+    systemd_node.units.unused = systemd_node.tops[1:]
+    pod = systemd_node.ensure(systemd_node.pod("one-pod.slice"))
+    systemd_node.remove(pod)
+    assert systemd_node.has("/one.slice") == [False, False]
+    assert systemd_node.units.dropped == ["one-pod.slice", "one.slice"]
 
 
 def test_a_slice_of_the_kubelet_stays(systemd_node: Node) -> None:

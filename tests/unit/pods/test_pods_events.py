@@ -117,6 +117,21 @@ def test_event_holds_what_was_so_when_it_happened(state: State) -> None:
     ]
 
 
+def test_event_holds_what_a_list_would_show(state: State) -> None:
+    async def main() -> list[Event]:
+        pod = move(state, add_pod(state), PodState.READY)
+        lost = move(state, add_container(state, pod, "lost"), ContainerState.CREATED)
+        state.containers.uncollected.add(lost.id)
+        stuck = move(state, add_container(state, pod, "stuck"), ContainerState.CREATED, ContainerState.REMOVING)
+        async with following(events_of(state)) as got:
+            container = move(state, add_container(state, pod), ContainerState.CREATED)
+            state.containers.put(msgspec.structs.replace(stuck, trouble="a full disk"))
+            move(state, container, ContainerState.RUNNING)
+        return got
+
+    assert [[each.name for each in event.containers] for event in asyncio.run(main())] == [["c"], ["stuck", "c"]]
+
+
 def test_what_was_never_seen_is_not_told(state: State) -> None:
     async def main() -> list[Event]:
         async with following(events_of(state)) as got:

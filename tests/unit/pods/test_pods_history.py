@@ -1,5 +1,6 @@
 """Changes of records reach the chronicle and the metrics, and everybody who heard of them before."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.waiting import until
 
 from criollo.containers.watch import OOM_KILLED
 from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
@@ -95,3 +97,40 @@ def test_lost_monitor_is_counted(state: State, counted: NodeMetrics) -> None:
     History(state, Chronicle())
     ended(state, add_container(state, add_pod(state)), exit_code=137, message=MONITOR_LOST)
     assert 'containers_stopped_monitor_count{name="k8s_app"} 1' in counted.page()
+
+
+def test_kill_for_memory_is_told_while_the_container_lives_and_counted_once(state: State, counted: NodeMetrics) -> None:
+    history = History(state, Chronicle())
+    container = add_container(state, add_pod(state))
+    history.out_of_memory(container.id)  # not running: its exit will tell
+    running = state.containers.put(msgspec.structs.replace(container, state=ContainerState.RUNNING))
+    for _ in range(2):
+        history.out_of_memory(container.id)
+    history.out_of_memory("unknown")
+    assert [name for name, _ in moves(history, container.id)] == ["CREATING", "RUNNING", "OOM"]
+    state.containers.put(msgspec.structs.replace(running, state=ContainerState.EXITED, exit_code=137, reason=OOM_KILLED))
+    assert "containers_oom_total 1" in counted.page()
+
+
+def test_running_containers_are_listened_for_until_they_end(state: State, tmp_path: Path) -> None:
+    pod = add_pod(state)
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    names: dict[str, str] = {}
+
+    async def main() -> list[str]:
+        first = add_container(state, pod)
+        names[first.id] = "before"
+        state.containers.put(msgspec.structs.replace(first, state=ContainerState.RUNNING))
+        history = History(state, Chronicle())
+        history.watch_memory(lambda container_id: tmp_path / names[container_id])
+        try:
+            (tmp_path / "before" / "oom").touch()
+            await until(lambda: "OOM" in [move for move, _ in moves(history, first.id)])
+            state.containers.put(msgspec.structs.replace(first, state=ContainerState.EXITED))
+        finally:
+            history.close()
+            history.close()
+        return [move for move, _ in moves(history, first.id)]
+
+    assert asyncio.run(main()) == ["OOM", "EXITED"]

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from criollo.errors import Invalid
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.model.ids import PodId
 from criollo.model.pod import IdMapping, NamespaceMode, Namespaces, PodConfig, PodSecurity, UserNamespace
 from criollo.pods.namespaces import hostname, plan, wanted
@@ -24,17 +24,17 @@ def config(*, hostname: str = "", sysctls: dict[str, str] | None = None, **modes
 @pytest.mark.parametrize(
     ("modes", "kinds"),
     [
-        ({}, {Kind.NET, Kind.UTS, Kind.IPC}),
-        ({"network": ON_HOST}, {Kind.IPC}),
-        ({"ipc": ON_HOST}, {Kind.NET, Kind.UTS}),
+        ({}, {NamespaceKind.NET, NamespaceKind.UTS, NamespaceKind.IPC}),
+        ({"network": ON_HOST}, {NamespaceKind.IPC}),
+        ({"ipc": ON_HOST}, {NamespaceKind.NET, NamespaceKind.UTS}),
         ({"network": ON_HOST, "ipc": ON_HOST}, set()),
-        ({"pid": ON_HOST}, {Kind.NET, Kind.UTS, Kind.IPC}),
-        ({"pid": NamespaceMode.CONTAINER}, {Kind.NET, Kind.UTS, Kind.IPC}),
-        ({"user": UserNamespace(mode=ON_HOST)}, {Kind.NET, Kind.UTS, Kind.IPC}),
-        ({"user": UserNamespace(mode=OWN)}, {Kind.NET, Kind.UTS, Kind.IPC, Kind.USER}),
+        ({"pid": ON_HOST}, {NamespaceKind.NET, NamespaceKind.UTS, NamespaceKind.IPC}),
+        ({"pid": NamespaceMode.CONTAINER}, {NamespaceKind.NET, NamespaceKind.UTS, NamespaceKind.IPC}),
+        ({"user": UserNamespace(mode=ON_HOST)}, {NamespaceKind.NET, NamespaceKind.UTS, NamespaceKind.IPC}),
+        ({"user": UserNamespace(mode=OWN)}, {NamespaceKind.NET, NamespaceKind.UTS, NamespaceKind.IPC, NamespaceKind.USER}),
     ],
 )
-def test_modes_decide_the_kinds(modes: dict[str, object], kinds: set[Kind]) -> None:
+def test_modes_decide_the_kinds(modes: dict[str, object], kinds: set[NamespaceKind]) -> None:
     assert wanted(config(**modes)) == kinds
 
 

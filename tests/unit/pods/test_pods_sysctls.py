@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.errors import Invalid
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.model.pod import IdMapping
 from criollo.pods.sysctls import FIELD, MAX_SYSCTLS, PING_GROUPS, choose, fitted
 
-BOTH = frozenset({Kind.NET, Kind.IPC, Kind.UTS})
+BOTH = frozenset({NamespaceKind.NET, NamespaceKind.IPC, NamespaceKind.UTS})
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,21 @@ def test_other_values_are_refused(value: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "own"),
-    [("net.core.somaxconn", {Kind.IPC}), ("kernel.msgmax", {Kind.NET, Kind.UTS}), ("fs.mqueue.queues_max", set()),
-     ("kernel.sem", set()), ("kernel.shmmax", {Kind.NET})],
-)  # fmt: skip
-def test_sysctls_of_the_hosts_namespaces_are_refused(name: str, own: set[Kind]) -> None:
+    [
+        ("net.core.somaxconn", {NamespaceKind.IPC}),
+        ("kernel.msgmax", {NamespaceKind.NET, NamespaceKind.UTS}),
+        ("fs.mqueue.queues_max", set()),
+        ("kernel.sem", set()),
+        ("kernel.shmmax", {NamespaceKind.NET}),
+    ],
+)
+def test_sysctls_of_the_hosts_namespaces_are_refused(name: str, own: set[NamespaceKind]) -> None:
     with pytest.raises(Invalid, match="uses the host's"):
         choose({name: "1"}, {}, own)
 
 
 def test_defaults_for_the_hosts_namespaces_are_dropped_and_told() -> None:
-    chosen = choose({}, {"net.core.somaxconn": "1", "kernel.msgmax": "2"}, {Kind.IPC})
+    chosen = choose({}, {"net.core.somaxconn": "1", "kernel.msgmax": "2"}, {NamespaceKind.IPC})
     assert chosen.chosen == {"kernel.msgmax": "2"}
     assert len(chosen.dropped) == 1
     assert "net.core.somaxconn" in chosen.dropped[0]

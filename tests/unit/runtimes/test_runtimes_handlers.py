@@ -3,7 +3,7 @@
 import pytest
 
 from criollo.errors import NotFound
-from criollo.runtimes.handlers import Handlers, find_program
+from criollo.runtimes.handlers import Handlers
 from criollo.runtimes.oci import OciRuntime
 
 
@@ -20,6 +20,18 @@ def test_unknown_name_tells_the_known_ones() -> None:
         handlers.get("kata")
 
 
-def test_missing_program_is_named() -> None:
-    with pytest.raises(NotFound, match="set runtime_path"):
-        find_program("/nonexistent/crun", "crun")
+def test_others_take_the_place_and_the_old_ones_are_closed_at_the_end() -> None:
+    closed: list[str] = []
+
+    class Closing(OciRuntime):
+        def __init__(self, name: str) -> None:
+            self.said = name
+
+        def close(self) -> None:
+            closed.append(self.said)
+
+    handlers = Handlers({"crun": Closing("old")}, "crun", {})
+    handlers.become(Handlers({"kata": Closing("new")}, "kata", {}))
+    assert (handlers.names(), handlers.default, closed) == (["kata"], "kata", [])
+    handlers.close()
+    assert closed == ["new", "old"]

@@ -58,7 +58,7 @@ def test_copy_that_somebody_holds_open_for_writing_keeps_nobody_from_running_the
     try:
         with pytest.raises(OSError, match="Text file busy"):
             said_by(shared)
-        ran = asyncio.run(process.run([str(program), "hello"], what="greet", timeout_s=10, executable=shared))
+        ran = asyncio.run(process.run(process.Program([str(program), "hello"], executable=shared), what="greet", timeout_s=10))
         assert ran.stdout == b"hello\n"
     finally:
         os.close(held)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from criollo.errors import Damaged, Exhausted, Exists, HostFailed, Unsupported
+from criollo.errors import Damaged, Exhausted, Exists, HostFailed, Invalid, NotFound, Unsupported
 from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
 from criollo.model.ids import ContainerId, PodId, new_id
 from criollo.model.pod import Pod, PodConfig, PodState
@@ -134,7 +134,7 @@ class Rows(RuleBasedStateMachine):
         assert {each.id: each for each in self.state.containers} == self.containers
         for each in self.containers.values():
             assert self.state.containers.by_name(each.name) == each
-            assert self.state.containers.by_prefix(each.id[:20]) == [each]
+            assert self.state.containers.find_any(each.id[:20]) in (None, each)
             assert each in self.state.containers.of_pod(each.pod_id)
         assert len(self.state.pods) == len(self.pods)
 
@@ -147,13 +147,62 @@ TestRows = Rows.TestCase
 
 def test_an_id_can_be_begun_or_given_whole(path: Path) -> None:
     with opened(path) as state:
-        one = state.pods.insert(pod("a", id=PodId("a" * 64)))
-        two = state.pods.insert(pod("b", id=PodId("a" * 63 + "b")))
-        assert state.pods.by_prefix("a" * 10) == [one, two]
-        assert state.pods.by_prefix("a" * 64) == [one]
-        assert state.pods.by_prefix("") == []
+        one = state.pods.insert(pod("a", id=PodId("a" * 64), state=PodState.READY))
+        two = state.pods.insert(pod("b", id=PodId("a" * 63 + "b"), state=PodState.NOTREADY))
+        with pytest.raises(Invalid, match="more digits"):
+            state.pods.find("a" * 10)
+        assert state.pods.find("a" * 64) == one
+        assert state.pods.find("a" * 63 + "b") == two
         assert one.id in state.pods
         assert "a" * 10 not in state.pods
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen", "removable"),
+    [
+        ({"state": PodState.CREATING}, False, False),
+        ({"state": PodState.CREATING, "trouble": "a full disk"}, False, False),
+        ({"state": PodState.READY}, True, True),
+        ({"state": PodState.NOTREADY}, True, True),
+        ({"state": PodState.REMOVING}, False, True),
+        ({"state": PodState.REMOVING, "trouble": "a full disk"}, True, True),
+    ],
+)
+def test_clients_see_what_is_whole_and_what_could_not_be_removed(
+    path: Path, fields: dict[str, Any], seen: bool, removable: bool
+) -> None:
+    with opened(path) as state:
+        made = state.pods.insert(pod("a", **fields))
+        assert state.pods.visible() == ([made] if seen else [])
+        assert state.pods.find_any(made.id) == (made if seen else None)
+        assert state.pods.find_any(made.id[:9], vanishing=True) == (made if removable else None)
+
+
+def test_what_nobody_has_collected_is_seen_by_nobody(path: Path) -> None:
+    with opened(path) as state:
+        owner = state.pods.insert(pod("a", state=PodState.READY))
+        made = state.containers.insert(container(owner, state=ContainerState.CREATED))
+        state.containers.uncollected.add(made.id)
+        assert state.containers.visible() == []
+        with pytest.raises(NotFound):
+            state.containers.find(made.id)
+        assert state.containers.find_any(made.id, vanishing=True) is None
+        state.containers.uncollected.clear()
+        assert state.containers.find(made.id) == made
+
+
+def test_what_is_not_seen_makes_no_beginning_ambiguous(path: Path) -> None:
+    with opened(path) as state:
+        one = state.pods.insert(pod("a", id=PodId("a" * 64), state=PodState.READY))
+        state.pods.insert(pod("b", id=PodId("a" * 63 + "b")))
+        assert state.pods.find("a") == one
+
+
+def test_an_empty_id_means_nobody(path: Path) -> None:
+    with opened(path) as state:
+        for call in (state.pods.find, state.pods.find_any, state.containers.find):
+            with pytest.raises(Invalid):
+                call("")
 
 
 @pytest.mark.parametrize("document", ["", "garbage", "{}", '{"id": 7}', "[" * 100_000, "null", b"\xff\x00"])

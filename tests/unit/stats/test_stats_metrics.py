@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from criollo.linux.cgroup import Hierarchies
 from criollo.stats import metrics
 from criollo.stats.catalogue import GROUPS, METRICS, Value
-from criollo.stats.metrics import Source, network_metrics, read_metrics
+from criollo.stats.metrics import MetricSource, network_metrics, read_metrics
 from criollo.stats.network import Interface
 
 PSI = "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n"
@@ -23,7 +23,7 @@ def write(place: Path, files: Mapping[str, str]) -> None:
         (place / name).write_text(content)
 
 
-def told(source: Source, *groups: str) -> dict[tuple[str, ...], int]:
+def told(source: MetricSource, *groups: str) -> dict[tuple[str, ...], int]:
     found = read_metrics(source, frozenset(groups) or ALL)
     assert found is not None
     for each in found:
@@ -31,7 +31,7 @@ def told(source: Source, *groups: str) -> dict[tuple[str, ...], int]:
     return {(each.metric, *each.labels): each.value for each in found}
 
 
-def version_2(tmp_path: Path) -> Source:
+def version_2(tmp_path: Path) -> MetricSource:
     files = {
         "cpu.stat": "usage_usec 9000000\nuser_usec 5500000\nsystem_usec 3500000\n"
         "nr_periods 7\nnr_throttled 2\nthrottled_usec 4000000\n",
@@ -48,7 +48,7 @@ def version_2(tmp_path: Path) -> Source:
         "cgroup.procs": f"{os.getpid()}\n",
     }
     write(tmp_path / "c1", files)
-    return Source(Hierarchies({}, tmp_path), "/c1", os.getpid())
+    return MetricSource(Hierarchies({}, tmp_path), "/c1", os.getpid())
 
 
 def test_version_2(tmp_path: Path) -> None:
@@ -125,7 +125,9 @@ def test_version_1(tmp_path: Path) -> None:
     write(roots["blkio"] / "c1", blkio)
     huge = {"hugetlb.2MB.usage_in_bytes": "0\n", "hugetlb.2MB.max_usage_in_bytes": "4096\n"}
     write(roots["hugetlb"] / "c1", huge)
-    found = told(Source(Hierarchies(roots, None), "/c1", os.getpid()), "cpu", "memory", "oom", "diskIO", "hugetlb", "pressure")
+    found = told(
+        MetricSource(Hierarchies(roots, None), "/c1", os.getpid()), "cpu", "memory", "oom", "diskIO", "hugetlb", "pressure"
+    )
     assert found[("cpu_usage_seconds_total", "cpu00")] == 8
     assert found[("cpu_usage_seconds_total", "cpu02")] == 1
     assert ("cpu_usage_seconds_total", "cpu01") not in found
@@ -148,7 +150,7 @@ def test_only_groups_that_were_asked_for_are_read(tmp_path: Path) -> None:
 
 
 def test_a_container_that_is_gone_is_none(tmp_path: Path) -> None:
-    assert read_metrics(Source(Hierarchies({}, tmp_path), "/gone", 1), ALL) is None
+    assert read_metrics(MetricSource(Hierarchies({}, tmp_path), "/gone", 1), ALL) is None
 
 
 def test_interfaces_tell_both_ways() -> None:

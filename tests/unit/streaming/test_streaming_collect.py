@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.spdy_pair import both, until
+from support.spdy_pair import both
+from support.waiting import until
 
 from criollo.aio.streams import Size
 from criollo.errors import TimedOut, Unavailable

@@ -12,14 +12,12 @@ from criollo.streaming.session import Status, encode
 def test_success_is_said_since_version_four() -> None:
     assert json.loads(encode(Status(), 4)) == {"metadata": {}, "status": "Success"}
     assert encode(Status(), 3) == b""
-    assert Status().is_success
 
 
 def test_exit_code_is_a_cause() -> None:
     document = json.loads(encode(Status(exit_code=7), 5))
     assert (document["status"], document["reason"]) == ("Failure", "NonZeroExitCode")
     assert document["details"] == {"causes": [{"reason": "ExitCode", "message": "7"}]}
-    assert not Status(exit_code=7).is_success
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

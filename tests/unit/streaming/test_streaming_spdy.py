@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from support.spdy_pair import both, raw, until
+from support.spdy_pair import both, raw
+from support.waiting import until
 
 from criollo.streaming import spdy
 from criollo.streaming.spdy import SpdyConnection
@@ -340,7 +341,7 @@ def test_broken_protocol_gets_a_goodbye_and_the_end() -> None:
             await server.ended.wait()
             assert "SPDY" in server.failure
             octets = await received(peer)
-            assert frames.read_head(octets).kind == frames.Kind.GOAWAY
+            assert frames.read_head(octets).kind == frames.FrameKind.GOAWAY
 
     run(test())
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from criollo.errors import Invalid
 from criollo.wire import channels
-from criollo.wire.channels import Chunk, Demux, Ended, Resizes
+from criollo.wire.channels import ChannelEnded, Chunk, Demux, Resizes
 from criollo.wire.websocket import Broken
 
 RAW = channels.subprotocol("v4.channel.k8s.io")
@@ -18,13 +18,13 @@ V5 = channels.subprotocol("v5.channel.k8s.io")
 BASE64 = channels.subprotocol("v4.base64.channel.k8s.io")
 
 
-def read(kind: channels.Subprotocol, *messages: bytes, wanted: Sequence[int] = (0, 4)) -> list[Chunk | Ended]:
+def read(kind: channels.Subprotocol, *messages: bytes, wanted: Sequence[int] = (0, 4)) -> list[Chunk | ChannelEnded]:
     """What whole messages say to a server."""
     demux = Demux(kind, channels.EXEC_CHANNELS, wanted)
     return [event for message in messages for event in demux.receive(message, ends=True)]
 
 
-def read_in_parts(kind: channels.Subprotocol, message: bytes, size: int) -> list[Chunk | Ended]:
+def read_in_parts(kind: channels.Subprotocol, message: bytes, size: int) -> list[Chunk | ChannelEnded]:
     """What one message says that comes in parts of `size` bytes."""
     demux, starts = Demux(kind, channels.EXEC_CHANNELS, {0, 4}), range(0, len(message), size)
     parts = [(message[start : start + size], start == starts[-1]) for start in starts]
@@ -104,14 +104,19 @@ def test_any_split_of_a_message_gives_its_bytes(payload: bytes, cuts: list[int],
 
 
 def test_end_of_a_channel_may_come_twice_and_for_any_that_exists() -> None:
-    assert read(V5, b"\xff\0", b"\xff\0", b"\xff\3", b"\xff\4") == [Ended(0), Ended(0), Ended(3), Ended(4)]
+    assert read(V5, b"\xff\0", b"\xff\0", b"\xff\3", b"\xff\4") == [
+        ChannelEnded(0),
+        ChannelEnded(0),
+        ChannelEnded(3),
+        ChannelEnded(4),
+    ]
 
 
 def test_end_of_a_channel_in_parts() -> None:
     demux = Demux(V5, 5, {0})
     assert list(demux.receive(b"\xff", ends=False)) == []
     assert list(demux.receive(b"\0", ends=False)) == []
-    assert list(demux.receive(b"", ends=True)) == [Ended(0)]
+    assert list(demux.receive(b"", ends=True)) == [ChannelEnded(0)]
 
 
 @pytest.mark.parametrize("message", [b"\xff", b"\xff\5", b"\xff\xff", b"\xff\0\0", b"\xff" * 100_000])
@@ -163,7 +168,6 @@ def test_junk_is_chunks_or_broken(parts: list[tuple[bytes, bool]], kind: channel
 def test_message_of_each_kind() -> None:
     assert b"".join(channels.message(RAW, 1, b"hi")) == b"\1hi"
     assert b"".join(channels.message(BASE64, 1, b"hi")) == b"1" + base64.b64encode(b"hi")
-    assert channels.end_message(0) == b"\xff\0"
 
 
 def test_ports_have_channels_that_their_first_byte_can_name() -> None:

@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.wire import conmon
-from criollo.wire.conmon import Answer, Garbled, SyncPipe
+from criollo.wire.conmon import Garbled, SyncAnswer, SyncPipe
 
 
 def test_pid_of_a_created_container() -> None:
-    assert SyncPipe().receive(b'{"pid": 4711}\n') == Answer("pid", 4711)
+    assert SyncPipe().receive(b'{"pid": 4711}\n') == SyncAnswer("pid", 4711)
 
 
 def test_failure_with_the_runtimes_words() -> None:
     line = b'{"pid": -1, "message": "error \\"x\\"\\n\\u001b[31m\xff"}\n'
-    assert SyncPipe().receive(line) == Answer("pid", -1, 'error "x"\n\x1b[31m\ufffd')
+    assert SyncPipe().receive(line) == SyncAnswer("pid", -1, 'error "x"\n\x1b[31m\ufffd')
 
 
 def test_raw_control_character_that_conmon_forgets_to_escape() -> None:
@@ -22,7 +22,7 @@ def test_raw_control_character_that_conmon_forgets_to_escape() -> None:
 
 
 def test_second_answer_is_not_looked_at() -> None:
-    assert SyncPipe().receive(b'{"pid": 2}\n{"pid": 3}\n') == Answer("pid", 2)
+    assert SyncPipe().receive(b'{"pid": 2}\n{"pid": 3}\n') == SyncAnswer("pid", 2)
 
 
 @given(st.lists(st.integers(0, 13), max_size=3))
@@ -31,7 +31,7 @@ def test_any_split_gives_the_same_answer(cuts: list[int]) -> None:
     for cut in [*sorted(cuts), len(line)]:
         answers.append(pipe.receive(line[start:cut]))
         start = cut
-    assert answers[-1] == Answer("pid", 4711)
+    assert answers[-1] == SyncAnswer("pid", 4711)
     assert not any(answers[:-1])
 
 
@@ -79,7 +79,7 @@ def test_any_line_is_an_answer_or_garbled(line: bytes) -> None:
 @pytest.mark.parametrize("value", [-2, 0, 1, conmon.MAX_PID + 1])
 def test_numbers_that_are_no_containers_pid(value: int) -> None:
     with pytest.raises(Garbled):
-        conmon.created_pid(Answer("pid", value))
+        conmon.created_pid(SyncAnswer("pid", value))
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"0", 0), (b"137", 137), (b"255\n", 255), (b"007", 7)])

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.wire import crilog
-from criollo.wire.crilog import Entry, LogReader
+from criollo.wire.crilog import LogEntry, LogReader
 
 contents = st.binary(max_size=300).map(lambda content: content.replace(b"\n", b""))
 entries = st.builds(
-    Entry,
+    LogEntry,
     at_ns=st.integers(0, 4_000_000_000 * 10**9),
     stream=st.sampled_from(["stdout", "stderr"]),
     partial=st.booleans(),
@@ -19,12 +19,12 @@ entries = st.builds(
 
 def test_line_as_conmon_writes_it() -> None:
     line = b"2026-11-21T10:00:00.123456789+00:00 stdout F a whole line"
-    assert crilog.parse(line) == Entry(1795255200123456789, "stdout", False, b"a whole line")
+    assert crilog.parse(line) == LogEntry(1795255200123456789, "stdout", False, b"a whole line")
 
 
 def test_zones_and_short_fractions() -> None:
-    assert crilog.parse(b"1970-01-01T01:00:00.5+01:00 stderr P x") == Entry(500_000_000, "stderr", True, b"x")
-    assert crilog.parse(b"1970-01-01T00:00:01Z stderr P:tag x") == Entry(10**9, "stderr", True, b"x")
+    assert crilog.parse(b"1970-01-01T01:00:00.5+01:00 stderr P x") == LogEntry(500_000_000, "stderr", True, b"x")
+    assert crilog.parse(b"1970-01-01T00:00:01Z stderr P:tag x") == LogEntry(10**9, "stderr", True, b"x")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_lines_that_are_no_entries(line: bytes) -> None:
 
 
 @given(st.lists(entries, max_size=5), st.integers(1, 40))
-def test_round_trip_at_any_split(made: list[Entry], size: int) -> None:
+def test_round_trip_at_any_split(made: list[LogEntry], size: int) -> None:
     text = b"".join(crilog.format_entry(entry) for entry in made)
     reader = LogReader()
     found = [entry for start in range(0, len(text), size) for entry in reader.receive(text[start : start + size])]

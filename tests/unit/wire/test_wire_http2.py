@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from criollo.wire import http2_frames as frames
 from criollo.wire.hpack import encode
-from criollo.wire.http2 import CONNECTION_WINDOW, HEADER_LIST_BYTES, STREAM_WINDOW, Session
+from criollo.wire.http2 import CONNECTION_WINDOW, HEADER_LIST_BYTES, STREAM_WINDOW, Http2Session
 from criollo.wire.http2_events import Body, Event, Failed, GoneAway, Head, Reset
 from criollo.wire.http2_floods import IDLE_FRAMES, RESETS
 from criollo.wire.http2_frames import ErrorCode, FrameReader, frame
@@ -40,7 +40,7 @@ def peer(*, client: bool) -> h2.connection.H2Connection:
 
 def served(*parts: bytes) -> tuple[list[Event], bytes]:
     """What a server says to a client that sends these bytes after its preface and settings."""
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.take(0)
     events = session.receive(HELLO + b"".join(parts), 0)
     return events, session.take(0)
@@ -54,7 +54,7 @@ def head(stream_id: int, block: bytes = BLOCK, flags: int = WHOLE) -> bytes:
     return frame(HEADERS, flags, stream_id, block)
 
 
-def exchange(client: Any, session: Session, *, limit: int = 1 << 20) -> tuple[list[Event], list[Any]]:
+def exchange(client: Any, session: Http2Session, *, limit: int = 1 << 20) -> tuple[list[Event], list[Any]]:
     """Let an h2 client and our server talk until both have nothing to say."""
     ours: list[Event] = []
     theirs: list[Any] = []
@@ -71,7 +71,7 @@ def exchange(client: Any, session: Session, *, limit: int = 1 << 20) -> tuple[li
 
 
 def test_call_of_the_library_is_heard_and_answered() -> None:
-    client, session = peer(client=True), Session(client=False)
+    client, session = peer(client=True), Http2Session(client=False)
     client.send_headers(1, REQUEST)
     client.send_data(1, b"hello", end_stream=True, pad_length=3)
     heard, _ = exchange(client, session)
@@ -86,7 +86,7 @@ def test_call_of_the_library_is_heard_and_answered() -> None:
 
 
 def test_call_of_ours_is_heard_and_answered_by_the_library() -> None:
-    session, server = Session(client=True), peer(client=False)
+    session, server = Http2Session(client=True), peer(client=False)
     stream_id = session.open(BLOCK)
     assert stream_id == 1
     session.send_body(stream_id, b"hello", end=True)
@@ -111,7 +111,7 @@ def test_call_of_ours_is_heard_and_answered_by_the_library() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 300_000), st.integers(0, 200_000), st.sampled_from([1 << 14, 1 << 15, 1 << 20]))
 def test_reply_of_any_size_passes_through_any_window(size: int, window: int, most: int) -> None:
-    client, session = peer(client=True), Session(client=False)
+    client, session = peer(client=True), Http2Session(client=False)
     client.update_settings(
         {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window, h2.settings.SettingCodes.MAX_FRAME_SIZE: most}
     )
@@ -136,7 +136,7 @@ def test_reply_of_any_size_passes_through_any_window(size: int, window: int, mos
 
 
 def test_large_request_is_credited_so_that_it_never_stops() -> None:
-    client, session = peer(client=True), Session(client=False)
+    client, session = peer(client=True), Http2Session(client=False)
     exchange(client, session)
     client.send_headers(1, REQUEST)
     heard = 0
@@ -148,7 +148,7 @@ def test_large_request_is_credited_so_that_it_never_stops() -> None:
 
 
 def test_streams_that_wait_take_turns_and_leave_small_replies_through() -> None:
-    client, session = peer(client=True), Session(client=False)
+    client, session = peer(client=True), Http2Session(client=False)
     for number in (1, 3, 5):
         client.send_headers(number, REQUEST, end_stream=True)
     exchange(client, session)
@@ -163,7 +163,7 @@ def test_streams_that_wait_take_turns_and_leave_small_replies_through() -> None:
 
 
 def test_smaller_window_set_while_a_reply_is_sent_may_be_negative_and_is_obeyed() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO + head(1, flags=WHOLE | END), 0)
     session.send_head(1, RESPONSE)
     session.send_body(1, b"x" * 30_000)
@@ -176,7 +176,7 @@ def test_smaller_window_set_while_a_reply_is_sent_may_be_negative_and_is_obeyed(
 
 
 def test_peer_that_wants_no_table_is_told_that_we_use_none() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(frames.PREFACE + frames.settings({frames.HEADER_TABLE_SIZE: 0}) + head(1), 0)
     session.send_head(1, RESPONSE)
     session.send_head(1, TRAILERS, end=True)
@@ -184,7 +184,7 @@ def test_peer_that_wants_no_table_is_told_that_we_use_none() -> None:
 
 
 def test_trailers_and_resets_pass_both_ways() -> None:
-    client, session = peer(client=True), Session(client=False)
+    client, session = peer(client=True), Http2Session(client=False)
     client.send_headers(1, REQUEST)
     client.send_headers(1, [("x", "y")], end_stream=True)
     client.send_headers(3, REQUEST)
@@ -199,7 +199,7 @@ def test_trailers_and_resets_pass_both_ways() -> None:
 
 
 def test_reset_drops_what_waits() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO + head(1, flags=WHOLE | END), 0)
     session.send_head(1, RESPONSE)
     session.send_body(1, b"x" * 1_000_000)
@@ -211,7 +211,7 @@ def test_reset_drops_what_waits() -> None:
 
 
 def test_what_still_comes_on_a_stream_we_reset_is_passed_over() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO + head(1), 0)
     session.reset(1, ErrorCode.NO_ERROR)
     more = frame(DATA, 0, 1, b"x" * 100) + head(1, encode([("late", "1")]), WHOLE | END) + frames.window_update(1, 5)
@@ -220,7 +220,7 @@ def test_what_still_comes_on_a_stream_we_reset_is_passed_over() -> None:
 
 
 def test_goaway_of_the_server_fails_calls_it_has_not_seen_and_forbids_new_ones() -> None:
-    session = Session(client=True)
+    session = Http2Session(client=True)
     session.receive(EMPTY_SETTINGS, 0)
     assert [session.open(BLOCK), session.open(BLOCK)] == [1, 3]
     told = session.receive(frames.goaway(1, ErrorCode.NO_ERROR, "bye"), 0)
@@ -230,13 +230,13 @@ def test_goaway_of_the_server_fails_calls_it_has_not_seen_and_forbids_new_ones()
 
 
 def test_client_opens_no_more_streams_than_the_server_takes() -> None:
-    session = Session(client=True)
+    session = Http2Session(client=True)
     session.receive(frames.settings({frames.MAX_CONCURRENT_STREAMS: 2}), 0)
     assert [session.open(BLOCK) for _ in range(3)] == [1, 3, None]
 
 
 def test_long_block_is_sent_in_pieces_that_the_library_joins() -> None:
-    client, session = peer(client=True), Session(client=False)
+    client, session = peer(client=True), Http2Session(client=False)
     client.send_headers(1, REQUEST, end_stream=True)
     exchange(client, session)
     session.send_head(1, encode([(":status", "200"), ("x", "y" * 40_000)]), end=True)
@@ -271,7 +271,7 @@ def conversations(draw: Callable[..., Any]) -> bytes:
 
 
 def told(chunks: list[bytes]) -> tuple[list[Event], bytes, int]:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     events = [event for chunk in chunks for event in session.receive(chunk, 0)]
     return events, session.take(1 << 20), session.open_streams
 
@@ -311,7 +311,7 @@ PIECES = st.binary(max_size=60) | st.builds(
 @settings(max_examples=400, deadline=None)
 @given(st.booleans(), st.booleans(), st.lists(PIECES, max_size=30))
 def test_any_bytes_end_in_events_or_in_one_failure(client: bool, greeted: bool, pieces: list[bytes]) -> None:
-    session = Session(client=client)
+    session = Http2Session(client=client)
     if client:
         session.open(BLOCK)
     events: list[Event] = []
@@ -327,7 +327,7 @@ def test_any_bytes_end_in_events_or_in_one_failure(client: bool, greeted: bool, 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(PIECES, max_size=15))
 def test_what_the_library_takes_for_a_request_we_do_too(pieces: list[bytes]) -> None:
-    server, session = peer(client=False), Session(client=False)
+    server, session = peer(client=False), Http2Session(client=False)
     theirs: list[tuple[int, bytes]] = []
     try:
         for piece in [HELLO, *pieces]:
@@ -427,20 +427,20 @@ def test_broken_rule_of_a_stream_resets_it_alone(data: bytes, code: str) -> None
     "first", [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\r", frames.PREFACE + frame(6, 0, 0, b"x" * 8)]
 )
 def test_connection_that_begins_otherwise_is_ended(first: bytes) -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     assert [type(event) for event in session.receive(first, 0)] == [Failed]
     assert session.receive(HELLO, 0) == []
 
 
 def test_data_beyond_the_window_of_a_stream_resets_it() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO + head(1), 0)
     session._streams[1].left = 10
     assert session.receive(frame(DATA, 0, 1, b"x" * 11), 0) == [Reset(1, ErrorCode.FLOW_CONTROL_ERROR)]
 
 
 def test_data_beyond_the_window_of_the_connection_ends_it() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO + head(1), 0)
     session._left = 10
     assert [type(event) for event in session.receive(frame(DATA, 0, 1, b"x" * 11), 0)] == [Failed]
@@ -456,7 +456,7 @@ def test_data_beyond_the_window_of_the_connection_ends_it() -> None:
     ],
 )
 def test_client_ends_a_connection_whose_server_breaks_its_rules(data: bytes) -> None:
-    session = Session(client=True)
+    session = Http2Session(client=True)
     session.open(BLOCK)
     assert isinstance(session.receive(EMPTY_SETTINGS + data, 0)[-1], Failed)
 
@@ -471,7 +471,7 @@ def test_client_ends_a_connection_whose_server_breaks_its_rules(data: bytes) -> 
     ],
 )
 def test_client_resets_a_stream_whose_response_is_malformed(data: bytes) -> None:
-    session = Session(client=True)
+    session = Http2Session(client=True)
     session.open(BLOCK)
     assert session.receive(EMPTY_SETTINGS + data, 0) == [Reset(1, ErrorCode.PROTOCOL_ERROR)]
 
@@ -480,7 +480,7 @@ def test_client_resets_a_stream_whose_response_is_malformed(data: bytes) -> None
 
 
 def test_resets_spread_over_time_are_allowed() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO, 0)
     for number in range(2 * RESETS):
         stream_id = 2 * number + 1
@@ -490,7 +490,7 @@ def test_resets_spread_over_time_are_allowed() -> None:
 
 
 def test_as_many_resets_at_once_end_the_connection() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO, 0)
     data = b"".join(head(number) + frames.reset(number, ErrorCode.CANCEL) for number in range(1, 2 * RESETS + 3, 2))
     last = session.receive(data, 0)[-1]
@@ -499,7 +499,7 @@ def test_as_many_resets_at_once_end_the_connection() -> None:
 
 
 def test_pings_with_calls_are_allowed_and_without_end_the_connection() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO, 0)
     ping = frame(frames.PING, 0, 0, b"12345678")
     for number in range(1, 2 * IDLE_FRAMES // 5, 2):
@@ -511,7 +511,7 @@ def test_pings_with_calls_are_allowed_and_without_end_the_connection() -> None:
 
 
 def test_what_is_kept_of_a_peer_is_bounded() -> None:
-    session = Session(client=False)
+    session = Http2Session(client=False)
     session.receive(HELLO, 0)
     for number in range(1, 8001, 2):
         fields = encode([*REQUEST, (f"x-{number}", "y" * 100)])
@@ -524,7 +524,7 @@ def test_what_is_kept_of_a_peer_is_bounded() -> None:
 
 
 def test_limits_are_announced() -> None:
-    client, session = peer(client=True), Session(client=False, streams=250)
+    client, session = peer(client=True), Http2Session(client=False, streams=250)
     exchange(client, session)
     assert client.remote_settings.max_concurrent_streams == 250
     assert client.remote_settings.max_header_list_size == HEADER_LIST_BYTES

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from criollo.wire import runtime
 from criollo.wire.conmon import Garbled
-from criollo.wire.runtime import State, Status, Version
+from criollo.wire.runtime import State, Status, Version, has_known_words
 
 CRUN = b"crun version 1.8.1\ncommit: f8a096be060b22ccd3d5f3ebe44108517fbf6c30\nspec: 1.0.0\n"
 RUNC = b"runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+deb12u1\n"
@@ -190,3 +190,18 @@ def test_annotations_that_a_runtime_calls_unsafe_are_names() -> None:
     assert runtime.unsafe_annotations({"potentiallyUnsafeConfigAnnotations": ["a.b.", "c", "", 5]}) == ("a.b.", "c")
     assert runtime.unsafe_annotations({"potentiallyUnsafeConfigAnnotations": "a"}) == ()
     assert runtime.unsafe_annotations({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "known"),
+    [
+        ("crun", {}, True),
+        ("runc", {}, True),
+        ("runsc", {}, False),
+        ("", {}, False),
+        ("youki", {"potentiallyUnsafeConfigAnnotations": []}, True),
+        ("youki", {"potentiallyUnsafeConfigAnnotations": "x"}, False),
+    ],
+)
+def test_the_words_of_a_runtime_are_known_where_it_tells_them(name: str, features: dict[str, object], known: bool) -> None:
+    assert has_known_words(Version(name, (), ""), features) is known

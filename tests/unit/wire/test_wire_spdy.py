@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criollo.wire import spdy_frames as frames
-from criollo.wire.spdy import Refused, Session
+from criollo.wire.spdy import SpdySession, StreamRefused
 from criollo.wire.spdy_events import Event, Failed, Leaving, Opened, Ponged, Received, Replied, RoomMade, WasReset
-from criollo.wire.spdy_frames import FIN, UNIDIRECTIONAL, Farewell, Kind, Reset, Setting
+from criollo.wire.spdy_frames import FIN, UNIDIRECTIONAL, Farewell, FrameKind, Reset, Setting
 from criollo.wire.spdy_headers import Deflater
 from criollo.wire.spdy_windows import DEFAULT_WINDOW, SESSION_WINDOW, SLACK, STREAM_WINDOW
 
@@ -20,7 +20,7 @@ class Peer:
     """A client that says what it is told to, to a server's session."""
 
     def __init__(self, *, max_streams: int = 10) -> None:
-        self.session = Session(is_client=False, max_streams=max_streams)
+        self.session = SpdySession(is_client=False, max_streams=max_streams)
         self.deflater = Deflater()
         self.now = 0.0
 
@@ -35,7 +35,7 @@ class Peer:
         return list(parsed(self.session.take_output()))
 
 
-def events(session: Session) -> Iterator[Event]:
+def events(session: SpdySession) -> Iterator[Event]:
     while session.has_input:
         event = session.step()
         if event is not None:
@@ -54,11 +54,11 @@ def payload(stream_id: int, octets: bytes, flags: int = 0) -> bytes:
 
 
 def reset_of(stream_id: int, status: Reset) -> tuple[int, bytes]:
-    return Kind.RST_STREAM, struct.pack(">II", stream_id, status)
+    return FrameKind.RST_STREAM, struct.pack(">II", stream_id, status)
 
 
 def goaway_of(stream_id: int, status: Farewell) -> tuple[int, bytes]:
-    return Kind.GOAWAY, struct.pack(">II", stream_id, status)
+    return FrameKind.GOAWAY, struct.pack(">II", stream_id, status)
 
 
 def test_stream_from_its_opening_to_its_end() -> None:
@@ -66,7 +66,7 @@ def test_stream_from_its_opening_to_its_end() -> None:
     assert peer.says(peer.syn(1, streamtype="data")) == [Opened(1, {"streamtype": "data"}, False)]
     peer.session.reply(1)
     peer.session.reply(1)
-    assert [kind for kind, _ in peer.hears()] == [Kind.SYN_REPLY]
+    assert [kind for kind, _ in peer.hears()] == [FrameKind.SYN_REPLY]
     assert peer.says(payload(1, b"abc"), payload(1, b"", FIN)) == [Received(1, b"abc", False), Received(1, b"", True)]
     assert peer.session.payload(1, 5) == frames.payload_head(1, 5)
     peer.session.finish(1)
@@ -80,7 +80,7 @@ def test_server_says_nothing_before_its_client() -> None:
 
 
 def test_client_and_server_understand_each_other() -> None:
-    client, server = Session(is_client=True, max_streams=0), Session(is_client=False, max_streams=1)
+    client, server = SpdySession(is_client=True, max_streams=0), SpdySession(is_client=False, max_streams=1)
     stream_id = client.open({"a": "b"})
     server.receive(client.take_output(), 0)
     assert Opened(1, {"a": "b"}, False) in list(events(server))
@@ -104,7 +104,7 @@ def test_streams_without_end_are_a_flood() -> None:
     peer = Peer(max_streams=10)
     told = peer.says(*(peer.syn(1 + 2 * n) for n in range(100_000)))
     assert [type(event) for event in told] == [Opened] * 10 + [Failed]
-    assert peer.hears()[-1][0] == Kind.GOAWAY
+    assert peer.hears()[-1][0] == FrameKind.GOAWAY
 
 
 def test_stream_opened_and_reset_again_and_again_is_a_flood() -> None:
@@ -150,21 +150,21 @@ def test_forbidden_headers_reset_the_stream_and_no_other() -> None:
 
 
 BAD_FRAMES: dict[str, Callable[[], bytes]] = {
-    "version 2": lambda: struct.pack(">HHI", 0x8002, Kind.PING, 4) + bytes(4),
+    "version 2": lambda: struct.pack(">HHI", 0x8002, FrameKind.PING, 4) + bytes(4),
     "unknown version": lambda: struct.pack(">HHI", 0xFFFF, 0xFFFF, 0xFFFFFFFF),
-    "SYN_STREAM too short": lambda: frames.control(Kind.SYN_STREAM, bytes(9)),
-    "SYN_STREAM of 16 MiB": lambda: struct.pack(">HHI", 0x8003, Kind.SYN_STREAM, frames.MAX_PAYLOAD),
+    "SYN_STREAM too short": lambda: frames.control(FrameKind.SYN_STREAM, bytes(9)),
+    "SYN_STREAM of 16 MiB": lambda: struct.pack(">HHI", 0x8003, FrameKind.SYN_STREAM, frames.MAX_PAYLOAD),
     "SYN_STREAM without headers": lambda: frames.syn_stream(1, b""),
-    "SYN_REPLY too short": lambda: frames.control(Kind.SYN_REPLY, bytes(3)),
-    "HEADERS not deflated": lambda: frames.with_headers(Kind.HEADERS, 1, b"xxxx"),
-    "reset too short": lambda: frames.control(Kind.RST_STREAM, bytes(7)),
+    "SYN_REPLY too short": lambda: frames.control(FrameKind.SYN_REPLY, bytes(3)),
+    "HEADERS not deflated": lambda: frames.with_headers(FrameKind.HEADERS, 1, b"xxxx"),
+    "reset too short": lambda: frames.control(FrameKind.RST_STREAM, bytes(7)),
     "reset of stream 0": lambda: frames.reset(0, Reset.CANCEL),
-    "settings with 2³² entries": lambda: frames.control(Kind.SETTINGS, struct.pack(">I", 0xFFFFFFFF)),
+    "settings with 2³² entries": lambda: frames.control(FrameKind.SETTINGS, struct.pack(">I", 0xFFFFFFFF)),
     "settings with a huge window": lambda: frames.settings({Setting.INITIAL_WINDOW_SIZE: 1 << 31}),
-    "ping too short": lambda: frames.control(Kind.PING, b""),
-    "ping too long": lambda: frames.control(Kind.PING, bytes(5)),
-    "goaway too short": lambda: frames.control(Kind.GOAWAY, bytes(4)),
-    "window update too short": lambda: frames.control(Kind.WINDOW_UPDATE, bytes(4)),
+    "ping too short": lambda: frames.control(FrameKind.PING, b""),
+    "ping too long": lambda: frames.control(FrameKind.PING, bytes(5)),
+    "goaway too short": lambda: frames.control(FrameKind.GOAWAY, bytes(4)),
+    "window update too short": lambda: frames.control(FrameKind.WINDOW_UPDATE, bytes(4)),
     "session window raised by 0": lambda: frames.window_update(0, 0),
     "session window negative": lambda: frames.window_update(0, 1 << 31),
     "session window overflow": lambda: frames.window_update(0, frames.MAX_WINDOW),
@@ -208,7 +208,7 @@ def test_pings_now_and_then_are_answered_for_ever() -> None:
     for n in range(3000):
         peer.now = n * 0.02
         assert peer.says(frames.ping(2 * n + 1)) == []
-        assert peer.hears() == [(Kind.PING, struct.pack(">I", 2 * n + 1))]
+        assert peer.hears() == [(FrameKind.PING, struct.pack(">I", 2 * n + 1))]
 
 
 def test_own_ping_is_recognised() -> None:
@@ -271,21 +271,21 @@ def test_stream_over_before_it_began() -> None:
 def test_reply_to_a_stream_of_the_peers_own_resets_it() -> None:
     peer = Peer()
     peer.says(peer.syn(1))
-    told = peer.says(frames.with_headers(Kind.SYN_REPLY, 1, peer.deflater.block({})))
+    told = peer.says(frames.with_headers(FrameKind.SYN_REPLY, 1, peer.deflater.block({})))
     assert [type(event) for event in told] == [WasReset]
 
 
 def test_further_headers_may_end_a_stream() -> None:
     peer = Peer()
     peer.says(peer.syn(1))
-    further = frames.with_headers(Kind.HEADERS, 1, peer.deflater.block({"x": "y"}), FIN)
+    further = frames.with_headers(FrameKind.HEADERS, 1, peer.deflater.block({"x": "y"}), FIN)
     assert peer.says(further) == [Received(1, b"", True)]
 
 
 def test_goodbye_of_the_peer() -> None:
     peer = Peer()
     assert peer.says(frames.goaway(0, Farewell.OK), peer.syn(1)) == [Leaving(0)]
-    with pytest.raises(Refused):
+    with pytest.raises(StreamRefused):
         peer.session.open({})
 
 
@@ -306,11 +306,11 @@ def test_session_that_takes_no_more_refuses() -> None:
 
 
 def test_peers_limit_of_streams_is_kept() -> None:
-    client = Session(is_client=True, max_streams=0)
+    client = SpdySession(is_client=True, max_streams=0)
     client.receive(frames.settings({Setting.MAX_CONCURRENT_STREAMS: 1}), 0)
     list(events(client))
     client.open({})
-    with pytest.raises(Refused):
+    with pytest.raises(StreamRefused):
         client.open({})
 
 
@@ -332,8 +332,8 @@ def test_peer_that_shows_flow_control_gets_it(sign: bytes) -> None:
     peer = Peer()
     peer.says(sign, peer.syn(1))
     heard = peer.hears()
-    assert heard[0] == (Kind.SETTINGS, struct.pack(">III", 1, 7, STREAM_WINDOW))
-    assert heard[1] == (Kind.WINDOW_UPDATE, struct.pack(">II", 0, SESSION_WINDOW - DEFAULT_WINDOW))
+    assert heard[0] == (FrameKind.SETTINGS, struct.pack(">III", 1, 7, STREAM_WINDOW))
+    assert heard[1] == (FrameKind.WINDOW_UPDATE, struct.pack(">II", 0, SESSION_WINDOW - DEFAULT_WINDOW))
     assert peer.session.room(1) == DEFAULT_WINDOW
 
 
@@ -404,8 +404,8 @@ def test_what_is_used_up_is_given_back_by_halves() -> None:
         peer.says(payload(1, bytes(STREAM_WINDOW // 4)))
         peer.session.used_up(1, STREAM_WINDOW // 4)
     heard = peer.hears()
-    assert heard.count((Kind.WINDOW_UPDATE, struct.pack(">II", 1, STREAM_WINDOW // 2))) == 32
-    assert heard.count((Kind.WINDOW_UPDATE, struct.pack(">II", 0, SESSION_WINDOW // 2))) == 4
+    assert heard.count((FrameKind.WINDOW_UPDATE, struct.pack(">II", 1, STREAM_WINDOW // 2))) == 32
+    assert heard.count((FrameKind.WINDOW_UPDATE, struct.pack(">II", 0, SESSION_WINDOW // 2))) == 4
 
 
 def test_what_was_used_before_flow_control_showed_is_given_back_then() -> None:
@@ -413,7 +413,7 @@ def test_what_was_used_before_flow_control_showed_is_given_back_then() -> None:
     peer.says(peer.syn(1), payload(1, bytes(50_000)))
     peer.session.used_up(1, 50_000)
     peer.says(frames.window_update(1, 1))
-    assert (Kind.WINDOW_UPDATE, struct.pack(">II", 1, 50_000)) in peer.hears()
+    assert (FrameKind.WINDOW_UPDATE, struct.pack(">II", 1, 50_000)) in peer.hears()
 
 
 def test_dropped_payload_is_given_back_to_the_session() -> None:
@@ -440,7 +440,7 @@ def conversation(peer: Peer) -> bytes:
             frames.window_update(3, 100),
             frames.window_update(0, 100),
             frames.control(0xF000, b"some extension"),
-            frames.with_headers(Kind.HEADERS, 3, peer.deflater.block({"x": "y"})),
+            frames.with_headers(FrameKind.HEADERS, 3, peer.deflater.block({"x": "y"})),
             payload(3, b"", FIN),
             payload(1, b"end", FIN),
             frames.reset(1, Reset.CANCEL),
@@ -511,7 +511,7 @@ def test_damaged_conversation_is_events_or_a_clean_end(seed: int, is_client: boo
                 at = chance.randrange(len(octets))
                 octets += octets[at : at + 50]
     if is_client:
-        peer.session = Session(is_client=True, max_streams=1)
+        peer.session = SpdySession(is_client=True, max_streams=1)
         peer.session.open({})
     survive(peer, [bytes(octets)])
 

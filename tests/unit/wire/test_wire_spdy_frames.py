@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.wire import spdy_frames as frames
-from criollo.wire.spdy_frames import Broken, Farewell, Head, Kind, Reset, Setting
+from criollo.wire.spdy_frames import Broken, Farewell, FrameKind, Head, Reset, Setting
 
 IDS = st.integers(0, frames.MAX_ID)
 
@@ -17,8 +17,8 @@ def test_head_of_payload_is_read_as_written(stream_id: int, flags: int, size: in
     assert frames.read_head(frames.payload_head(stream_id, size, flags)) == Head(None, stream_id, flags, size)
 
 
-@given(st.sampled_from(Kind), st.integers(0, 255), st.binary(max_size=20))
-def test_head_of_a_control_frame_is_read_as_written(kind: Kind, flags: int, payload: bytes) -> None:
+@given(st.sampled_from(FrameKind), st.integers(0, 255), st.binary(max_size=20))
+def test_head_of_a_control_frame_is_read_as_written(kind: FrameKind, flags: int, payload: bytes) -> None:
     frame = frames.control(kind, payload, flags)
     assert frames.read_head(frame) == Head(kind, 0, flags, len(payload))
     assert frame[frames.HEAD_BYTES :] == payload
@@ -27,7 +27,7 @@ def test_head_of_a_control_frame_is_read_as_written(kind: Kind, flags: int, payl
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 0x7FFF])
 def test_other_versions_are_refused(version: int) -> None:
     with pytest.raises(Broken):
-        frames.read_head(struct.pack(">HHI", 0x8000 | version, Kind.PING, 4))
+        frames.read_head(struct.pack(">HHI", 0x8000 | version, FrameKind.PING, 4))
 
 
 @given(IDS, st.sampled_from(Reset), IDS)
@@ -38,7 +38,7 @@ def test_fixed_parts_are_read_as_written(stream_id: int, status: Reset, number: 
     assert frames.read_goaway(frames.goaway(stream_id, Farewell.OK)[body:]) == (stream_id, 0)
     assert frames.read_ping(frames.ping(number)[body:]) == number
     assert frames.read_syn_stream(frames.syn_stream(stream_id, b"x")[body:]).stream_id == stream_id
-    assert frames.read_stream_id(frames.with_headers(Kind.SYN_REPLY, stream_id, b"x")[body:]) == stream_id
+    assert frames.read_stream_id(frames.with_headers(FrameKind.SYN_REPLY, stream_id, b"x")[body:]) == stream_id
 
 
 def test_text_after_a_reset_is_left_alone() -> None:

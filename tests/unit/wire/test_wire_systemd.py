@@ -11,7 +11,7 @@ from jeepney.low_level import Endianness, Header, HeaderFields, Message, Message
 
 from criollo.linux.cgroup import SliceLimits
 from criollo.wire import systemd
-from criollo.wire.systemd import Ended, Garbled, Session
+from criollo.wire.systemd import BusSession, CallEnded, Garbled
 
 SYSTEMD, STRANGER = ":1.0", ":1.66"
 JOB = "/org/freedesktop/systemd1/job/7"
@@ -38,8 +38,8 @@ def removed(job: str, result: str, sender: str = SYSTEMD) -> bytes:
     return message(MessageType.signal, "uoss", (7, job, "a.slice", result), sender=sender, **fields)
 
 
-def greeted() -> Session:
-    session = Session()
+def greeted() -> BusSession:
+    session = BusSession()
     assert session.greeting().startswith(b"\0AUTH EXTERNAL ")
     answer, ended = session.receive(b"OK 1234\r\n")
     assert answer.startswith(b"BEGIN\r\n")
@@ -58,38 +58,40 @@ def test_a_call_ends_with_its_job() -> None:
     assert dict(properties)["Wants"] == ("as", ["kubepods.slice"])
     assert session.receive(returned(ticket, "o", JOB)) == (b"", [])
     assert session.receive(removed("/another", "done")) == (b"", [])
-    assert session.receive(removed(JOB, "done")) == (b"", [Ended(ticket, "", "")])
+    assert session.receive(removed(JOB, "done")) == (b"", [CallEnded(ticket, "", "")])
 
 
 def test_a_job_that_fails_is_told() -> None:
     session = greeted()
     ticket, _ = session.call(systemd.stop("a.scope"))
-    assert session.receive(returned(ticket, "o", JOB) + removed(JOB, "timeout"))[1] == [Ended(ticket, "job:timeout", "timeout")]
+    assert session.receive(returned(ticket, "o", JOB) + removed(JOB, "timeout"))[1] == [
+        CallEnded(ticket, "job:timeout", "timeout")
+    ]
 
 
 def test_only_systemd_ends_a_job() -> None:
     session = greeted()
     ticket, _ = session.call(systemd.stop("a.scope"))
     assert session.receive(returned(ticket, "o", JOB) + removed(JOB, "done", sender=STRANGER))[1] == []
-    assert session.receive(removed(JOB, "done"))[1] == [Ended(ticket, "", "")]
+    assert session.receive(removed(JOB, "done"))[1] == [CallEnded(ticket, "", "")]
 
 
 def test_a_refusal_ends_a_call() -> None:
     session = greeted()
     ticket, _ = session.call(systemd.stop("a.scope"))
     assert session.receive(failed(ticket, systemd.NO_SUCH_UNIT, "not loaded"))[1] == [
-        Ended(ticket, systemd.NO_SUCH_UNIT, "not loaded")
+        CallEnded(ticket, systemd.NO_SUCH_UNIT, "not loaded")
     ]
 
 
 def test_a_call_without_a_job_ends_with_its_reply() -> None:
     session = greeted()
     ticket, _ = session.call(systemd.reset_failed("a.scope"))
-    assert session.receive(returned(ticket))[1] == [Ended(ticket, "", "")]
+    assert session.receive(returned(ticket))[1] == [CallEnded(ticket, "", "")]
 
 
 def test_calls_wait_until_the_bus_lets_us_in() -> None:
-    session = Session()
+    session = BusSession()
     session.greeting()
     ticket, sent = session.call(systemd.stop("a.scope"))
     assert sent == b""
@@ -98,7 +100,7 @@ def test_calls_wait_until_the_bus_lets_us_in() -> None:
     answer, _ = session.receive(b"34\r")
     answer, _ = session.receive(b"\n")
     assert [each.header.fields[HeaderFields.member] for each in Parser().feed(answer[7:])] == ["Hello", "AddMatch", "StopUnit"]
-    assert session.receive(failed(ticket, "x.y", ""))[1] == [Ended(ticket, "x.y", "")]
+    assert session.receive(failed(ticket, "x.y", ""))[1] == [CallEnded(ticket, "x.y", "")]
 
 
 def test_a_monitors_scope_survives_the_nodes_end_until_its_container_does() -> None:
@@ -114,8 +116,10 @@ def test_a_monitors_scope_survives_the_nodes_end_until_its_container_does() -> N
     [
         (SliceLimits(-1, -1, 100_000, 0), {"MemoryMax": (1 << 64) - 1, "CPUQuotaPerSecUSec": (1 << 64) - 1}),
         (SliceLimits(1 << 20, 50_000, 100_000, 7), {"MemoryMax": 1 << 20, "CPUQuotaPerSecUSec": 500_000, "CPUWeight": 7}),
+        (SliceLimits(0, 0, 100_000, -1, 0), {"CPUWeight": (1 << 64) - 1, "MemorySwapMax": 0}),
+        (SliceLimits(0, 0, 100_000, 0, -1), {"MemorySwapMax": (1 << 64) - 1}),
     ],
-    ids=["none", "all"],
+    ids=["none", "all", "usual weight and no swap", "all swap"],
 )
 def test_limits_of_a_slice_as_systemd_says_them(limits: SliceLimits, shown: dict[str, int]) -> None:
     call = systemd.set_limits("a.slice", limits)
@@ -134,7 +138,7 @@ def test_limits_of_a_slice_as_systemd_says_them(limits: SliceLimits, shown: dict
     ids=["refused", "endless line", "huge message", "no message"],
 )
 def test_what_is_no_bus_is_told(received: bytes) -> None:
-    session = Session()
+    session = BusSession()
     session.greeting()
     with pytest.raises(Garbled):
         session.receive(received)
@@ -149,7 +153,7 @@ def test_bytes_may_come_in_any_pieces(one: int, two: int) -> None:
     ended = []
     for piece in (stream[: cuts[0]], stream[cuts[0] : cuts[1]], stream[cuts[1] :]):
         ended += session.receive(piece)[1]
-    assert ended == [Ended(ticket, "", "")]
+    assert ended == [CallEnded(ticket, "", "")]
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))

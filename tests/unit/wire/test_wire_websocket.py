@@ -56,21 +56,6 @@ def test_switching_names_the_subprotocol_only_if_one_was_chosen() -> None:
     assert head.endswith(b"\r\n\r\n")
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, True),
-        ({"upgrade": "WebSocket", "connection": "Upgrade"}, True),
-        ({"upgrade": "SPDY/3.1"}, False),
-        ({"upgrade": "websockets"}, False),
-        ({"connection": "keep-alive"}, False),
-        ({"connection": ""}, False),
-    ],
-)
-def test_upgrade_is_known_by_two_headers(changed: dict[str, str], expected: bool) -> None:
-    assert websocket.is_upgrade(REQUEST | changed) is expected
-
-
 def test_handshake_key() -> None:
     assert websocket.handshake_key("GET", REQUEST) == KEY
 
@@ -100,26 +85,6 @@ def test_other_version_is_refused(version: str) -> None:
 )
 def test_subprotocols_are_in_the_clients_order(header: str, expected: list[str]) -> None:
     assert websocket.subprotocols({"sec-websocket-protocol": header}) == expected
-
-
-def test_client_takes_the_servers_answer() -> None:
-    key = websocket.new_key()
-    asked = {name.lower(): value for name, value in websocket.request_headers(key, ("a", "b"))}
-    assert websocket.handshake_key("GET", asked) == key
-    assert websocket.subprotocols(asked) == ["a", "b"]
-    lines = websocket.switching_head(key, "b").decode().split("\r\n")[1:-2]
-    answer = {name.lower(): value for name, value in (line.split(": ") for line in lines)}
-    assert websocket.chosen_subprotocol(answer, key, ("a", "b")) == "b"
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{"sec-websocket-accept": "x"}, {"sec-websocket-protocol": "c"}, {"sec-websocket-protocol": ""}, {"upgrade": "h2c"}],
-)
-def test_client_refuses_an_answer_to_something_else(changed: dict[str, str]) -> None:
-    answer = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-accept": websocket.accept_value(KEY)}
-    with pytest.raises(Broken):
-        websocket.chosen_subprotocol(answer | {"sec-websocket-protocol": "a"} | changed, KEY, ("a", "b"))
 
 
 @pytest.mark.parametrize("is_client", [False, True])
