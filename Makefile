@@ -32,7 +32,7 @@ node: setup ## only the tests with real runtimes, monitors, networks and registr
 crash: setup ## only the tests that kill the daemon
 	$(PYTEST) tests/crash
 
-vm: setup ## the tests that want systemd, cgroup v2 or AppArmor, in a virtual machine; TESTS=tests/vm/FILE for one (root)
+vm: setup ## the tests that want systemd, cgroup v2, AppArmor or quotas, in a virtual machine; TESTS=tests/vm/FILE for one (root)
 	$(BIN)/python tests/vm/machine test $(TESTS)
 
 peers: setup ## critest and crictl against our daemon

@@ -87,7 +87,8 @@ network_dir = "{network}"
 plugin_dirs = ["{PLUGINS}"]
 """
     )
-    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(run / "registries.conf")}
+    conf = str(run / "registries.conf")
+    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": conf, "CONTAINERS_REGISTRIES_CONF_DIR": f"{conf}.d"}
     argv = [str(CRIO), "-c", str(run / "crio.conf"), "-d", ""]
     with _in_cgroup(place, OURS, argv, environment) as process:
         yield _answering(place, OURS, run / "crio.sock", process)

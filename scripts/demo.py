@@ -177,7 +177,8 @@ def run_daemon(place: Path) -> Iterator[None]:
 
 
 def start_daemon(place: Path) -> None:
-    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(place / "registries.conf")}
+    conf = str(place / "registries.conf")
+    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": conf, "CONTAINERS_REGISTRIES_CONF_DIR": f"{conf}.d"}
     with open(place / "daemon.log", "ab") as log:
         command = [BIN / "crio", "-c", place / "crio.conf", "-d", ""]
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)

@@ -9,6 +9,7 @@ packages=(
   crun runc conmon containernetworking-plugins    # runtimes, monitor, networks
   docker-registry skopeo umoci apache2-utils      # a registry and images for the tests; htpasswd
   golang-github-containers-common                 # /etc/containers/policy.json and registries.conf
+  podman                                          # stores of images to read in tests
   containerd                                      # images to take over in tests, and the peer of the bench
   catatonit busybox-static                        # infra containers; the test image
   gpg gpg-agent gpgconf                           # signatures of images; the agent and gpgconf for tests that sign

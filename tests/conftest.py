@@ -7,4 +7,5 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("criollo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("criollo")
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it puts into the background ignore it: kpod would, too
+# A shell lets what it puts into the background ignore Ctrl-C: kpod would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,11 +1,15 @@
-"""A daemon that is killed or failed on purpose; afterwards nothing may be left and everything must work again."""
+"""A daemon that is killed or failed on purpose; afterwards nothing may be left and everything must work again.
 
+What a module says of itself tunes its daemon: KNOBS and POINTS (`support.faulty_daemon`), SETTINGS (its configuration).
+"""
+
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import leaks
-from support.daemon import Daemon, running_daemon
+from support.daemon import Daemon
+from support.footprint import footprint, left
 from support.hooked import Hooks
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
@@ -28,11 +32,33 @@ def image(registry: Registry) -> str:
     return registry.reference("busybox")
 
 
+@pytest.fixture(scope="module")
+def shared(request: pytest.FixtureRequest, registry: Registry, hooks: Hooks) -> Iterator[Daemon]:
+    """One place for all tests of a module; the daemons in it come and go. Users of a pod may pass it: pytest's they may not."""
+    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
+    knobs, settings, points = (getattr(request.module, name, {}) for name in ("KNOBS", "SETTINGS", "POINTS"))
+    try:
+        with hooks.daemon(place, registry, knobs, settings=settings, points=tuple(points)) as running:
+            yield running
+    finally:
+        place.rmdir()
+
+
+def revive(daemon: Daemon) -> None:
+    """Start a daemon that a test has ended; one that has ended by itself fails this test, and no other."""
+    ended = None if daemon.process is None else daemon.process.poll()
+    if daemon.process is None or ended is not None:
+        daemon.kill()
+        daemon.start()
+    assert ended is None, daemon.log()[-3000:]
+
+
 @pytest.fixture
-def daemon(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon with the image pulled; everything it and its successors made must be gone at the end."""
-    before = leaks.snapshot()
-    with running_daemon(tmp_path / "node", registries=registry.registries_conf()) as running:
-        running.pull(registry.reference("busybox"))
-        yield running
-    assert leaks.leaked(before) == {}
+def daemon(shared: Daemon) -> Iterator[Daemon]:
+    """The shared daemon, as empty after the test as before it."""
+    revive(shared)
+    before = footprint(shared)
+    yield shared
+    revive(shared)
+    shared.remove_everything()
+    assert left(shared, before) == {}

@@ -5,9 +5,9 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from support import leaks
 from support.bad_registry import BadRegistry, cut_after, run_bad_registry, status
 from support.daemon import Daemon, running_daemon
+from support.footprint import footprint, left
 from support.image_node import pull
 from support.images import busybox_image
 
@@ -25,11 +25,12 @@ def bad() -> Iterator[BadRegistry]:
 
 @pytest.fixture
 def daemon(bad: BadRegistry, tmp_path: Path) -> Iterator[Daemon]:
-    before = leaks.snapshot()
     tuned = {"clock_jumps_s": YEAR_S}
     with running_daemon(tmp_path / "node", registries=bad.registries_conf(), tuned=tuned) as running:
+        before = footprint(running)
         yield running
-    assert leaks.leaked(before) == {}
+        running.remove_everything()
+        assert left(running, before) == {}
 
 
 def test_pulls_and_containers_go_on(daemon: Daemon, bad: BadRegistry) -> None:

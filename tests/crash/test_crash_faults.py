@@ -16,43 +16,30 @@ from typing import Any
 import grpc
 import pytest
 from support import leaks
-from support.cri import pb
-from support.daemon import Daemon, wait_for
+from support.cri import pb, told
+from support.daemon import Daemon, monitor_of, wait_for
 from support.footprint import footprint, left
 from support.hooked import Hooks
-from support.registry import Registry
 
 from criollo.aio import threads
 
 pytestmark = pytest.mark.node
 
+GONE = "call cancelled by its client"
 SAYS_NO = """echo '{"cniVersion": "1.0.0", "code": 11, "msg": "the cable is cut"}'; exit 1"""
 
 
-@pytest.fixture(scope="module")
-def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    knobs = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2}
-    with hooks.daemon(tmp_path_factory.mktemp("faults"), registry, knobs) as running:
-        yield running
+KNOBS = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2}
 
 
-@pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The shared daemon, which lives through every test and is as empty afterwards as before."""
-    before, pid = footprint(shared), shared.pid
-    yield shared
-    shared.remove_everything()
-    assert left(shared, before) == {}
-    assert shared.pid == pid
-    assert shared.process is not None
-    assert shared.process.poll() is None
-
-
-def told(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
-    """Code and text of a call that must fail."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code(), caught.value.details()
+@pytest.fixture(autouse=True)
+def lives_on(daemon: Daemon) -> Iterator[None]:
+    """No part that fails ends the daemon."""
+    pid = daemon.pid
+    yield
+    assert daemon.pid == pid
+    assert daemon.process is not None
+    assert daemon.process.poll() is None
 
 
 def network_condition(daemon: Daemon) -> Any:
@@ -78,15 +65,6 @@ def run_hooked(daemon: Daemon, image: str, handler: str = "hooked") -> tuple[str
     return pod, daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
 
 
-def monitor_of(container: str) -> int:
-    for entry in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"conmon") and container.encode() in words:
-                return int(entry)
-    raise AssertionError("no conmon")
-
-
 # Networks
 
 
@@ -96,9 +74,6 @@ def test_a_broken_network_file_is_told_and_a_sound_one_noticed(daemon: Daemon) -
         condition = network_condition(daemon)
         assert condition.reason == "NetworkPluginNotReady"
         assert "10-test.conflist" in condition.message
-        code, text = told(daemon.run_pod)
-        assert code is grpc.StatusCode.UNAVAILABLE
-        assert "network is not ready" in text
     daemon.run_pod()
 
 
@@ -106,8 +81,53 @@ def test_a_missing_plugin_is_named(daemon: Daemon) -> None:
     with network_file(daemon, lambda text: text.replace('"hooked"', '"nosuchplugin"')):
         wait_for(lambda: not network_condition(daemon).status)
         assert "nosuchplugin" in network_condition(daemon).message
-        assert told(daemon.run_pod)[0] is grpc.StatusCode.UNAVAILABLE
     daemon.run_pod()
+
+
+def waits(daemon: Daemon, name: str) -> bool:
+    told = [line for line in daemon.log().splitlines() if "the pod sandbox waits for it" in line]
+    return any(f" name={name} " in line for line in told)
+
+
+def test_a_pod_waits_for_a_network_that_is_not_there_yet(daemon: Daemon) -> None:
+    with network_file(daemon, lambda text: ""):
+        wait_for(lambda: not network_condition(daemon).status)
+        run = daemon.cri.begin("RunPodSandbox", pb.RunPodSandboxRequest(config=daemon.pod_config("early")))
+        wait_for(lambda: waits(daemon, "early"))
+        assert not run.done()
+        on_host = daemon.pod_config()
+        on_host.linux.security_context.namespace_options.network = pb.NODE
+        daemon.run_pod(on_host)
+    assert run.result().pod_sandbox_id in [each.id for each in daemon.cri.call("ListPodSandbox").items]
+
+
+def test_a_pod_that_cannot_be_need_not_wait(daemon: Daemon) -> None:
+    with network_file(daemon, lambda text: ""):
+        wait_for(lambda: not network_condition(daemon).status)
+        config = daemon.pod_config()
+        config.linux.sysctls["kernel.panic"] = "1"
+        assert told(lambda: daemon.run_pod(config))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_pod_that_nobody_waits_for_any_more_is_not_made(daemon: Daemon) -> None:
+    config = daemon.pod_config("late")
+    with network_file(daemon, lambda text: ""):
+        wait_for(lambda: not network_condition(daemon).status)
+        run = daemon.cri.begin("RunPodSandbox", pb.RunPodSandboxRequest(config=config))
+        wait_for(lambda: waits(daemon, "late"))
+        gone = daemon.log().count(GONE)
+        run.cancel()
+        wait_for(lambda: daemon.log().count(GONE) > gone)
+    assert not daemon.cri.call("ListPodSandbox").items
+    daemon.run_pod(config)
+
+
+def test_a_deadline_ends_the_wait_and_says_for_what(daemon: Daemon) -> None:
+    with network_file(daemon, lambda text: ""):
+        wait_for(lambda: not network_condition(daemon).status)
+        request = pb.RunPodSandboxRequest(config=daemon.pod_config())
+        code, _ = told(lambda: daemon.cri.call("RunPodSandbox", request, timeout_s=0.3))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_plugin_that_fails_on_add_is_quoted_and_undone(daemon: Daemon, hooks: Hooks) -> None:
@@ -158,7 +178,7 @@ def test_a_plugin_that_fails_on_del_delays_nothing_and_is_retried(daemon: Daemon
         assert len(footprint(daemon)["addresses"] - before["addresses"]) == 2
         assert "network deletion failed; the sweeper will retry" in daemon.log()
     wait_for(lambda: footprint(daemon)["addresses"] == before["addresses"])
-    assert json.loads(daemon.cri.call("PodSandboxStatus", request).info["info"])["trouble"] == ""
+    wait_for(lambda: json.loads(daemon.cri.call("PodSandboxStatus", request).info["info"])["trouble"] == "")
 
 
 # Runtimes
@@ -180,6 +200,7 @@ def test_a_runtime_that_hangs_in_create_is_killed_at_its_limit(daemon: Daemon, h
         code, text = told(lambda: daemon.create(pod, config))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "within 2 s" in text
+    assert "Container creation timeout (2s)" in daemon.log()
     assert left(daemon, before) == {}
     daemon.start_container(daemon.create(pod, config))
 

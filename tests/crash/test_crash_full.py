@@ -50,14 +50,6 @@ def shared(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
-@pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    before = footprint(shared)
-    yield shared
-    shared.remove_everything()
-    assert left(shared, before) == {}
-
-
 @contextlib.contextmanager
 def full(disk: Path) -> Iterator[Path]:
     """Leave no byte free, nor the room that the daemon holds back, while the block runs or until the file is removed."""

@@ -1,12 +1,10 @@
 """The daemon ends, by a crash or by request, and comes back: containers do not notice, and neither do clients."""
 
-import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +12,16 @@ import grpc
 import pytest
 from support import subnets
 from support.cri import pb
-from support.daemon import CRIO, Daemon, wait_for
-from support.footprint import footprint, left
+from support.daemon import CRIO, Daemon, monitor_of, wait_for
 from support.hooked import Hooks
-from support.registry import Registry
+from support.rows import change, reboot, rows
 
 pytestmark = pytest.mark.node
 
 UNTIL_GO = ("sh", "-c", 'while [ ! -e /v/go ]; do sleep 0.05; done; exec "$@"', "sh")
 
 
-@pytest.fixture(scope="module")
-def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One place for all tests of the module; the daemons in it come and go."""
-    knobs = {"uncollected_s": 2, "sweep_s": 0.5, "monitor_s": 2}
-    with hooks.daemon(tmp_path_factory.mktemp("restart"), registry, knobs) as running:
-        yield running
-
-
-@pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The shared daemon, as empty after the test as before it."""
-    if shared.process is None:
-        shared.start()
-    before = footprint(shared)
-    yield shared
-    if shared.process is None:
-        shared.start()
-    shared.remove_everything()
-    assert left(shared, before) == {}
+KNOBS = {"uncollected_s": 2, "sweep_s": 0.5, "monitor_s": 2}
 
 
 @pytest.fixture
@@ -79,34 +58,10 @@ def picture(daemon: Daemon) -> dict[str, Any]:
     return seen
 
 
-def rows(daemon: Daemon, table: str) -> dict[str, str]:
-    """Id → state of what the database has; another process may read it at any time."""
-    with contextlib.closing(sqlite3.connect(f"file:{daemon.root}/state.db?mode=ro", uri=True)) as database:
-        return dict(database.execute(f"SELECT id, state FROM {table}").fetchall())
-
-
-def change(daemon: Daemon, sql: str, *values: str) -> None:
-    """Write into the database while no daemon has it."""
-    assert daemon.process is None
-    with contextlib.closing(sqlite3.connect(daemon.root / "state.db")) as database:
-        assert database.execute(sql, values).rowcount == 1
-        database.commit()
-
-
 def kill_container(daemon: Daemon, container: str, pid: int) -> None:
     """End a container's process while nobody watches, and wait for the monitor's word."""
     os.kill(pid, signal.SIGKILL)
     wait_for((daemon.runroot / "exits" / container).exists)
-
-
-def monitor_of(container: str) -> int:
-    """The pid of a container's conmon."""
-    for entry in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"conmon") and container.encode() in words:
-                return int(entry)
-    raise AssertionError("no conmon")
 
 
 def is_alive(pid: int) -> bool:
@@ -220,6 +175,18 @@ def test_a_pod_that_lost_its_network_namespace_is_not_ready_and_removable(daemon
     daemon.remove_pod(pod)
 
 
+def test_a_pod_whose_network_was_changed_meanwhile_is_told_of(daemon: Daemon) -> None:
+    pod, sound = daemon.run_pod(), daemon.run_pod()
+    daemon.stop()
+    netns = f"--net={daemon.runroot}/netns/{pod}"
+    subprocess.run(["nsenter", netns, "ip", "route", "delete", "default"], check=True)
+    daemon.start()
+    wait_for(lambda: "cannot check network" in picture(daemon)[f"pod info {pod}"]["trouble"])
+    seen = picture(daemon)
+    assert seen[f"pod status {pod}"].state == pb.SANDBOX_READY
+    assert seen[f"pod info {sound}"]["trouble"] == ""
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_start_that_a_crash_cut_can_be_repeated_or_has_happened(daemon: Daemon, image: str, moment: str) -> None:
     pod = daemon.run_pod()
@@ -266,7 +233,7 @@ def test_after_a_reboot_all_pods_are_gone(daemon: Daemon, image: str) -> None:
     daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
     daemon.run_container(daemon.run_pod(shared_pid(daemon)), daemon.container_config(image, "sleep", "1000"))
     daemon.stop()
-    change(daemon, "UPDATE fact SET value = ? WHERE key = 'boot_id'", "another")
+    reboot(daemon)
     daemon.start()
     assert picture(daemon).keys() == {f"image {each.id}" for each in daemon.cri.call("ListImages").images}
     assert (rows(daemon, "pod"), rows(daemon, "container")) == ({}, {})
@@ -463,7 +430,7 @@ def test_a_deadline_tells_the_stage(daemon: Daemon, hooks: Hooks) -> None:
         with pytest.raises(grpc.RpcError) as told:
             daemon.cri.call("RunPodSandbox", pb.RunPodSandboxRequest(config=config), timeout_s=1)
         assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "at stage 'sandbox network'" in told.value.details()
+        assert "at stage 'sandbox network creation'" in told.value.details()
         gate.open()
         daemon.run_pod(config)
 

@@ -4,16 +4,16 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from support.cri import pb
+from support.cri import pb, told
 from support.daemon import Daemon, wait_for
 from support.footprint import footprint, left
 from support.hooked import Hooks
-from support.registry import Registry
+from support.rows import reboot, rows
 
 from criollo.linux import mount
 
@@ -22,25 +22,7 @@ pytestmark = pytest.mark.node
 needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the kernel has no FUSE")
 
 
-@pytest.fixture(scope="module")
-def shared(registry: Registry, hooks: Hooks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    knobs = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2}
-    with hooks.daemon(tmp_path_factory.mktemp("stuck"), registry, knobs) as running:
-        yield running
-
-
-@pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    before = footprint(shared)
-    yield shared
-    shared.remove_everything()
-    assert left(shared, before) == {}
-
-
-def told(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code(), caught.value.details()
+KNOBS = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2, "recover_s": 0.5}
 
 
 class DeadMount:
@@ -165,6 +147,20 @@ def test_runtime_that_hangs_does_not_keep_a_daemon_from_starting(daemon: Daemon,
     daemon.remove_pod(pod)
 
 
+def test_runtime_that_hangs_in_delete_keeps_no_other_from_recovery(daemon: Daemon, hooks: Hooks, image: str) -> None:
+    stuck, others = daemon.run_pod(handler="hooked"), [daemon.run_pod() for _ in range(2)]
+    for pod in (stuck, *others):
+        daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
+    daemon.stop()
+    reboot(daemon)
+    with hooks.script("delete", "exec sleep 1000"):
+        daemon.start()
+        assert "going on without it" in daemon.log()
+        assert rows(daemon, "pod") == {stuck: "REMOVING"}
+        daemon.remove_pod(daemon.run_pod())
+    wait_for(lambda: rows(daemon, "pod") == {})
+
+
 def test_monitor_that_hangs_in_create_is_ended_and_named(daemon: Daemon, hooks: Hooks, image: str) -> None:
     """A runtime that stops the monitor above it: nobody answers any more."""
     pod, config = daemon.run_pod(handler="hooked"), daemon.container_config(image, "sleep", "1000")
@@ -175,3 +171,32 @@ def test_monitor_that_hangs_in_create_is_ended_and_named(daemon: Daemon, hooks: 
     assert "container" in text
     assert left(daemon, before) == {}
     daemon.start_container(daemon.create(pod, config))
+
+
+@needs_fuse
+@pytest.mark.parametrize("kind", ["device", "directory of devices", "seccomp profile"])
+def test_what_hangs_beside_volumes_costs_its_create_only(daemon: Daemon, image: str, tmp_path: Path, kind: str) -> None:
+    """More of them than the daemon has threads for files; the name is free afterwards, and the pod goes."""
+    pod = daemon.run_pod()
+    dead = str(tmp_path / "dead" if kind == "directory of devices" else tmp_path / "dead/below")
+    configs = []
+    for number in range(10):
+        config = daemon.container_config(image, "sleep", "1000", name=f"hangs{number}")
+        if kind == "seccomp profile":
+            profile = config.linux.security_context.seccomp
+            profile.profile_type, profile.localhost_ref = pb.SecurityProfile.Localhost, dead
+        else:
+            config.devices.add(container_path="/dev/x", host_path=dead, permissions="rw")
+        configs.append(config)
+    with dead_mount(tmp_path / "dead"):
+        requests = (
+            pb.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=daemon.pod_config())
+            for config in configs
+        )
+        calls = [daemon.cri.begin("CreateContainer", request) for request in requests]
+        for call in calls:
+            code, text = told(call.result)
+            assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert dead in text
+        daemon.run_container(pod, daemon.container_config(image, "sleep", "1000", name="hangs0"))
+        daemon.stop_pod(pod)

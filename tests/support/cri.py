@@ -1,8 +1,10 @@
 """A CRI client for tests: grpcio, the reference implementation, so that our own client cannot hide our server's faults."""
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf import message_factory
 
 from criollo.cri.pb import api_pb2
@@ -51,6 +53,13 @@ class Cri:
         return self.channel.unary_unary(
             f"/{service}/{method}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=reply.FromString
         )
+
+
+def told(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    """Code and text of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), str(caught.value.details())
 
 
 pb = api_pb2

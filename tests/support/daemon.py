@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Daemon:
         self.network_dir = place / "net.d"
         self.log_file = place / "daemon.log"
         self.tuned: Mapping[str, float] = {}  # knobs of support.faulty_daemon, for every start
+        self.points: Sequence[str] = ()  # likewise, where support.faults may strike
         self.process: subprocess.Popen[bytes] | None = None
         self.client: Cri | None = None
         for directory in (self.root, self.runroot, self.logs, self.network_dir):
@@ -51,6 +52,12 @@ class Daemon:
         (place / "registries.conf").write_text(registries)
         (place / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
         (place / "crio.conf").write_text(self._configuration(settings or {}))
+
+    @property
+    def registries(self) -> dict[str, str]:
+        """What leads to its files of registries, and to none of the machine."""
+        conf = self.place / "registries.conf"
+        return {"CONTAINERS_REGISTRIES_CONF": str(conf), "CONTAINERS_REGISTRIES_CONF_DIR": f"{conf}.d"}
 
     def write_network(self) -> None:
         bridge = {
@@ -97,9 +104,9 @@ class Daemon:
     def start(self, *, wait: bool = True, fault: str = "") -> "Daemon":
         """Start and wait until it answers; `fault` as in support.faulty_daemon."""
         assert self.process is None
-        words = [*([fault] if fault else []), *(f"{name}={value}" for name, value in self.tuned.items())]
+        words = [*([fault] if fault else []), *self.points, *(f"{name}={value}" for name, value in self.tuned.items())]
         program = [sys.executable, str(FAULTY), *words, "--"] if words else [str(CRIO)]
-        environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(self.place / "registries.conf")}
+        environment = {**os.environ, **self.registries, "CRIOLLO_TEST_FAULT": str(self.place / "fault")}
         with open(self.log_file, "ab") as out:
             self.process = subprocess.Popen(
                 [*program, "-c", str(self.place / "crio.conf"), "-d", ""],
@@ -284,6 +291,16 @@ def wait_for(condition: Callable[[], object], limit_s: float = 20) -> None:
         time.sleep(0.02)
 
 
+def monitor_of(container: str) -> int:
+    """The pid of a container's conmon."""
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"conmon") and container.encode() in words:
+                return int(entry)
+    raise AssertionError(f"container {container} has no conmon")
+
+
 @contextlib.contextmanager
 def place(directory: Path) -> Iterator[Path]:
     """A directory that is a tmpfs, as `/run` is on real nodes; unmounted at the end.
@@ -307,11 +324,13 @@ def _unmount_below(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def running_daemon(directory: Path, *, tuned: Mapping[str, float] | None = None, **options: Any) -> Iterator[Daemon]:
+def running_daemon(
+    directory: Path, *, tuned: Mapping[str, float] | None = None, points: Sequence[str] = (), **options: Any
+) -> Iterator[Daemon]:
     """A started daemon; at the end all its pods are removed, it is stopped, and its bridge is deleted."""
     with place(directory):
         daemon = Daemon(directory, **options)
-        daemon.tuned = tuned or {}
+        daemon.tuned, daemon.points = tuned or {}, points
         try:
             daemon.start()
             yield daemon

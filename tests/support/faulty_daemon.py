@@ -1,10 +1,12 @@
-"""`crio` with one fault built in: at a named point it dies by SIGKILL, the call there fails once, or a disk fills up.
+"""`crio` with faults built in: at a named point it dies by SIGKILL, the call there fails once, or a disk fills up.
 
     python faulty_daemon.py criollo.network.cni:Cni.add:after:kill -- <arguments of crio>
+    python faulty_daemon.py criollo.network.cni:Cni.add:after -- <arguments of crio>
     python faulty_daemon.py uncollected_s=2 sweep_s=0.5 -- <arguments of crio>
 
-The point is module:function, before or after the call. Knobs shorten times that no setting changes. This is a launcher of
-tests: the product knows no faults.
+A point is module:function, before or after the call; one without an action waits until the file that CRIOLLO_TEST_FAULT names
+holds it with one (`support.faults`). A function is found where its callers look it up. Knobs shorten times that no setting
+changes. This is a launcher of tests: the product knows no faults.
 """
 
 import contextlib
@@ -25,24 +27,22 @@ from criollo.errors import HostFailed
 
 
 def arm(point: str) -> None:
-    module_name, path, moment, action = point.split(":")
+    module_name, path, moment, *actions = point.split(":")
     owner: Any = importlib.import_module(module_name)
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
     original = getattr(owner, name)
-    state = {"armed": True}
+    by_file = not actions
 
     def strike() -> None:
-        if not state["armed"]:
-            return
-        state["armed"] = False
+        action = armed(point) if by_file else actions.pop() if actions else ""
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if action == "fill":
+        elif action == "fill":
             fill(Path(os.environ["CRIOLLO_TEST_FILL"]))
-            return
-        raise HostFailed(f"cannot go on at {path}: a fault was injected here")
+        elif action:
+            raise HostFailed(f"cannot go on at {path}: a fault was injected here")
 
     if inspect.iscoroutinefunction(original):
 
@@ -79,16 +79,28 @@ def fill(file: Path) -> None:
                     out.write(bytes(size))
 
 
+def armed(point: str) -> str:
+    """What shall happen at the point, once."""
+    file = Path(os.environ["CRIOLLO_TEST_FAULT"])
+    try:
+        named, _, action = file.read_text().rpartition(":")
+    except FileNotFoundError:
+        return ""
+    if named != point:
+        return ""
+    file.unlink()
+    return action
+
+
 def tune(name: str, value: float) -> None:
     """Change a time that the product fixes."""
-    from criollo.containers import volumes
     from criollo.containers.context import Containers
-    from criollo.daemon import sweep
+    from criollo.daemon import patience, sweep
     from criollo.engine import containers as engine_containers
     from criollo.engine import pods as engine_pods
     from criollo.images.flush import Flush
     from criollo.linux import procfs
-    from criollo.network.cni import Options
+    from criollo.network.cni import CniOptions
     from criollo.pods import userns
     from criollo.pods.context import Pods
 
@@ -98,12 +110,14 @@ def tune(name: str, value: float) -> None:
         Containers.monitor_s = value
     elif name == "sweep_s":
         sweep.EVERY_S = value
+    elif name == "recover_s":
+        patience.WAIT_S = value
     elif name == "clock_jumps_s":
         jump_clock(value)
     elif name == "probe_s":
-        volumes.PROBE_LIMIT_S = value
+        Containers.probe_s = value
     elif name == "plugin_s":
-        engine_pods.Cni = functools.partial(engine_pods.Cni, options=Options(plugin_s=value))
+        engine_pods.Cni = functools.partial(engine_pods.Cni, options=CniOptions(plugin_s=value))
     elif name == "boot":
         procfs.boot_id = lambda: f"boot {value:g}"
     elif name == "flushes":

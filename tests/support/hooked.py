@@ -9,7 +9,7 @@ program to kill; hooks of both are named after the verb.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,22 @@ class Hooks:
         return keys
 
     @contextlib.contextmanager
-    def daemon(self, directory: Path, registry: Registry, tuned: Mapping[str, float]) -> Iterator[Daemon]:
+    def daemon(
+        self,
+        directory: Path,
+        registry: Registry,
+        tuned: Mapping[str, float],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        points: Sequence[str] = (),
+    ) -> Iterator[Daemon]:
         """A daemon whose network calls the hooked plugin in place of bridge; it has pulled busybox."""
-        options = {"settings": self._settings(), "registries": registry.registries_conf(), "bridge_plugin": "hooked"}
-        with running_daemon(directory, tuned=tuned, **options) as running:
+        options = {
+            "settings": {**self._settings(), **(settings or {})},
+            "registries": registry.registries_conf(),
+            "bridge_plugin": "hooked",
+        }
+        with running_daemon(directory, tuned=tuned, points=points, **options) as running:
             running.pull(registry.reference("busybox"))
             yield running
 

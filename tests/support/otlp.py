@@ -75,8 +75,8 @@ class Collector:
 
 
 @contextlib.contextmanager
-def running_collector(port: int = 0) -> Iterator[Collector]:
-    """A collector on a port of 127.0.0.1 until the block ends."""
+def running_collector(port: int = 0, *, tls: tuple[bytes, bytes] | None = None) -> Iterator[Collector]:
+    """A collector on a port of 127.0.0.1 until the block ends; `tls`: its certificate and key in PEM."""
     collector = Collector()
     handler = grpc.unary_unary_rpc_method_handler(
         collector.export,
@@ -86,7 +86,10 @@ def running_collector(port: int = 0) -> Iterator[Collector]:
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server = grpc.server(futures.ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-    collector.port = server.add_insecure_port(f"127.0.0.1:{port}")
+    if tls is None:
+        collector.port = server.add_insecure_port(f"127.0.0.1:{port}")
+    else:
+        collector.port = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([tls[::-1]]))
     server.start()
     try:
         yield collector

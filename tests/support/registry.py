@@ -198,7 +198,7 @@ class TokenServer:
 
     def answer(self, method: str, asked: dict[str, list[str]], authorization: str) -> tuple[int, dict[str, object]]:
         self.requests.append((method, asked, authorization))
-        scope = asked.get("scope", [""])[0].split(":")
+        scope = asked.get("scope", ["::"])[0].split(":")  # without one: a login
         if len(scope) != 3:
             return 400, {"details": "no scope"}
         if method == "POST":
@@ -207,7 +207,7 @@ class TokenServer:
             known = authorization == basic(USERNAME, PASSWORD)
         if not known and (authorization or method == "POST" or not self.is_open):
             return 401, {"details": "unknown user"}
-        token = self.sign(USERNAME if known else "", scope[1], ["pull"])
+        token = self.sign(USERNAME if known else "", scope[1], ["pull"] if scope[1] else [])
         return 200, {"access_token" if method == "POST" else "token": token, "expires_in": self.life_s}
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from criollo.streaming.spdy import SpdyConnection
 
@@ -48,10 +48,3 @@ async def raw(*, max_streams: int = 10) -> AsyncIterator[tuple[socket.socket, Sp
         near.close()
         server.abort()
         await server.ended.wait()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 20) -> None:
-    """Let the loop turn until it holds."""
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0)

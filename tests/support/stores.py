@@ -125,7 +125,7 @@ class Store:
             diff_ids.append(Digest.parse(unpacked.diff_id))
             name = layer_name(chain_ids(diff_ids)[-1])
             await self.layers.commit(staging, name)
-            await self.layers.inherit(name, unpacked.implied, names)
+            await self.layers.inherit(self.layers.path(name), unpacked.implied, names)
             names.append(name)
         return names
 

@@ -167,7 +167,7 @@ def test_a_cdi_device_that_is_nowhere_is_named_until_its_spec_is_there(daemon: D
     assert daemon.output(run(daemon, image, **with_device()), "sh", "-c", "echo $GPU") == "first\n"
     write_spec(daemon, {"env": ["GPU=later"]}, where="cdi-run")
     assert daemon.output(run(daemon, image, **with_device()), "sh", "-c", "echo $GPU") == "later\n"
-    assert daemon.log().count("CDI spec is left out") == 1
+    assert daemon.log().count("CDI registry has errors") == 1
 
 
 @handlers

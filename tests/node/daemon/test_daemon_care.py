@@ -51,7 +51,7 @@ def node(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
 
 
 def crio(node: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(node.place / "registries.conf")}
+    environment = {**os.environ, **node.registries}
     return subprocess.run(
         [str(CRIO), "-c", str(node.place / "crio.conf"), "-d", "", *words],
         capture_output=True, text=True, env=environment, timeout=120, check=False,
@@ -261,7 +261,7 @@ def test_without_kinds_nothing_goes_that_is_not_due(node: Daemon) -> None:
 
 REPAIR_POINTS = [
     "criollo.workers.pool:Workers.verify:after",
-    "criollo.storage.layers:Layers.inherit_staged:after",
+    "criollo.storage.layers:Layers.inherit:after",
     "criollo.storage.layers:Layers.sync:after",
     "criollo.images.seals:keep:after",
     "criollo.images.retired:exchange:before",

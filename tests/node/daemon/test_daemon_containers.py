@@ -223,6 +223,19 @@ def test_no_new_privileges_is_set_when_asked(daemon: Daemon, image: str) -> None
     assert "NoNewPrivs:\t1" in daemon.output(container, "cat", "/proc/1/status")
 
 
+def test_no_new_privileges_and_dropping_all_capabilities_hold_for_everybody(daemon: Daemon, image: str) -> None:
+    config, pod = daemon.container_config(image, "sleep", "1000"), daemon.pod_config()
+    config.linux.security_context.no_new_privs = True
+    config.linux.security_context.privileged = pod.linux.security_context.privileged = True
+    container = daemon.run_container(daemon.run_pod(pod), config)
+    assert "NoNewPrivs:\t1" in daemon.output(container, "cat", "/proc/1/status")
+    config = daemon.container_config(image, "sleep", "1000")
+    config.linux.security_context.capabilities.add_capabilities.extend(["ALL", "NET_RAW"])
+    config.linux.security_context.capabilities.drop_capabilities.append("ALL")
+    told = daemon.output(run(daemon, config), "grep", "Cap[BEP]", "/proc/1/status")
+    assert {line.split()[1] for line in told.splitlines()} == {f"{1 << 13:016x}"}
+
+
 def test_volumes_are_mounted_and_missing_sources_made(daemon: Daemon, image: str, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").write_text("from the node\n")

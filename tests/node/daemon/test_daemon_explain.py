@@ -85,7 +85,12 @@ def test_life_of_a_container_is_told_until_after_its_removal(daemon: Daemon, ima
     assert [work["what"] for work in told["works"]] == ["create container", "start container", "remove container"]
     created = told["works"][0]
     stages = [step["name"] for step in created["steps"] if step["kind"] == "stage"]
-    assert stages == ["container storage", "container volumes", "container spec", "container runtime creation"]
+    assert stages == [
+        "container storage creation",
+        "container volume configuration",
+        "container spec configuration",
+        "container runtime creation",
+    ]
     assert all(step["seconds"] >= 0 for work in told["works"] for step in work.get("steps", []))
     assert any(os.path.basename(step.get("argv", [""])[0]) == "conmon" for step in created["steps"])
     assert explain(daemon, "test/explained")["id"] == pod
@@ -122,10 +127,10 @@ def test_plugin_that_hangs_is_named_while_it_hangs(daemon: Daemon) -> None:
     told = explain(daemon, "hanging")
     [waiting] = told["waiting"]
     assert waiting["work"] == "run pod sandbox"
-    assert waiting["stage"] == "sandbox network"
+    assert waiting["stage"] == "sandbox network creation"
     assert waiting["step"]["argv"] == [path]
     assert os.path.exists(f"/proc/{waiting['step']['pid']}")
-    assert "WAITING: run pod sandbox, stage sandbox network" in crio_explain(daemon, "hanging").stdout
+    assert "WAITING: run pod sandbox, stage sandbox network creation" in crio_explain(daemon, "hanging").stdout
     fifo.write_text("no result")  # lets the plugin end
     thread.join(60)
     assert isinstance(outcome[0], grpc.RpcError)
@@ -155,7 +160,7 @@ def test_volume_source_that_hangs_is_named_with_its_path(daemon: Daemon, image: 
         os.close(device)  # who waits for it gets an error
         subprocess.run(["umount", "-l", str(hung)], check=True)
     assert waiting["work"] == "create container"
-    assert waiting["stage"] == "container volumes"
+    assert waiting["stage"] == "container volume configuration"
     assert waiting["step"]["name"] == f"look at volume source {hung}/data"
     with pytest.raises(grpc.RpcError):
         call.result()

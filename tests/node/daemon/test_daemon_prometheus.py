@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import CRIO, Daemon, running_daemon, wait_for
 from support.registry import Registry
 
 DASHBOARD = Path(__file__).parents[3] / "contrib" / "grafana-dashboard.json"
@@ -93,7 +93,7 @@ def test_pulls_are_counted(daemon: Daemon, registry: Registry) -> None:
         daemon.pull(registry.reference("nothing"))
     daemon.pull(registry.reference("busybox"))
     text = page(daemon)
-    assert value(text, "image_pulls_failure_total", '{error="NOT_FOUND"}') == 1
+    assert value(text, "image_pulls_failure_total", '{error="MANIFEST_UNKNOWN"}') == 1
     assert value(text, "image_pulls_success_total") == 2
     assert f"{PREFIX}image_layer_reuse_total{{name=" in text
 
@@ -109,6 +109,25 @@ def test_killed_for_memory_is_counted_until_it_is_removed(daemon: Daemon, image:
     assert named[0].endswith(" 1")
     daemon.remove_container(container)
     assert f"{PREFIX}containers_oom_count_total{{" not in page(daemon)
+    daemon.remove_pod(pod)
+
+
+def test_child_that_is_killed_for_memory_is_seen_while_its_container_lives_and_ends_well(daemon: Daemon, image: str) -> None:
+    counted = value(page(daemon), "containers_oom_total")
+    config = daemon.container_config(image, "sh", "-c", "tail /dev/zero; until [ -e /go ]; do sleep 0.1; done")
+    config.linux.resources.memory_limit_in_bytes = 16 << 20
+    pod = daemon.run_pod()
+    container = daemon.run_container(pod, config)
+    wait_for(lambda: value(page(daemon), "containers_oom_total") == counted + 1)
+    assert daemon.status(container).state == pb.CONTAINER_RUNNING
+    assert "memory of a container is used up" in daemon.log()
+    crio = [str(CRIO), "-c", str(daemon.place / "crio.conf"), "-d", "", "explain", container]
+    assert "OOM" in subprocess.run(crio, check=True, capture_output=True, text=True, timeout=60).stdout
+    daemon.exec(container, "touch", "/go")
+    ended = daemon.wait_state(container, pb.CONTAINER_EXITED)
+    assert (ended.exit_code, ended.reason) == (0, "Completed")
+    assert value(page(daemon), "containers_oom_total") == counted + 1
+    daemon.remove_container(container)
     daemon.remove_pod(pod)
 
 

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(Hierarchies.detect().version is Version.V2, reas
 def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = Path(tmp_path_factory.mktemp("node"))
     classes = directory.parent / f"{directory.name}.yaml"
-    classes.write_text(f"Classes:\n  Slow:\n    - Devices: [{disk()}]\n      ThrottleReadBps: 2Mi\n")
+    throttled = f"  Slow:\n    - Devices: [{disk()}]\n      ThrottleReadBps: 2Mi\n"
+    classes.write_text(f"Classes:\n{throttled}  Light:\n    - Weight: 80\n")
     settings = {
         f"{WORKLOAD}.activation_annotation": "workload/management",
         f"{WORKLOAD}.annotation_prefix": "workload.resources",
@@ -38,7 +39,12 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "crio.runtime.blockio_config_file": str(classes),
         "crio.runtime.pids_limit": 40,
         "crio.runtime.runtimes.crun.monitor_exec_cgroup": "container",
-        "crio.runtime.runtimes.crun.allowed_annotations": ["cpu-shared.crio.io", "skip-gomaxprocs.crio.io"],
+        "crio.runtime.runtimes.crun.allowed_annotations": [
+            "cpu-shared.crio.io",
+            "cpu-quota.crio.io",
+            "irq-load-balancing.crio.io",
+            "skip-gomaxprocs.crio.io",
+        ],
     }
     with running_daemon(directory, registries=registry.registries_conf(), settings=settings) as running:
         running.pull(registry.reference("busybox"))
@@ -295,6 +301,45 @@ def test_shared_cpus_come_on_top_of_a_containers_own(daemon: Daemon, image: str)
     assert field(told, "Cpus_allowed_list") == "0-1"
 
 
+def test_shared_cpus_stay_when_kubelet_moves_a_container(daemon: Daemon, image: str) -> None:
+    container = run(daemon, sleeping(daemon, image, cpuset_cpus="0"), annotations={"cpu-shared.crio.io/main": "enable"})
+    for _ in range(2):
+        update(daemon, container, cpuset_cpus="0")
+        daemon.restart()
+        assert field(daemon.output(container, "cat", "/proc/1/status"), "Cpus_allowed_list") == "0-1"
+        assert daemon.output(container, "cat", "/sys/fs/cgroup/cpuset/cpuset.cpus") == "0-1\n"
+        assert daemon.status(container).resources.linux.cpuset_cpus == "0-1"
+
+
+def quota_above(daemon: Daemon, container: str) -> str:
+    """Of the cgroup of a container's pod."""
+    place = groups(daemon.info(container)["pid"])["cpu"].rpartition("/")[0]
+    return Path(f"/sys/fs/cgroup/cpu{place}/cpu.cfs_quota_us").read_text().strip()
+
+
+def test_whole_cpus_are_freed_of_the_quota_of_container_and_pod(daemon: Daemon, image: str) -> None:
+    wish = {"cpu-quota.crio.io": "disable"}
+    config = daemon.pod_config(annotations=wish)
+    config.linux.resources.MergeFrom(pb.LinuxContainerResources(cpu_quota=100_000, cpu_period=100_000, cpu_shares=1024))
+    whole = sleeping(daemon, image, cpu_quota=100_000, cpu_period=100_000, cpu_shares=1024)
+    pod = daemon.run_pod(config)
+    container = daemon.run_container(pod, whole)
+    update(daemon, container, cpu_quota=50_000, cpu_period=100_000)
+    resize(daemon, pod, cpu_quota=50_000, cpu_period=100_000)
+    assert daemon.output(container, "cat", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us") == "-1\n"
+    assert quota_above(daemon, container) == "-1"
+    assert daemon.status(container).resources.linux.cpu_quota == -1
+    half = run(daemon, sleeping(daemon, image, cpu_quota=50_000, cpu_period=100_000, cpu_shares=512), annotations=wish)
+    assert daemon.output(half, "cat", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us") == "50000\n"
+
+
+def test_an_annotation_that_does_nothing_is_told_at_the_start_and_at_a_create(daemon: Daemon, image: str) -> None:
+    run(daemon, sleeping(daemon, image), annotations={"irq-load-balancing.crio.io": "disable"})
+    lines = [line for line in daemon.log().splitlines() if "irq-load-balancing.crio.io" in line]
+    assert any("allowed annotation has no effect" in line for line in lines)
+    assert any("annotation irq-load-balancing.crio.io has no effect" in line for line in lines)
+
+
 def test_pause_process_and_monitors_keep_off_the_cpus_of_containers(daemon: Daemon, image: str) -> None:
     config = daemon.pod_config()
     config.linux.security_context.namespace_options.pid = pb.POD
@@ -340,6 +385,13 @@ def test_a_class_of_block_io_throttles_its_disk(daemon: Daemon, image: str) -> N
     assert "Slow" in refused(grpc.StatusCode.NOT_FOUND, lambda: daemon.create(pod, sleeping(daemon, image)))
 
 
+def test_a_class_of_block_io_weighs_as_a_container_sees_itself(daemon: Daemon, image: str) -> None:
+    """runc: crun 1.8 writes a file that kernels without CFQ lack on cgroup version 1."""
+    pod = daemon.pod_config(annotations={"blockio.resources.beta.kubernetes.io/pod": "Light"})
+    container = daemon.run_container(daemon.run_pod(pod, handler="runc"), sleeping(daemon, image))
+    assert daemon.output(container, "cat", "/sys/fs/cgroup/blkio/blkio.bfq.weight") == "80\n"
+
+
 def test_a_class_of_rdt_is_refused_where_there_is_none(daemon: Daemon, image: str) -> None:
     pod = daemon.run_pod(daemon.pod_config(annotations={"rdt.resources.beta.kubernetes.io/container.main": "gold"}))
     said = refused(grpc.StatusCode.UNIMPLEMENTED, lambda: daemon.create(pod, sleeping(daemon, image)))
@@ -374,6 +426,44 @@ def test_a_pod_of_ours_is_resized_in_both_directions_and_stays_so(daemon: Daemon
     told = told_of(daemon, pod)
     assert told["linuxResources"] == {"memory_limit_in_bytes": 32 * MIB}
     assert told["linuxOverhead"] == {"memory_limit_in_bytes": 8 * MIB}
+
+
+def test_a_pod_of_ours_has_its_size_from_the_beginning(daemon: Daemon, image: str) -> None:
+    config = daemon.pod_config()
+    pages = [pb.HugepageLimit(page_size="2MB", limit=4 * MIB)]
+    config.linux.resources.MergeFrom(
+        pb.LinuxContainerResources(
+            memory_limit_in_bytes=64 * MIB, memory_swap_limit_in_bytes=64 * MIB, cpu_shares=200, hugepage_limits=pages
+        )
+    )
+    config.linux.overhead.MergeFrom(pb.LinuxContainerResources(memory_limit_in_bytes=8 * MIB, cpu_shares=50))
+    pod = daemon.run_pod(config)
+    container = daemon.run_container(pod, sleeping(daemon, image))
+    assert field(
+        daemon.output(container, "grep", "hierarchical", "/sys/fs/cgroup/memory/memory.stat").replace(" ", ":"),
+        "hierarchical_memory_limit",
+    ) == str(72 * MIB)
+    parent = told_of(daemon, pod)["cgroupParent"].lstrip("/")
+    held = {
+        "memory/memory.limit_in_bytes": 72 * MIB,
+        "memory/memory.memsw.limit_in_bytes": 72 * MIB,
+        "cpu/cpu.shares": 250,
+        "hugetlb/hugetlb.2MB.limit_in_bytes": 4 * MIB,
+    }
+    for file, value in held.items():
+        controller, _, name = file.partition("/")
+        assert int(Path("/sys/fs/cgroup", controller, parent, name).read_text()) == value, file
+    resize(daemon, pod, memory_limit_in_bytes=96 * MIB)
+    assert int(Path("/sys/fs/cgroup/memory", parent, "memory.memsw.limit_in_bytes").read_text()) > 96 * MIB
+
+
+def test_a_size_that_cannot_be_refuses_the_pod_and_leaves_nothing(daemon: Daemon) -> None:
+    config = daemon.pod_config()
+    config.linux.resources.cpuset_cpus = "0,700"
+    before = {each.name for each in Path("/sys/fs/cgroup/cpuset/crio").glob("*")}
+    with pytest.raises(grpc.RpcError, match="set the limits of cgroup"):
+        daemon.run_pod(config)
+    assert {each.name for each in Path("/sys/fs/cgroup/cpuset/crio").glob("*")} == before
 
 
 def test_a_pod_is_not_made_smaller_than_what_it_uses(daemon: Daemon, image: str) -> None:

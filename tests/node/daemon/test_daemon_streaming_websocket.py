@@ -13,12 +13,12 @@ from support import streaming
 from support.cri import pb
 from support.daemon import Daemon
 from support.echo import echoing
+from support.websocket_client import chosen_subprotocol, new_key, request_headers
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 
 from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.tunnel import Tunnel
-from criollo.wire.websocket import chosen_subprotocol, new_key, request_headers
 
 LIMIT_S = 60
 
@@ -117,9 +117,8 @@ def test_spdy_inside_a_websocket_forwards_a_port(daemon: Daemon, protocol: str) 
 
     async def main(url: str, port: int) -> bytes:
         key = new_key()
-        headers = (("connection", "Upgrade"), ("upgrade", "websocket"), *request_headers(key, (protocol,)))
-        answer = await streaming.ask(url, *headers, method="GET")
-        assert chosen_subprotocol(answer.headers, key, (protocol,)) == protocol
+        answer = await streaming.ask(url, *request_headers(key, [protocol]), method="GET")
+        assert chosen_subprotocol(answer.headers, key) == protocol
         spdy = SpdyConnection(is_client=True)
         Tunnel(spdy, is_client=True).start(answer.transport, answer.body)
         async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:

@@ -58,7 +58,7 @@ def test_trace_of_the_kubelet_goes_on_through_call_job_stage_and_program(daemon:
     }
     [job] = [span for span in collector.named("run pod sandbox") if span.trace_id == call.trace_id]
     assert job.parent_span_id == call.span_id
-    [network] = [span for span in collector.named("sandbox network") if span.parent_span_id == job.span_id]
+    [network] = [span for span in collector.named("sandbox network creation") if span.parent_span_id == job.span_id]
     plugins = [span for span in collector.named("run bridge") if span.parent_span_id == network.span_id]
     assert [attributes(span)["process.exit.code"] for span in plugins] == [0]
     assert call.start_time_unix_nano <= job.start_time_unix_nano <= network.start_time_unix_nano

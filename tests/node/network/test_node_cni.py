@@ -16,11 +16,11 @@ from support import leaks, netleaks
 from criollo.aio import threads
 from criollo.errors import ToolFailed
 from criollo.linux import mount, namespaces
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.model.ids import new_id
 from criollo.model.pod import PortMapping, Protocol
 from criollo.network.attachment import Attachment
-from criollo.network.cni import Cni, Options
+from criollo.network.cni import Cni, CniOptions
 
 pytestmark = pytest.mark.node
 
@@ -58,7 +58,7 @@ class Node:
         (self.net_d / "10.conflist").write_text(json.dumps(document))
 
     async def cni(self, **options: object) -> Cni:
-        cni = Cni(self.net_d, [PLUGINS], self.root / "cache", options=Options(**options))  # type: ignore[arg-type]
+        cni = Cni(self.net_d, [PLUGINS], self.root / "cache", options=CniOptions(**options))  # type: ignore[arg-type]
         await cni.load()
         return cni
 
@@ -66,13 +66,16 @@ class Node:
         """A pod with namespaces, not attached yet."""
         pod_id = new_id()
         self.pods.append(pod_id)
-        paths = {kind: namespaces.directory_of(self.root, kind) / pod_id for kind in (Kind.NET, Kind.IPC, Kind.UTS)}
+        paths = {
+            kind: namespaces.directory_of(self.root, kind) / pod_id
+            for kind in (NamespaceKind.NET, NamespaceKind.IPC, NamespaceKind.UTS)
+        }
         await threads.fresh(namespaces.pin, tuple(paths), paths)
-        fields = {"pod_id": pod_id, "netns": str(paths[Kind.NET]), "name": "web", "namespace": "d", "uid": "u", **more}
+        fields = {"pod_id": pod_id, "netns": str(paths[NamespaceKind.NET]), "name": "web", "namespace": "d", "uid": "u", **more}
         return Attachment(**fields)  # type: ignore[arg-type]
 
     def drop(self, attachment: Attachment) -> None:
-        for kind in Kind:
+        for kind in NamespaceKind:
             namespaces.unpin(namespaces.directory_of(self.root, kind) / attachment.pod_id)
 
     @property
@@ -189,9 +192,6 @@ def test_both_families_are_answered_first_of_each(node: Node) -> None:
         cni, pod = await node.cni(), await node.pod()
         ips = (await cni.add(pod)).ips
         assert [":" in ip for ip in ips] == [False, True]
-        again = await (await node.cni()).cached(pod.pod_id)
-        assert again is not None
-        assert again.ips == ips
         await cni.delete(pod)
         node.drop(pod)
 

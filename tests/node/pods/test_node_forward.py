@@ -14,7 +14,7 @@ import pytest
 from criollo.aio import threads
 from criollo.errors import Denied, Invalid, NotFound, Unavailable, WrongState
 from criollo.linux import namespaces
-from criollo.linux.namespaces import Kind
+from criollo.linux.namespaces import NamespaceKind
 from criollo.model.ids import PodId
 from criollo.model.pod import NamespaceMode, Namespaces, Pod, PodConfig, PodSecurity, PodState
 from criollo.model.session import ForwardSession
@@ -32,8 +32,10 @@ class Rows:
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
 
-    def by_prefix(self, prefix: str) -> list[Pod]:
-        return [self.pod] if self.pod.id.startswith(prefix) else []
+    def find(self, pod_id: str) -> Pod:
+        if pod_id != self.pod.id:
+            raise NotFound("pod sandbox", pod_id)
+        return self.pod
 
     def get(self, pod_id: str) -> Pod | None:
         return self.pod if pod_id == self.pod.id else None
@@ -45,7 +47,7 @@ def netns(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "netns" / "pod"
     path.parent.mkdir()
     before = len(os.listdir("/proc/self/fd"))
-    asyncio.run(threads.fresh(namespaces.pin, [Kind.NET], {Kind.NET: path}))
+    asyncio.run(threads.fresh(namespaces.pin, [NamespaceKind.NET], {NamespaceKind.NET: path}))
     yield path
     namespaces.unpin(path)
     assert len(os.listdir("/proc/self/fd")) == before
@@ -64,7 +66,7 @@ def pods_of(netns: Path | None, *, state: PodState = PodState.READY) -> Any:
         created_ns=1,
         namespaces={"net": str(netns)} if netns else {},
     )
-    return SimpleNamespace(state=SimpleNamespace(pods=Rows(pod)), uncollected=set(), forwards=Forwards())
+    return SimpleNamespace(state=SimpleNamespace(pods=Rows(pod)), forwards=Forwards())
 
 
 def listen(netns: Path | None, address: str) -> socket.socket:

@@ -1,10 +1,9 @@
 """Containers made by hand: a bundle with busybox on a tmpfs, a runtime through conmon."""
 
-import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +120,3 @@ class Node:
         exit_ = await runtime.wait_exit(watched)
         await runtime.delete(watched.container_id, cgroup_parent=PARENT)
         return exit_
-
-
-async def eventually(condition: Callable[[], object], *, limit_s: float = 10) -> None:
-    """Return once `condition` holds."""
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.002)

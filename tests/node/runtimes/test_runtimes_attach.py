@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from handmade import PARENT, Node, eventually
+from handmade import PARENT, Node
+from support.waiting import until
 
 from criollo.aio.streams import Size, Streams
 from criollo.errors import TimedOut, WrongState
@@ -102,7 +103,7 @@ def test_streams_are_apart(node: Node) -> None:
     async def work(here: Beside) -> None:
         client = Client()
         here.attach(client)
-        await eventually(lambda: b"tick\n" in client.out and b"tock\n" in client.err)
+        await until(lambda: b"tick\n" in client.out and b"tock\n" in client.err)
         assert b"tock" not in client.out
 
     beside(node, TICKS, work)
@@ -112,10 +113,10 @@ def test_all_clients_hear_it_and_one_that_goes_away_does_no_harm(node: Node) -> 
     async def work(here: Beside) -> None:
         clients = [Client() for _ in range(4)]
         tasks = [here.attach(client) for client in clients]
-        await eventually(lambda: all(client.out for client in clients))
+        await until(lambda: all(client.out for client in clients))
         tasks[0].cancel()
         before = clients[1].taken
-        await eventually(lambda: clients[1].taken > before + 1000)
+        await until(lambda: clients[1].taken > before + 1000)
 
     beside(node, TICKS, work)
 
@@ -145,7 +146,7 @@ def test_stdin_stays_open_for_the_next_client_without_stdin_once(node: Node) -> 
         await here.attach(Client(b"first\n", b""), stdin=True)
         second = Client(b"second\n")
         here.attach(second, stdin=True)
-        await eventually(lambda: second.out.endswith(b"second\n"))
+        await until(lambda: second.out.endswith(b"second\n"))
 
     beside(node, ["cat"], work, stdin=True)
 
@@ -154,7 +155,7 @@ def test_what_is_typed_into_a_container_without_stdin_is_dropped(node: Node) -> 
     async def work(here: Beside) -> None:
         client = Client(b"x" * 100_000)
         here.attach(client, stdin=True)
-        await eventually(lambda: client.is_dropped and client.out)
+        await until(lambda: client.is_dropped and client.out)
 
     beside(node, TICKS, work)
 
@@ -170,9 +171,9 @@ def test_a_terminal_takes_sizes_and_keys(node: Node) -> None:
         client = Client(b"stty size\r")
         told.put_nowait(Size(31, 79))
         here.attach(client, stdin=True, sizes=sizes())
-        await eventually(lambda: b"stty size" in client.out)
+        await until(lambda: b"stty size" in client.out)
         client.type(b"stty size\r")
-        await eventually(lambda: b"31 79\r\n" in client.out)
+        await until(lambda: b"31 79\r\n" in client.out)
 
     beside(node, ["sh"], work, tty=True, stdin=True)
 
@@ -183,9 +184,9 @@ def test_a_slow_client_does_not_hold_others_up_to_its_buffer(node: Node) -> None
         slow.is_open.clear()
         here.attach(quick)
         here.attach(slow, stdin=True)
-        await eventually(lambda: quick.taken == 800 << 10)
+        await until(lambda: quick.taken == 800 << 10)
         slow.is_open.set()
-        await eventually(lambda: slow.taken == 800 << 10)
+        await until(lambda: slow.taken == 800 << 10)
 
     script = "read go; dd if=/dev/zero bs=8k count=100 2>/dev/null; sleep 1000"
     beside(node, ["sh", "-c", script], work, stdin=True)
@@ -200,7 +201,7 @@ def test_a_client_that_takes_nothing_holds_the_container_for_a_while_only(node: 
         with pytest.raises(TimedOut, match=r"took no output for 0\.3 s"):
             await attach(here.target, stuck.streams(), ending=here.ending)
         here.attach(quick)
-        await eventually(lambda: quick.taken > 1 << 20)
+        await until(lambda: quick.taken > 1 << 20)
 
     beside(node, ["yes"], work)
 
@@ -215,7 +216,7 @@ def test_an_ending_container_is_not_held_by_a_client(node: Node) -> None:
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             target = Target(request.container_id, request.bundle)
             task = group.create_task(attach(target, stuck.streams(), ending=ending))
-            await eventually(lambda: stuck.is_asked)
+            await until(lambda: stuck.is_asked)
             ending.set()
             await runtime.kill_all(watched)
             assert (await runtime.wait_exit(watched)).code == 137

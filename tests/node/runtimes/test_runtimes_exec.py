@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from handmade import Node, eventually
+from handmade import Node
+from support.waiting import until
 
 from criollo.errors import TimedOut, ToolFailed
 from criollo.runtimes import execsync
@@ -59,7 +60,7 @@ def test_output_beyond_the_limit_is_dropped_and_counted(node: Node, runtime: Oci
     result = asyncio.run(_exec(node, runtime, "dd", "if=/dev/zero", "bs=1M", "count=20"))
     assert len(result.stdout) == EXEC_LIMIT_BYTES
     assert result.dropped_bytes == 4 << 20
-    assert execsync._Stream.in_use == 0
+    assert execsync._BUDGET.left_bytes == 256 << 20
 
 
 def test_timeout_kills_the_command_and_its_children(node: Node, runtime: OciRuntime) -> None:
@@ -81,7 +82,7 @@ def test_cancelled_exec_leaves_nothing(node: Node, runtime: OciRuntime) -> None:
         watched = await node.start(runtime, request)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(runtime.exec_sync(node.command(request, "sleep", "77")))
-            await eventually(lambda: len(_in_container(watched.pid)) == 2)
+            await until(lambda: len(_in_container(watched.pid)) == 2)
             task.cancel()
         left = _in_container(watched.pid)
         await node.remove(runtime, watched)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from handmade import Node, eventually
+from handmade import Node
+from support.waiting import until
 
 from criollo.aio.streams import Size, Streams
 from criollo.errors import ToolFailed
@@ -202,7 +203,7 @@ def test_what_is_typed_is_echoed_once_and_taken(node: Node, runtime: OciRuntime)
         command = node.command(request, "sh", "-c", "echo ready; read line; echo got $line", tty=True)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(runtime.exec_stream(command, Streams(stdin=keys, stdout=out)))
-            await eventually(lambda: b"ready" in out.content)
+            await until(lambda: b"ready" in out.content)
             keys.type(b"hello\r")
         return running.result(), plain(out.content)
 
@@ -228,7 +229,7 @@ def test_sizes_reach_the_command_with_a_signal(node: Node, runtime: OciRuntime) 
         command = node.command(request, "sh", "-c", script, tty=True)
         async with asyncio.TaskGroup() as group:
             group.create_task(runtime.exec_stream(command, Streams(stdout=out, sizes=sizes())))
-            await eventually(lambda: b"ready" in out.content)
+            await until(lambda: b"ready" in out.content)
             told.put_nowait(Size(33, 77))
         return plain(out.content)
 
@@ -242,9 +243,9 @@ def test_a_cancelled_session_leaves_no_process(node: Node, runtime: OciRuntime, 
         streams = Streams(stdin=Keys(ended=False), stdout=Sink())
         async with asyncio.TaskGroup() as group:
             running = group.create_task(runtime.exec_stream(command, streams))
-            await eventually(lambda: len(in_container(watched.pid)) == 4)
+            await until(lambda: len(in_container(watched.pid)) == 4)
             running.cancel()
-        await eventually(lambda: len(in_container(watched.pid)) == 1)  # killed; the kernel may still be at it
+        await until(lambda: len(in_container(watched.pid)) == 1)  # killed; the kernel may still be at it
 
     inside(node, runtime, work)
 
@@ -254,7 +255,7 @@ def test_a_client_that_stops_reading_holds_the_command_and_no_memory(node: Node,
         out = Stuck()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(runtime.exec_stream(node.command(request, "yes"), Streams(stdout=out)))
-            await eventually(lambda: out.size)
+            await until(lambda: out.size)
             running.cancel()
         return out.size
 

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
-from handmade import PARENT, Node, eventually
+from handmade import PARENT, Node
+from support.waiting import until
 
 from criollo.errors import HostFailed, Invalid, TimedOut, ToolFailed, Unavailable
-from criollo.runtimes.handlers import find_program, open_handlers
+from criollo.runtimes.handlers import open_handlers
 from criollo.runtimes.oci import OciRuntime
 
 pytestmark = pytest.mark.node
@@ -76,7 +76,7 @@ def test_cancelled_create_leaves_nothing(node: Node) -> None:
     async def scenario() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(runtime.create(node.request(["sleep", "1000"])))
-            await eventually((node.root / "reached").exists)
+            await until((node.root / "reached").exists)
             task.cancel()
 
     asyncio.run(scenario())
@@ -215,4 +215,3 @@ def test_versions_and_features_of_the_real_ones(node: Node) -> None:
     assert crun.version.numbers[:1] == (1,)
     assert runc.version.name == "runc"
     assert "ociVersionMin" in runc.features
-    assert find_program("", "crun") == Path("/usr/bin/crun")

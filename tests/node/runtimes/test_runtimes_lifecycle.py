@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from handmade import PARENT, Node, eventually
+from handmade import PARENT, Node
+from support.waiting import until
 
 from criollo.errors import ToolFailed
 from criollo.linux import procfs, proctree
@@ -103,7 +104,7 @@ def test_signal_reaches_the_first_process(node: Node, runtime: OciRuntime) -> No
     async def scenario() -> int:
         request = node.request(["sh", "-c", "trap 'exit 42' TERM; touch /tmp/ready; while :; do sleep 0.01; done"])
         watched = await node.start(runtime, request)
-        await eventually((node.rootfs / "tmp/ready").exists)
+        await until((node.rootfs / "tmp/ready").exists)
         assert await runtime.kill(watched, signal.SIGTERM)
         exit_ = await runtime.wait_exit(watched)
         await node.remove(runtime, watched)

@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from handmade import PARENT, Node, eventually
+from handmade import PARENT, Node
+from support.waiting import until
 
 from criollo.errors import HostFailed, WrongState
 from criollo.linux import cgroup, procfs
@@ -23,11 +24,11 @@ def test_reopened_log_takes_over(node: Node, runtime: OciRuntime) -> None:
         request = node.request(["sh", "-c", "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.01; done"])
         watched = await node.start(runtime, request)
         log, rotated = Path(request.log_path), Path(request.log_path + ".1")
-        await eventually(lambda: log.stat().st_size > 0)
+        await until(lambda: log.stat().st_size > 0)
         log.rename(rotated)
         await console.reopen_log(request.container_id, request.bundle, log_path=log)
         old = rotated.read_bytes()
-        await eventually(lambda: log.stat().st_size > 0)
+        await until(lambda: log.stat().st_size > 0)
         await node.remove(runtime, watched)
         assert rotated.read_bytes() == old
         return old, log.read_bytes()
@@ -64,7 +65,7 @@ def test_resize_reaches_the_terminal(node: Node, runtime: OciRuntime) -> None:
         request = node.request(["sh", "-c", "while :; do stty size; sleep 0.01; done"], tty=True)
         watched = await node.start(runtime, request)
         console.resize(request.container_id, request.bundle, rows=33, columns=99)
-        await eventually(lambda: b"33 99" in Path(request.log_path).read_bytes())
+        await until(lambda: b"33 99" in Path(request.log_path).read_bytes())
         await node.remove(runtime, watched)
 
     asyncio.run(scenario())
@@ -135,7 +136,7 @@ def test_process_outliving_the_first_one_is_killed(node: Node, runtime: OciRunti
         config = request.bundle / "config.json"
         config.write_text(config.read_text().replace('{"type": "pid"}, ', ""))  # the host's PID namespace
         watched = await node.start(runtime, request)
-        await eventually(lambda: not procfs.is_alive(watched.pid, watched.pid_started))
+        await until(lambda: not procfs.is_alive(watched.pid, watched.pid_started))
         await runtime.kill_all(watched)
         assert node.hierarchies.processes(watched.cgroup) == []
         await runtime.wait_exit(watched)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support import spdy_transport
-from support.spdy_pair import until
+from support.waiting import until
 
 from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.spdy_stream import SpdyStream

@@ -9,20 +9,21 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import msgspec
 import pytest
 from support import leaks
 from support.tars import END, entry, header
+from support.waiting import until
 
 from criollo.aio import threads
 from criollo.errors import Damaged, Exhausted, HostFailed, TimedOut, Unavailable
 from criollo.linux import mount
-from criollo.linux.namespaces import Kind
-from criollo.workers.messages import Unpacked
+from criollo.linux.namespaces import NamespaceKind
+from criollo.workers.messages import DuplicateJob, Unpacked
 from criollo.workers.pool import Workers
 
 pytestmark = pytest.mark.node
@@ -41,14 +42,6 @@ def fork_server() -> int:
     """The child of this process that is one; servers of other tests' fixtures are children, too."""
     (pid,) = leaks.fork_servers()
     return pid
-
-
-async def until(condition: Callable[[], T], limit_s: float = 20) -> T:
-    deadline = time.monotonic() + limit_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.01)
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -403,6 +396,20 @@ async def gives_up(workers: Workers, place: Path) -> None:
     with pytest.raises(TimedOut, match="hangs"):
         await workers.probe(str(place / "x"), 0.3)
     assert (await workers.probe("/", 10)).kind == "directory"
+    with pytest.raises(TimedOut, match="hangs"):
+        await workers.devices(str(place), 0.3)
+    job = DuplicateJob(path=str(place), target=str(place.parent / "copies/0"), owner=(0, 0), limit_bytes=100, limit_entries=9)
+    with pytest.raises(TimedOut, match=r"copy.*hangs"):
+        await workers.duplicate(job, 0.3)
+    (place.parent / "file").write_text("12")
+    copied = await workers.duplicate(msgspec.structs.replace(job, path=str(place.parent / "file")), 10)
+    assert (copied.left_bytes, (place.parent / "copies/0").read_text()) == (98, "12")
+    labelled = msgspec.structs.replace(
+        job, path=str(place.parent / "file"), target=str(place.parent / "copies/1"), label="u:r:t"
+    )
+    await workers.duplicate(labelled, 10)
+    assert os.getxattr(place.parent / "copies/1", "security.selinux") == b"u:r:t\0"
+    assert (await workers.devices("/dev/null", 10)).nodes[0][0] == "/dev/null"
 
 
 class Range(NamedTuple):
@@ -420,8 +427,8 @@ def test_user_namespace_with_what_it_owns() -> None:
     wish = Wish((Range(100_000, 0, 65536),), (Range(200_000, 0, 65536),))
 
     async def body(workers: Workers) -> None:
-        async with workers.userns(wish, {Kind.USER, Kind.NET, Kind.IPC, Kind.UTS}) as made:
-            assert set(made) == {Kind.USER, Kind.NET, Kind.IPC, Kind.UTS}
+        async with workers.userns(wish, {NamespaceKind.USER, NamespaceKind.NET, NamespaceKind.IPC, NamespaceKind.UTS}) as made:
+            assert set(made) == {NamespaceKind.USER, NamespaceKind.NET, NamespaceKind.IPC, NamespaceKind.UTS}
             assert children(fork_server()) == []
             told = await threads.fresh(inside, made)
         assert told == ["0 100000 65536", "0 200000 65536"]
@@ -429,7 +436,7 @@ def test_user_namespace_with_what_it_owns() -> None:
     run(body)
 
 
-def inside(made: dict[Kind, int]) -> list[str]:
+def inside(made: dict[NamespaceKind, int]) -> list[str]:
     """The maps as a process in the namespaces sees them; each other namespace is owned by the user namespace."""
     joined = [f"--{kind}=/proc/{os.getpid()}/fd/{fd}" for kind, fd in made.items()]
     command = ["nsenter", *joined, "sh", "-c", "cat /proc/self/uid_map /proc/self/gid_map; hostname inside; ip link set lo up"]
@@ -442,7 +449,7 @@ def test_bad_map_is_told() -> None:
 
     async def body(workers: Workers) -> None:
         with pytest.raises(HostFailed, match="uid_map"):
-            async with workers.userns(wish, {Kind.USER}):
+            async with workers.userns(wish, {NamespaceKind.USER}):
                 pass
 
     run(body)

@@ -1,13 +1,17 @@
 """SIGHUP at a running daemon: what changes at once, what waits for a restart, and a configuration that cannot be used."""
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from support import leaks
+from support.cri import pb
 from support.daemon import Daemon, running_daemon, wait_for
 from support.image_node import pull, remove, status
 from support.registry import Registry
@@ -89,3 +93,50 @@ def test_a_configuration_that_cannot_be_used_changes_nothing(daemon: Daemon) -> 
     daemon.cri.call("ListImages")
     assert " debug " in daemon.log()[seen:]
     assert DONE in change(daemon, ('log_level = "loud"', 'log_level = "debug"'))
+
+
+def test_log_filter_changes(daemon: Daemon) -> None:
+    change(daemon, ('log_level = "debug"', 'log_level = "debug"\nlog_filter = "Version|reload"'))
+    seen = len(daemon.log())
+    daemon.cri.call("ListImages")
+    daemon.cri.call("Version")
+    assert "ListImages" not in daemon.log()[seen:]
+    assert "Version" in daemon.log()[seen:]
+
+
+def test_runtime_handlers_come_and_change(daemon: Daemon) -> None:
+    def told() -> tuple[list[str], dict[str, Any]]:
+        reply = daemon.cri.call("Status", pb.StatusRequest(verbose=True))
+        return [each.name for each in reply.runtime_handlers], json.loads(reply.info["config"])["crio"]
+
+    before = daemon.run_pod()
+    assert told()[1]["Runtimes"]["crun"]["ContainerCreateTimeout"] == 240
+    table = "[crio.runtime.runtimes.crun]\n"
+    own = f'[crio.runtime.runtimes.other]\nruntime_path = "{shutil.which("crun")}"\nruntime_root = "{daemon.runroot}/other"\n'
+    change(daemon, (table, f"{own}container_create_timeout = 15\n{table}container_create_timeout = 300\n"))
+    handlers, config = told()
+    assert "other" in handlers
+    assert {name: config["Runtimes"][name]["ContainerCreateTimeout"] for name in ("other", "crun")} == {
+        "other": 30,
+        "crun": 300,
+    }
+    pod = daemon.run_pod(handler="other")
+    for each in (before, pod):
+        daemon.cri.call("RemovePodSandbox", pb.RemovePodSandboxRequest(pod_sandbox_id=each))
+
+
+def test_handler_that_does_not_work_changes_nothing(daemon: Daemon) -> None:
+    said = change(
+        daemon, ("[crio.runtime]\n", '[crio.runtime]\ndefault_runtime = "none"\n'), said="unable to reload configuration"
+    )
+    assert "default_runtime" in said
+    pod = daemon.run_pod()
+    daemon.cri.call("RemovePodSandbox", pb.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+def test_default_seccomp_profile_is_read_again(daemon: Daemon) -> None:
+    profile = daemon.place / "seccomp.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    change(daemon, ("[crio.runtime]\n", f'[crio.runtime]\nseccomp_profile = "{profile}"\n'))
+    profile.write_text("{nonsense")
+    assert "seccomp.json" in change(daemon, said="unable to reload configuration")
