@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cri import pb
-from support.daemon import Daemon
+from support.daemon import Daemon, monitor_of
 
 from criollo.linux.cgroup import of_process
 
@@ -23,11 +23,6 @@ def _clean(daemon: Daemon, no_leaks: Callable[[Daemon], None]) -> None:
 
 def path_of(pid: int) -> str:
     return of_process(pid)[""]
-
-
-def monitor_of(daemon: Daemon, container: str) -> int:
-    status = Path(f"/proc/{daemon.info(container)['pid']}/status").read_text()
-    return int(status.split("PPid:")[1].split()[0])
 
 
 def test_systemd_is_the_default_where_it_runs(daemon: Daemon, tmp_path: Path) -> None:
@@ -48,7 +43,7 @@ def test_monitors_do_not_count_to_the_pods_memory(daemon: Daemon, image: str, ha
     pod = daemon.run_pod(config, handler=handler)
     container = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
     assert path_of(daemon.info(container)["pid"]).startswith(f"/criollo-burst/pod1/crio-{container}")
-    place = path_of(monitor_of(daemon, container))
+    place = path_of(monitor_of(container))
     assert not place.startswith("/criollo-burst/pod1")
     assert place == (f"/criollo-burst/crio-conmon-{container}" if handler == "runc" else path_of(daemon.pid))
     daemon.remove_pod(pod)

@@ -2,7 +2,12 @@
 
 import base64
 import json
-from collections.abc import Callable
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +20,17 @@ from criollo.linux.cgroup import driver_of, of_process, pod_cgroup
 
 MIB = 1 << 20
 OWN = "/sys/fs/cgroup"  # as a container sees it
+DISK = "vda"  # the guest's
+CLASS = "blockio.resources.beta.kubernetes.io/pod"
 
 
 @pytest.fixture(scope="module")
-def daemon(daemon_with: Callable[..., Daemon]) -> Daemon:
+def daemon(daemon_with: Callable[..., Daemon], tmp_path_factory: pytest.TempPathFactory) -> Daemon:
+    classes = tmp_path_factory.mktemp("classes") / "blockio.yaml"
+    classes.write_text(f"Classes:\n  Slow: [{{Devices: [/dev/{DISK}], ThrottleWriteBps: 1Mi}}]\n  Light: [{{Weight: 50}}]\n")
     return daemon_with(
         **{
+            "crio.runtime.blockio_config_file": str(classes),
             "crio.runtime.pids_limit": 60,
             "crio.runtime.runtimes.crun.allowed_annotations": ["unified-cgroup.crio.io"],
         }
@@ -134,3 +144,41 @@ def test_a_pod_of_ours_is_resized(daemon: Daemon, image: str) -> None:
         assert (group / "memory.max").read_text().strip() == str((size + 8) * MIB)
         assert (group / "cpu.max").read_text().strip() == f"{10_000 * size} 100000"
     assert daemon.status(container).state == pb.CONTAINER_RUNNING
+
+
+def test_a_class_of_block_io_holds_back_who_writes(daemon: Daemon, image: str) -> None:
+    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))  # on the disk
+    for handler in ("crun", "runc"):
+        config = daemon.container_config(image, "sleep", "1000")
+        config.mounts.add(container_path="/v", host_path=str(place))
+        pod = daemon.run_pod(daemon.pod_config(annotations={CLASS: "Slow"}), handler=handler)
+        container = daemon.run_container(pod, config)
+        number = Path(f"/sys/class/block/{DISK}/dev").read_text().strip()
+        assert daemon.output(container, "cat", f"{OWN}/io.max").split() == [
+            *(number, "rbps=max", f"wbps={MIB}", "riops=max", "wiops=max"),
+        ]
+        began = time.monotonic()
+        daemon.output(container, "dd", "if=/dev/zero", "of=/v/x", "bs=256k", "count=16", "oflag=direct")
+        assert time.monotonic() - began >= 2  # the kernel's promise: 4 MiB take four seconds
+        assert f"{number} " in daemon.output(container, "cat", f"{OWN}/io.stat")
+        daemon.remove_pod(pod)
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[None]:
+    """One that knows weights, for the disk."""
+    file = Path(f"/sys/block/{DISK}/queue/scheduler")
+    if subprocess.run(["modprobe", "-q", "bfq"], check=False).returncode:
+        pytest.skip("this kernel has no bfq")
+    before = re.findall(r"\[(.+)\]", file.read_text())[0]
+    file.write_text("bfq")
+    yield
+    file.write_text(before)
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc"])
+def test_a_class_of_block_io_weighs_among_others(scheduler: None, daemon: Daemon, image: str, handler: str) -> None:
+    pod = daemon.run_pod(daemon.pod_config(annotations={CLASS: "Light"}), handler=handler)
+    container = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
+    assert "default 50" in daemon.output(container, "cat", f"{OWN}/io.bfq.weight").splitlines()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from support.cri import pb
-from support.daemon import Daemon, wait_for
+from support.daemon import Daemon, monitor_of, wait_for
 
-from criollo.linux.cgroup import of_process
+from criollo.linux.cgroup import Hierarchies, Version, of_process
 
 GRACE = "io.kubernetes.pod.terminationGracePeriod"
 
@@ -49,17 +49,24 @@ def path_of(pid: int) -> str:
     return of_process(pid)[""]
 
 
+def limits_of(path: str) -> dict[str, int]:
+    """Bytes and microseconds that the kernel holds a cgroup to, in the files of either version."""
+    hierarchies, below = Hierarchies.detect(), path.lstrip("/")
+    if hierarchies.version is Version.V2:
+        place = Path(f"{hierarchies.unified}/{below}")
+        memory, quota, period = (place / "memory.max").read_text(), *(place / "cpu.max").read_text().split()
+    else:
+        memory = Path(f"{hierarchies.controllers['memory']}/{below}/memory.limit_in_bytes").read_text()
+        cpu = Path(f"{hierarchies.controllers['cpu']}/{below}")
+        quota, period = ((cpu / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return {"memory": int(memory), "quota": -1 if quota == "max" else int(quota), "period": int(period)}
+
+
 def run(daemon: Daemon, image: str, parent: str = "", *, handler: str = "", **fields: Any) -> tuple[str, str]:
     config = daemon.pod_config(**fields)
     config.linux.cgroup_parent = parent
     pod = daemon.run_pod(config, handler=handler)
     return pod, daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
-
-
-def monitor_of(daemon: Daemon, container: str) -> str:
-    """The cgroup in which the parent of a container's first process is."""
-    status = Path(f"/proc/{daemon.info(container)['pid']}/status").read_text()
-    return path_of(int(status.split("PPid:")[1].split()[0]))
 
 
 def test_the_kubelet_is_told_of_the_driver(daemon: Daemon) -> None:
@@ -72,7 +79,7 @@ def test_containers_and_monitors_have_scopes(daemon: Daemon, image: str) -> None
     assert path_of(daemon.info(container)["pid"]).startswith(f"{below}/crio-{container}.scope")
     assert shown(f"crio-{container}.scope", "ActiveState") == "active"
     monitor = f"crio-conmon-{container}.scope"
-    assert monitor_of(daemon, container) == shown(monitor, "ControlGroup") == f"/system.slice/{monitor}"
+    assert path_of(monitor_of(container)) == shown(monitor, "ControlGroup") == f"/system.slice/{monitor}"
     daemon.remove_pod(pod)
     assert units() == ""
 
@@ -84,7 +91,7 @@ def test_containers_and_monitors_have_scopes(daemon: Daemon, image: str) -> None
 )
 def test_monitors_run_where_their_handler_says(daemon: Daemon, image: str, handler: str, below: str) -> None:
     pod, container = run(daemon, image, "one-pod.slice", handler=handler)
-    assert monitor_of(daemon, container) == f"{below}/crio-conmon-{container}.scope"
+    assert path_of(monitor_of(container)) == f"{below}/crio-conmon-{container}.scope"
     assert path_of(daemon.info(container)["pid"]).startswith(f"/one.slice/one-pod.slice/crio-{container}.scope")
     daemon.remove_pod(pod)
     assert units() == ""
@@ -98,6 +105,7 @@ def test_a_slice_of_the_kubelet_stays(daemon: Daemon, image: str) -> None:
         assert shown("kubepods-pod7.slice", "ActiveState") == "active"
     finally:
         subprocess.run(["systemctl", "stop", "kubepods.slice"], check=True)
+        Hierarchies.detect().remove("/kubepods.slice")  # the kubelet's part on version 1: what systemd does not use
 
 
 def test_a_pod_without_a_parent_has_a_slice_of_its_own(daemon: Daemon, image: str) -> None:
@@ -132,12 +140,12 @@ def test_a_changed_limit_outlives_a_reload_of_systemd(daemon: Daemon, image: str
     config = daemon.container_config(image, "sleep", "1000")
     config.linux.resources.memory_limit_in_bytes = 64 << 20
     container = daemon.run_container(daemon.run_pod(handler=handler), config)
-    file = Path("/sys/fs/cgroup", path_of(daemon.info(container)["pid"]).lstrip("/"), "memory.max")
-    assert file.read_text().strip() == str(64 << 20)
+    path = path_of(daemon.info(container)["pid"])
+    assert limits_of(path)["memory"] == 64 << 20
     changed = pb.LinuxContainerResources(memory_limit_in_bytes=96 << 20)
     daemon.cri.call("UpdateContainerResources", pb.UpdateContainerResourcesRequest(container_id=container, linux=changed))
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    assert file.read_text().strip() == str(96 << 20)
+    assert limits_of(path)["memory"] == 96 << 20
 
 
 def test_a_resized_pod_keeps_its_size_when_systemd_reloads(daemon: Daemon) -> None:
@@ -146,9 +154,7 @@ def test_a_resized_pod_keeps_its_size_when_systemd_reloads(daemon: Daemon) -> No
     daemon.cri.call("UpdatePodSandboxResources", pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod, resources=wanted))
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     assert shown(f"crio-pod{pod}.slice", "MemoryMax") == str(128 << 20)
-    directory = Path(f"/sys/fs/cgroup/crio.slice/crio-pod{pod}.slice")
-    assert (directory / "memory.max").read_text().strip() == str(128 << 20)
-    assert (directory / "cpu.max").read_text().split() == ["50000", "100000"]
+    assert limits_of(f"/crio.slice/crio-pod{pod}.slice") == {"memory": 128 << 20, "quota": 50_000, "period": 100_000}
 
 
 def test_statistics_are_of_the_whole_scope(daemon: Daemon, image: str) -> None:

@@ -37,13 +37,16 @@ class Flush:
         """Flush; what is here now survives a power cut.
 
         Raises:
-            CriolloError: the disk failed.
+            CriolloError: the disk failed, or is too full to note it.
         """
         names = self.waiting()
         try:
             await self._layers.sync()
-        except CriolloError:
+        except CriolloError as error:
             self._failed.update(names)
+            log.error(
+                "layers may be damaged", layers=len(names), error=error, remedy="look at the disk, then run crio check --repair"
+            )
             raise
         self._rows.flushed(names)
         await threads.databases(flush, self._rows.path)
@@ -61,10 +64,10 @@ class Flush:
             await self.rest()
 
     async def rest(self) -> None:
-        """Flush if something waits for it. A disk that fails is told of."""
+        """Flush if something waits for it. What cannot be is told, and waits for the next time."""
         if not self.waiting():
             return
         try:
             await self.now()
         except CriolloError as error:
-            log.error("layers may be damaged", error=error, remedy="look at the disk, then run crio check --repair")
+            log.warning("images are not known to be on the disk", error=error)

@@ -124,7 +124,7 @@ def test_while_layers_are_made(daemon: Daemon, bad: BadRegistry, point: str) -> 
     the_next_pull_works(daemon, bad)
 
 
-@pytest.mark.parametrize("point", ["criollo.storage.layers:Layers.sync:after", "criollo.state.images:ImageRows.add:before"])
+@pytest.mark.parametrize("point", ["criollo.images.pull:record:before", "criollo.state.images:ImageRows.add:before"])
 def test_there_is_room_held_back_for_the_rows(daemon: Daemon, bad: BadRegistry, point: str) -> None:
     with filling_at(daemon, point):
         pulled = pull(daemon, bad.reference("app", "v1"))

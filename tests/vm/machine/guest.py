@@ -18,6 +18,7 @@ from image import Image
 
 BOOT_LIMIT_S = 300
 LSMS = {"apparmor": "", "selinux": " security=selinux", "none": " apparmor=0"}
+CGROUPS = {"unified": "", "hybrid": " systemd.unified_cgroup_hierarchy=0"}
 
 
 class GuestFailed(Exception):
@@ -31,11 +32,17 @@ class Hardware(NamedTuple):
     cpus: str
     memory_mib: str
     lsm: str
+    cgroups: str
 
     @classmethod
     def from_environment(cls, lsm: str) -> Self:
+        """Raises GuestFailed: VM_CGROUPS is neither."""
         cpus = os.environ.get("VM_CPUS") or str(min(os.cpu_count() or 1, 4))
-        return cls(os.environ.get("VM_ACCEL") or _accelerator(), cpus, os.environ.get("VM_MEMORY") or "2048", lsm)
+        cgroups = os.environ.get("VM_CGROUPS") or "unified"
+        if cgroups not in CGROUPS:
+            raise GuestFailed(f"VM_CGROUPS: got {cgroups!r}, expected {' or '.join(CGROUPS)}")
+        memory_mib = os.environ.get("VM_MEMORY") or "2048"
+        return cls(os.environ.get("VM_ACCEL") or _accelerator(), cpus, memory_mib, lsm, cgroups)
 
 
 class Disks(NamedTuple):
@@ -172,7 +179,9 @@ def _command(image: Image, hardware: Hardware, disks: Disks, place: Path) -> lis
         *("-accel", "kvm" if is_kvm else "tcg,thread=multi", "-cpu", "host" if is_kvm else "max"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append"),
-        "console=ttyS0 root=/dev/vda mitigations=off panic=-1 quiet tsc=reliable" + LSMS[hardware.lsm],
+        "console=ttyS0 root=/dev/vda mitigations=off panic=-1 quiet tsc=reliable psi=1"
+        + LSMS[hardware.lsm]
+        + CGROUPS[hardware.cgroups],
         *("-device", "virtio-serial-pci", "-device", "virtio-rng-pci"),
         *("-drive", f"id=d0,if=none,file={disks.system},format={kind},snapshot={'off' if disks.keep else 'on'}"),
         *("-device", "virtio-blk-pci,drive=d0"),

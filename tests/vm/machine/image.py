@@ -15,6 +15,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[2]
 REQUIREMENTS = TREE / "requirements/dev.txt"
+POLICY = HERE / "confined.cil"
 SUITE = "bookworm"
 DISK_BYTES = 6 << 30
 
@@ -95,7 +96,7 @@ class Image(NamedTuple):
 def image(cache: Path) -> Image:
     """The image for this tree's requirements, built if it is not there (root, network)."""
     debian_name = _digest(SUITE, *PACKAGES)
-    own = [path.read_text() for path in (HERE / "image.py", HERE / "agent.py", REQUIREMENTS)]
+    own = [path.read_text() for path in (HERE / "image.py", HERE / "agent.py", POLICY, REQUIREMENTS)]
     name = _digest(debian_name, *own)
     place = cache / f"image-{name}"
     if not place.exists():
@@ -152,6 +153,7 @@ def _build(place: Path, debian: Path) -> None:
         subprocess.run(["tar", "-C", str(root), "--numeric-owner", "--xattrs-include=*", "-xf", str(debian)], check=True)
         _configure(root)
         _add_libraries(root)
+        _add_policy(root)
         (kernel,) = (root / "boot").glob("vmlinuz-*")
         shutil.copyfile(kernel, made / "vmlinuz")
         _make_initrd(root, root / "usr/lib/modules" / kernel.name.removeprefix("vmlinuz-"), made / "initrd")
@@ -203,6 +205,12 @@ def _add_libraries(root: Path) -> None:
     _write(site / "criollo.pth", "/criollo/src\n")
     for name, package in (("crio", "cli"), ("kpod", "kpod")):
         _write(root / "opt/venv/bin" / name, COMMAND.format(package=package), 0o755)
+
+
+def _add_policy(root: Path) -> None:
+    """A module of SELinux's policy; linked here, where it takes seconds."""
+    shutil.copy(POLICY, root / "var/tmp")
+    subprocess.run(["chroot", str(root), "semodule", "-N", "-i", f"/var/tmp/{POLICY.name}"], check=True)
 
 
 def _make_initrd(root: Path, modules: Path, initrd: Path) -> None:
