@@ -89,7 +89,7 @@ def _check_text(place: Place, setting: Setting, value: str, origins: Origins) ->
     key = setting.key
     if key.choices and value not in key.choices:
         raise Invalid(origin_of(origins, place), value, " or ".join(repr(choice) for choice in key.choices))
-    if key.absolute and (value or setting.default):
+    if key.absolute and (value or (setting.default and not key.none)):
         _check_absolute(value, origin_of(origins, place))
 
 

@@ -28,7 +28,8 @@ class Key(msgspec.Struct, frozen=True):
 
     help: str
     works: Works = Works.LIVE
-    absolute: bool = False  # an absolute path; empty only where the default is
+    absolute: bool = False  # an absolute path; empty only where the default is, or for `none`
+    none: bool = False  # empty switches it off
     choices: tuple[str, ...] = ()
     deprecated: str = ""  # what to use instead
     flag: str | None = None  # "" for a key without a flag

@@ -155,9 +155,12 @@ class Settings(Table, frozen=True, kw_only=True):
         tuple[str, ...], Key("Options of the storage driver: 'overlay.size=10GiB'.", flag="storage-opt")
     ] = ()
     log_dir: Annotated[str, Key("Container logs, where kubelet names no other place.", absolute=True)] = "/var/log/criollo/pods"
-    version_file: Annotated[str, Key("Our version, on a tmpfs: tells 'crio wipe' a reboot from a restart.", absolute=True)] = (
-        "/run/criollo/version"
-    )
+    version_file: Annotated[
+        str,
+        Key(
+            "Our version, on a tmpfs: tells 'crio wipe' a reboot from a restart. Empty: nothing does.", absolute=True, none=True
+        ),
+    ] = "/run/criollo/version"
     version_file_persist: Annotated[
         str, Key("Our version, on the disk: at another minor version images go. Empty: they stay.", absolute=True)
     ] = ""
@@ -172,7 +175,8 @@ class Settings(Table, frozen=True, kw_only=True):
         True
     )
     clean_shutdown_file: Annotated[
-        str, Key("Written when the daemon has ended as it should and all is flushed.", absolute=True)
+        str,
+        Key("Written when the daemon has ended as it should and all is flushed. Empty: never.", absolute=True, none=True),
     ] = "/var/lib/criollo/clean.shutdown"
 
     api: Api = Api()

@@ -64,8 +64,8 @@ async def _serve(loaded: Loaded, read: Callable[[], Loaded]) -> None:
         open_engine(settings, environ=os.environ) as engine,
         telemetry_on(engine),
         recalled(engine) as preload,
+        cared_for(engine, last, preload),  # first: who is served may see us killed
         serve_on(engine, Path(settings.api.listen), by_tcp=True),
-        cared_for(engine, last, preload),
         Background() as tasks,
     ):
         log.info("serving", socket=settings.api.listen, version=__version__, python=sys.version.split()[0])

@@ -164,7 +164,7 @@ def test_names_are_given_moved_and_taken(kpod: Kpod, registry: Registries) -> No
         (("untag", "IMAGE", "example.com/other:1"), "not found"),
         (("rmi", "no.such/image:1"), "not found"),
         (("history", "no.such/image:1"), "not found"),
-        (("push", "IMAGE", "dir:/x"), "oci-archive:"),
+        (("push", "IMAGE", "containers-storage:x"), "oci-archive:"),
         (("push", "IMAGE", "example.com/a@sha256:" + "0" * 64), "a name with a tag"),
         (("import", "/nowhere"), "not found"),
     ],

@@ -158,3 +158,8 @@ def test_a_workload_that_cannot_be_is_refused_with_its_key(tmp_path: Path, text:
     (tmp_path / "x.conf").write_text(f"[crio.runtime.workloads.w]\n{text}\n")
     with pytest.raises(Invalid, match=rf"crio\.runtime\.workloads\.w\.{key}"):
         load(tmp_path / "x.conf", None, environ={}, overrides={})
+
+
+def test_an_empty_path_switches_off_what_can_be_off() -> None:
+    settings = given_(version_file="", clean_shutdown_file="").settings
+    assert (settings.version_file, settings.clean_shutdown_file) == ("", "")
