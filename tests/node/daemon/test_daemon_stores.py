@@ -12,7 +12,7 @@ import pytest
 from support import leaks
 from support.containers_storage import HandmadeStore, skopeo_copy, skopeo_delete
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import Daemon, running_daemon, wait_for, warm_up
 from support.image_node import images, layers, remove, status
 from support.images import busybox_layer, directory, file, make_image, opaque, whiteout
 from support.signing import Gpg
@@ -51,7 +51,7 @@ def signer() -> Iterator[tuple[Path, str]]:
 
 
 @pytest.fixture(scope="module")
-def daemon(store: Path, signer: tuple[Path, str]) -> Iterator[Daemon]:
+def daemon(store: Path, signer: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """It reads the store and one that is hostile, named by storage.conf."""
     before = leaks.snapshot()
     hostile = HandmadeStore(store.with_name("hostile"))
@@ -76,6 +76,9 @@ def daemon(store: Path, signer: tuple[Path, str]) -> Iterator[Daemon]:
         }
         (running.place / "policy.json").write_text(json.dumps(policy))
         running.start()
+        skopeo_copy(store, IMAGE, NAME, tmp_path_factory.mktemp("first"))
+        warm_up(running, NAME)
+        skopeo_delete(store, NAME)
         yield running
     place.rmdir()
     assert leaks.leaked(before) == {}
