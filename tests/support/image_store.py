@@ -1,7 +1,8 @@
 """The image room without a daemon: rows, layers and what the verbs keep, in a directory of the test."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,17 @@ def image_store(root: Path, *, workers: Workers = NOT_NEEDED) -> Iterator[Images
     finally:
         rows.close()
         threads.close()
+
+
+def run(root: Path, body: Callable[[Images], Coroutine[object, object, None]]) -> None:
+    """`body(images)` on a loop of its own, the layers opened."""
+    with image_store(root) as images:
+
+        async def inside() -> None:
+            await images.layers.open()
+            await body(images)
+
+        asyncio.run(inside())
 
 
 def add_image(

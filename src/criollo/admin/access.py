@@ -3,7 +3,6 @@
 import msgspec
 
 from criollo.aio import threads
-from criollo.errors import Invalid
 from criollo.oci.platform import Platform
 from criollo.registry.auth import Credentials
 from criollo.registry.terms import Terms
@@ -39,9 +38,4 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 def platform_of(text: str) -> Platform | None:
     """`os/architecture[/variant]`; None for nothing. Raises Invalid."""
-    if not text:
-        return None
-    words = text.split("/")
-    if not 2 <= len(words) <= 3 or not all(words):
-        raise Invalid("platform", text, "os/architecture[/variant]")
-    return Platform.normal(*words)
+    return Platform.parse(text, field="platform") if text else None

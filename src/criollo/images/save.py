@@ -25,7 +25,7 @@ from criollo.images.context import Images
 from criollo.images.layout import NamedImage
 from criollo.images.resolve import match
 from criollo.images.savedforms import Written
-from criollo.images.workplace import anonymous, open_nameless, publish, sync_directory, taken, workplace
+from criollo.images.workplace import anonymous, move, open_nameless, publish, taken, workplace
 from criollo.linux import files
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
@@ -198,16 +198,10 @@ async def _archive_by_rename(images: Images, tree: Path, path: Path) -> None:
 def _rename(fd: int, source: Path, path: Path) -> None:
     with explain(f"write {path}"):
         os.fsync(fd)
-        if os.path.lexists(path):
-            raise taken(path)
-        os.rename(source, path)
-        sync_directory(path.parent)
+        move(source, path)
 
 
 def _publish_directory(tree: Path, path: Path) -> None:
     with explain(f"write {path}"):
         files.syncfs(tree)
-        if os.path.lexists(path):
-            raise taken(path)
-        os.rename(tree, path)
-        sync_directory(path.parent)
+        move(tree, path)

@@ -83,6 +83,19 @@ def publish(fd: int, path: Path) -> None:
         sync_directory(path.parent)
 
 
+def move(source: Path, path: Path) -> None:
+    """Give something that is on the disk its name there, unless the name is taken. Blocking.
+
+    Raises:
+        Invalid: it is.
+        OSError: the kernel refused.
+    """
+    if os.path.lexists(path):
+        raise taken(path)
+    os.rename(source, path)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Flush the names in a directory."""
     with files.opened_directory(os.path.realpath(path)) as directory:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 
-from criollo.errors import Invalid
 from criollo.kpod.access import Access, shown_of, terms_of
 from criollo.kpod.outcome import each_of
 from criollo.kpod.session import Options, load_settings
@@ -70,7 +69,8 @@ async def _gather(settings: "Settings", name: str, wanted: Look) -> bytes | Any:
     shown = shown_of(wanted.access)
     async with opened_registry(settings, terms_of(wanted.access)) as client:
         ref = client.hosts.candidates(name)[0].reference
-        image = await remote.look(client, ref, shown, platform=_platform(wanted.platform))
+        platform = Platform.parse(wanted.platform, field="--platform") if wanted.platform else None
+        image = await remote.look(client, ref, shown, platform=platform)
         if wanted.config:
             config = await remote.fetch_config(client, image, shown)
             return config if wanted.raw else msgspec.json.decode(config)
@@ -94,12 +94,3 @@ async def opened_registry(settings: "Settings", terms: "Terms | None" = None) ->
     finally:
         await client.close()
         threads.close()
-
-
-def _platform(text: str) -> Platform | None:
-    if not text:
-        return None
-    words = text.split("/")
-    if not 2 <= len(words) <= 3 or not all(words):
-        raise Invalid("--platform", text, "os/architecture[/variant]")
-    return Platform.normal(*words)

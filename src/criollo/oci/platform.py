@@ -9,7 +9,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 import msgspec
 
-from criollo.errors import NotFound
+from criollo.errors import Invalid, NotFound
 
 _ARCHITECTURES: Final = {
     "x86_64": ("amd64", ""),
@@ -52,6 +52,14 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
         elif variant == default:
             variant = ""
         return cls(os=system, architecture=architecture, variant=variant)
+
+    @classmethod
+    def parse(cls, text: str, *, field: str) -> Self:
+        """`os/architecture[/variant]`. Raises Invalid: it is not."""
+        words = text.split("/")
+        if not 2 <= len(words) <= 3 or not all(words):
+            raise Invalid(field, text, "os/architecture[/variant]")
+        return cls.normal(*words)
 
     def __str__(self) -> str:
         return "/".join(word for word in (self.os, self.architecture, self.variant) if word)

@@ -1,6 +1,7 @@
 """A node for kpod, once with a daemon and once without; every test is checked for leaks."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,3 +53,13 @@ def nothing_left(kpod: Kpod) -> Iterator[None]:
     assert leaks.leaked(before, namespaces_dir=runroot) == {}
     assert list(kpod.daemon.logs.iterdir()) == []
     assert [path.name for path in (kpod.daemon.root / "kpod").glob("**/*")] == []
+
+
+@pytest.fixture
+def no_images_left(kpod: Kpod) -> Iterator[None]:
+    """Each test leaves no image and no layer."""
+    yield
+    assert kpod("rmi", "-a").status == 0
+    assert kpod("prune", "-a").status == 0
+    left = [path.name for path in (kpod.daemon.root / "layers").iterdir() if path.name != "empty"]
+    assert (left, os.listdir(kpod.daemon.root / "staging")) == ([], [])

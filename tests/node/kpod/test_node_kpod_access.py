@@ -12,7 +12,7 @@ from kpod_node import Kpod, Said
 from support.images import busybox_image, file, make_image, make_index, push
 from support.registry import PASSWORD, USERNAME, Registry, run_registry
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.usefixtures("no_images_left")]
 
 
 class Registries:
@@ -37,13 +37,6 @@ def registry() -> Iterator[Registries]:
         push(public, "many", "v2", arm)
         push(private, "team/app", "v1", busybox_image())
         yield Registries(public, private)
-
-
-@pytest.fixture(autouse=True)
-def no_images_left(kpod: Kpod) -> Iterator[None]:
-    yield
-    assert kpod("rmi", "-a").status == 0
-    assert kpod("prune", "-a").status == 0
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from support.images import (
 )
 from support.registry import Registry, run_registry
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.usefixtures("no_images_left")]
 
 TREE = [file("a/b", "x" * 5000, mode=0o600, uid=7, gid=8), symlink("l", "a/b"), hardlink("h", "a/b"), directory("gone")]
 ABOVE = [whiteout("gone"), opaque("a"), file("a/new", "y" * 3000)]
@@ -60,16 +60,6 @@ def registry() -> Iterator[Registries]:
         other = make_image([[file("x", "arm")]], platform={"os": "linux", "architecture": "arm64"})
         push(public, "many", "v1", make_index([other, layered()]))
         yield Registries(public, private)
-
-
-@pytest.fixture(autouse=True)
-def no_images_left(kpod: Kpod) -> Iterator[None]:
-    """Each test leaves no image and no layer."""
-    yield
-    assert kpod("rmi", "-a").status == 0
-    assert kpod("prune", "-a").status == 0
-    left = [path.name for path in (kpod.daemon.root / "layers").iterdir() if path.name != "empty"]
-    assert (left, os.listdir(kpod.daemon.root / "staging")) == ([], [])
 
 
 def said(kpod: Kpod, *words: object) -> Any:

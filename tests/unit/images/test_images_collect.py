@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
-from support.image_store import add_image, image_store
+from support.image_store import add_image, run
 
 from criollo.errors import Damaged, Exhausted, TimedOut, Unavailable
 from criollo.images.collect import KEPT_S, assembling, collect_layers, leased, sweep_layers
@@ -14,16 +13,6 @@ from criollo.images.context import Finished, Images
 from criollo.state.images import LayerRow
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
-
-
-def run(root: Path, body: Callable[[Images], Coroutine[object, object, None]]) -> None:
-    with image_store(root) as images:
-
-        async def inside() -> None:
-            await images.layers.open()
-            await body(images)
-
-        asyncio.run(inside())
 
 
 def make(images: Images, *names: str) -> None:

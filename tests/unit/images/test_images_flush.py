@@ -1,11 +1,10 @@
 """images.flush: what waits for the disk, what a failing disk leaves in doubt, what another boot makes of it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
-from support.image_store import add_image, image_store
+from support.image_store import add_image, run
 
 from criollo.errors import HostFailed
 from criollo.images.collect import sweep_layers
@@ -13,16 +12,6 @@ from criollo.images.context import Images
 from criollo.state.images import ImageRows, LayerRow
 
 A, B = "a" * 32, "b" * 32
-
-
-def run(root: Path, body: Callable[[Images], Coroutine[object, object, None]]) -> None:
-    with image_store(root) as images:
-
-        async def inside() -> None:
-            await images.layers.open()
-            await body(images)
-
-        asyncio.run(inside())
 
 
 def written(images: Images, name: str, *, boot: str) -> None:
