@@ -12,7 +12,7 @@ What is measured (--tests, comma-separated):
   list        ListContainers, ListPodSandbox, ContainerStatus and others with
               --containers present
   crowd       the same calls with --crowd pods of one container
-  exec        ExecSync of --exec-command in a running container
+  exec        ExecSync of --exec-command in a running container: one after the other, and with a pause before each, as probes do
   pull        PullImage of --pull-image, removed before each pull
   present     PullImage of the first of these when it is there, beside a HEAD for its manifest
   latency     Version and ListContainers while that image is pulled, and at rest
@@ -53,6 +53,7 @@ from pulls import quantile, test_latency, test_present, test_pull, turns  # noqa
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
+PROBE_PAUSE_S = 0.1
 TESTS = "idle,pod,throughput,list,crowd,exec,pull,present,latency"
 
 
@@ -586,19 +587,21 @@ async def test_exec(daemons, options, results):
     for daemon in daemons:
         _, containers, _ = await daemon.start_pod()
         made[daemon.name] = containers[0]
-    for number in range(options.execs + 1):
-        values = {}
-        for daemon in turns(daemons, number):
-            begin = time.perf_counter()
-            answer = await daemon.call(
-                daemon.runtime.ExecSync,
-                pb.ExecSyncRequest(container_id=made[daemon.name], cmd=options.exec_command.split(), timeout=30),
-            )
-            values[daemon.name] = {"ExecSync": time.perf_counter() - begin}
-            if answer.exit_code:
-                raise RuntimeError(f"{daemon.name}: {options.exec_command}: {answer.stderr[:200]!r}")
-        if number:  # the first is the warm-up
-            results.pair("exec", values)
+    for measure, pause_s in (("ExecSync", 0), ("ExecSync, now and then", PROBE_PAUSE_S)):
+        for number in range(options.execs + 1):
+            values = {}
+            for daemon in turns(daemons, number):
+                await asyncio.sleep(pause_s)
+                begin = time.perf_counter()
+                answer = await daemon.call(
+                    daemon.runtime.ExecSync,
+                    pb.ExecSyncRequest(container_id=made[daemon.name], cmd=options.exec_command.split(), timeout=30),
+                )
+                values[daemon.name] = {measure: time.perf_counter() - begin}
+                if answer.exit_code:
+                    raise RuntimeError(f"{daemon.name}: {options.exec_command}: {answer.stderr[:200]!r}")
+            if number:  # the first is the warm-up
+                results.pair("exec", values)
     for daemon in daemons:
         await daemon.clean()
 

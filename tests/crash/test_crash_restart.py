@@ -16,6 +16,8 @@ from support.daemon import CRIO, Daemon, monitor_of, wait_for
 from support.hooked import Hooks
 from support.rows import change, reboot, rows
 
+from criollo.linux import proctree
+
 pytestmark = pytest.mark.node
 
 UNTIL_GO = ("sh", "-c", 'while [ ! -e /v/go ]; do sleep 0.05; done; exec "$@"', "sh")
@@ -268,6 +270,19 @@ def test_a_broken_row_of_a_pod_costs_only_that_pod(daemon: Daemon, image: str) -
     assert not is_alive(pid)
 
 
+def test_a_broken_row_of_a_pod_leaves_no_logs_where_only_ours_are(daemon: Daemon, image: str) -> None:
+    config = daemon.pod_config()
+    config.log_directory = ""
+    broken = daemon.run_pod(config)
+    daemon.run_container(broken, daemon.container_config(image, "sleep", "1000"))
+    others = sorted(each.name for each in daemon.logs.iterdir() if each.name != broken)
+    assert (daemon.logs / broken).is_dir()
+    daemon.kill()
+    change(daemon, "UPDATE pod SET document = '{' WHERE id = ?", broken)
+    daemon.start()
+    assert sorted(each.name for each in daemon.logs.iterdir()) == others
+
+
 def test_what_no_row_owns_is_swept(daemon: Daemon, image: str) -> None:
     pod = daemon.run_pod(shared_pid(daemon))
     container = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
@@ -470,3 +485,26 @@ def test_a_daemon_that_is_told_to_end_lets_a_create_finish(daemon: Daemon, hooks
     assert daemon.stop() == 0
     daemon.start()
     assert daemon.run_pod(config) == pod
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_runtime_waits_for_a_command_of_a_daemon_that_is_gone(daemon: Daemon, image: str, number: int) -> None:
+    container = daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
+
+    def waiting() -> list[int]:
+        return [pid for pid in proctree.children(daemon.pid) if {b"exec", container.encode()} <= words(pid)]
+
+    def words(pid: int) -> set[bytes]:
+        try:
+            return set(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+        except OSError:
+            return set()
+
+    for _ in range(2):
+        daemon.output(container, "true")
+    wait_for(lambda: len(waiting()) == 1)
+    (pid,) = waiting()
+    daemon.stop(number)
+    wait_for(lambda: container.encode() not in words(pid))
+    daemon.start()
+    assert daemon.output(container, "echo", "hello") == "hello\n"

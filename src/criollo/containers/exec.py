@@ -31,12 +31,15 @@ async def exec_sync(containers: Containers, container_id: str, argv: tuple[str, 
     """
     container = _executable(containers, container_id, argv)
     request = await _request(containers, container, argv, timeout_s=timeout_s)
+    runtime = containers.handlers.get(container.handler)
     try:
         async with asyncio.timeout(None) as limit:
             with containers.sessions.open(container.id, lambda: _shorten(limit)):
-                return await containers.handlers.get(container.handler).exec_sync(request)
+                result = await runtime.exec_sync(request)
     except TimeoutError:
         raise WrongState("container", container.id, "killed", "one that runs until the command has ended") from None
+    containers.tasks.start(runtime.expect_exec(request), name=f"expect an exec in container {container.id}")
+    return result
 
 
 def check_exec(containers: Containers, session: ExecSession) -> Container:
@@ -99,6 +102,8 @@ async def _request(
         tty=tty,
         timeout_s=timeout_s,
         joins=_cgroups(containers, container),
+        pid=container.pid,
+        pid_started=container.pid_started,
     )
 
 

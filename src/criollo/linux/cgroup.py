@@ -191,6 +191,18 @@ class Hierarchies(NamedTuple):
         root = self.unified if self.version is Version.V2 else self.controllers.get(controller)
         return None if root is None else root / path.lstrip("/")
 
+    def is_frozen(self, path: str) -> bool:
+        """Whether the processes of a cgroup are stopped, or being stopped; False where there is none, or no freezer."""
+        place = self.directory("freezer", path)
+        try:
+            if place is None:
+                return False
+            if self.is_unified:
+                return (place / "cgroup.freeze").read_text("ascii").strip() == "1"
+            return (place / "freezer.state").read_text("ascii").strip() != "THAWED"
+        except OSError:
+            return False
+
     def create(self, path: str) -> None:
         """Make a cgroup and those above it, in every hierarchy, ready to hold containers. Safe to repeat.
 

@@ -31,6 +31,7 @@ from criollo.linux import procfs, proctree
 from criollo.linux.cgroup import Hierarchies
 from criollo.telemetry import texts, trail
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.scrub import scrubbed
 from criollo.wire import conmon as protocol
 from criollo.wire.runtime import readable
 
@@ -235,7 +236,7 @@ class _Start:
 
     def stderr(self) -> str:
         """What conmon wrote before it let go of its stderr."""
-        return os.pread(self._said, _STDERR_BYTES, 0).rstrip(b"\0").decode("utf-8", "replace").strip()
+        return process.last_words(os.pread(self._said, _STDERR_BYTES, 0).rstrip(b"\0")).strip()
 
     async def kill(self) -> None:
         """End conmon and all below it, and reap it."""
@@ -263,7 +264,7 @@ async def _answer(start: _Start, launch: Launch) -> int:
 
 
 def _failed(launch: Launch, start: _Start, why: str = "") -> ToolFailed:
-    said = why or readable(start.message) or start.stderr() or "the runtime said nothing"
+    said = why or scrubbed(readable(start.message)) or start.stderr() or "the runtime said nothing"
     return ToolFailed(f"cannot create container {launch.container_id}", launch.runtime, 1, said)
 
 

@@ -34,7 +34,8 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A command for a running container. `process` is the runtime-spec's `process` object as JSON, its terminal as `tty`
     says; `command` names it in errors. `timeout_s` is for `exec_sync`, which has no terminal; 0 means no limit. The runtime's
-    own process is written into the files `joins` (of cgroups)."""
+    own process is written into the files `joins` (of cgroups). `pid` and `pid_started` are the container's first process;
+    0 where nobody needs `expect_exec`."""
 
     container_id: str
     bundle: Path
@@ -43,6 +44,8 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     tty: bool = False
     timeout_s: float = 0
     joins: tuple[Path, ...] = ()
+    pid: int = 0
+    pid_started: int = 0
 
 
 class ExecResult(NamedTuple):
@@ -108,6 +111,10 @@ class Runtime(Protocol):
 
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command in a running container to its end."""
+        ...
+
+    async def expect_exec(self, request: ExecRequest) -> None:
+        """After an `exec_sync`: get ready for the container's next, if that pays. Returns when that is over."""
         ...
 
     async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:

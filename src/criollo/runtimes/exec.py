@@ -1,6 +1,6 @@
 """Exec: a command in a running container, run by the runtime itself as our child, without a monitor.
 
-    runtime --log /proc/<us>/fd/N exec --process /proc/<us>/fd/M <id>      not handed on: see `journal`; a file in memory
+    runtime --log /proc/<us>/fd/N exec --process /proc/<us>/fd/M <id>      not handed on: see `journal`, `Document`
       └ the command, a child of that process until it ends
     its stdin, stdout, stderr, or its terminal: see `ends`
 
@@ -12,6 +12,7 @@ itself, as runc does, waits for such processes: it is ended, when it has brought
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -41,6 +42,7 @@ _ON_THE_WAY_BYTES: Final = (64 + 32) << 10  # in a runtime between the command a
 _ON_THE_WAY_S: Final = 0.25
 _KILL_LIMIT_S: Final = 30
 _SHOWN_COMMAND: Final = 200
+_PIPE_BYTES: Final = 1 << 16  # what a pipe takes as it is made
 _ABOUT_PROGRAM: Final = re.compile(r"executable|\bexec(: | /)")  # not: "exec failed: … chdir …"
 _NO_SUCH: Final = re.compile(r"not found in \$PATH|no such file or directory", re.IGNORECASE)
 _NO_PROGRAM: Final = re.compile(r"permission denied|operation not permitted|exec format error|is a directory", re.IGNORECASE)
@@ -83,18 +85,22 @@ class Command:
         self._is_followed = relays and not request.tty
         self._argv: list[str] = []
         self._journal: Journal | None = None
-        self._document = self._pidfd = -1
+        self._document: Document | None = None
+        self._pidfd = -1
         self._pid = 0
         self._told: int | None = None
 
-    def start(self, stdio: tuple[int, int, int], options: Sequence[str] = ()) -> None:
-        """Spawn the runtime (blocking), with further options of its verb. `stdio` stays the caller's."""
+    def start(self, stdio: tuple[int, int, int], options: Sequence[str] = (), *, is_ahead: bool = False) -> None:
+        """Spawn the runtime (blocking), with further options of its verb. `stdio` stays the caller's.
+
+        `is_ahead`: the request has no process yet, and the runtime waits until it gets one: see `proceed`.
+        """
         with explain(f"prepare an exec in container {self._request.container_id}"):
             self._journal = Journal(is_followed=self._is_followed)
-            self._document = os.memfd_create("exec-process", os.MFD_CLOEXEC)
-            os.write(self._document, self._request.process)
-        document = f"/proc/{os.getpid()}/fd/{self._document}"
-        self._argv = [*self._runtime, *self._journal.options, "exec", "--process", document, *options]
+            self._document = Document(is_late=is_ahead)
+            if not is_ahead:
+                self._document.write(self._request.process)
+        self._argv = [*self._runtime, *self._journal.options, "exec", "--process", self._document.path, *options]
         self._argv.append(self._request.container_id)
         program = process.Program(self._argv, executable=self._runtime.executable)
         self._pid = process.disown(process.spawn(program, stdio=stdio))
@@ -102,6 +108,27 @@ class Command:
         for file in self._request.joins:
             with contextlib.suppress(OSError):  # the container or the runtime is ending: the exec will say so
                 file.write_text(str(self._pid), "ascii")
+
+    def proceed(self, request: ExecRequest) -> None:
+        """Give a runtime that was started ahead what it waits for.
+
+        Raises:
+            HostFailed: there is no room for it; the runtime still waits.
+        """
+        assert self._document is not None
+        with explain(f"prepare an exec in container {request.container_id}"):
+            self._document.write(request.process)
+        self._request = request
+
+    @property
+    def pid(self) -> int:
+        """The runtime's; 0 when it runs no more."""
+        return self._pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the runtime has."""
+        return process.has_ended(self._pidfd)
 
     async def ended(self) -> None:
         """Return when the runtime has ended."""
@@ -146,16 +173,18 @@ class Command:
 
     async def end(self) -> None:
         """End what still runs, let go of everything. Safe after any failure."""
+        if self._document is not None:
+            self._document.close()  # a runtime that still waits for it ends by itself
+            self._document = None
         if self._pid:
             await cleanup(threads.files(self._kill), limit_s=_KILL_LIMIT_S, what="kill an exec")
             self._pid = 0
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        for fd in (self._document, self._pidfd):
-            if fd >= 0:
-                os.close(fd)
-        self._document = self._pidfd = -1
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     async def _after_told(self, grace_s: float) -> None:
         assert self._journal is not None
@@ -171,7 +200,42 @@ class Command:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.002)
         proctree.kill_tree(self._pid)
-        process.reap(self._pidfd, wait=True)
+        if process.has_ended(self._pidfd, limit_s=_KILL_LIMIT_S):  # else stuck in the kernel, or frozen with its container
+            process.reap(self._pidfd)
+
+
+class Document:
+    """The process's description, which the runtime reads by a path beneath our /proc/<pid>/fd, so that no file is made.
+
+    A file in memory; or a pipe that it waits at, where the content comes late.
+    """
+
+    def __init__(self, *, is_late: bool) -> None:
+        self._end = -1
+        if is_late:
+            self._fd, self._end = os.pipe2(os.O_CLOEXEC)
+        else:
+            self._fd = os.memfd_create("exec-process", os.MFD_CLOEXEC)
+
+    @property
+    def path(self) -> str:
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    def write(self, content: bytes) -> None:
+        """All of it, at once. Never blocks: the pipe gets as large as it must."""
+        if self._end < 0:
+            os.write(self._fd, content)
+            return
+        if len(content) > _PIPE_BYTES:
+            fcntl.fcntl(self._end, fcntl.F_SETPIPE_SZ, len(content))
+        os.write(self._end, content)
+        os.close(self._end)
+        self._end = -1
+
+    def close(self) -> None:
+        for fd in {self._fd, self._end} - {-1}:
+            os.close(fd)
+        self._fd = self._end = -1
 
 
 async def _serve(command: Command, ends: Ends, streams: Streams) -> int:

@@ -8,12 +8,14 @@ and counted, so the command is never blocked by us (CVE-2022-1708).
 """
 
 import asyncio
+import errno
 import os
+import signal
 from typing import Final
 
 from criollo.aio import threads
 from criollo.aio.streams import BoundedPipe, ByteBudget
-from criollo.errors import TimedOut, explain
+from criollo.errors import TimedOut, ToolFailed, explain
 from criollo.runtimes.base import EXEC_LIMIT_BYTES, ExecRequest, ExecResult
 from criollo.runtimes.exec import Command, exit_code, shown
 from criollo.runtimes.sealed import CommandLine
@@ -22,36 +24,58 @@ from criollo.telemetry.log import get_logger
 log = get_logger(__name__)
 
 _BUDGET: Final = ByteBudget(256 << 20)  # of all commands at a time
+_NO_ROOM: Final = (os.strerror(errno.EAGAIN), "fail startup")  # of crun, which may also end by SIGPIPE; no command ran
 _RELAY_GRACE_S: Final = 0.25  # for a runtime that passes the output on itself, when the command has left somebody behind
 
 
-async def exec_sync(runtime: CommandLine, request: ExecRequest, *, relays: bool) -> ExecResult:
-    """Run the command; `runtime` is the program with its global options, and `relays` as for `exec.exec_stream`.
+class Crowded(ToolFailed):
+    """A runtime that was started ahead found no room for another process in the container's cgroup."""
+
+
+class Run:
+    """One command and its output. `runtime` is the program with its global options, and `relays` as for `exec.exec_stream`."""
+
+    def __init__(self, runtime: CommandLine, request: ExecRequest, *, relays: bool) -> None:
+        self.command, self.output = Command(runtime, request, relays=relays), _Output()
+        self.is_started = self.is_ahead = False
+
+    def start(self, *, is_ahead: bool = False) -> None:
+        """Spawn the runtime (blocking). `is_ahead`: it waits for `command.proceed`."""
+        self.output.open()
+        self.command.start(self.output.stdio(), is_ahead=is_ahead)
+        self.is_started, self.is_ahead = True, is_ahead
+
+    async def end(self) -> None:
+        """Kill what still runs; the output stays. Safe after any failure."""
+        await self.command.end()
+        self.output.close()
+
+
+async def exec_sync(run: Run, request: ExecRequest) -> ExecResult:
+    """Run the command to its end; `run` is its own, and may have been started ahead.
 
     Raises:
         TimedOut: still running after `request.timeout_s`; it and its children were killed.
         ToolFailed: the runtime could not start it: no such command, not executable, container not running.
+        Crowded: nor could one that was started ahead, for want of room: another that is not can.
     """
-    command, output = Command(runtime, request, relays=relays), _Output()
-
-    def start() -> None:
-        output.open()
-        command.start(output.stdio())
-
     try:
         async with asyncio.timeout(request.timeout_s or None):
-            await threads.spawning(start)
-            output.listen()
-            status = await command.wait(grace_s=_RELAY_GRACE_S)
+            if not run.is_started:
+                await threads.spawning(run.start)
+            run.output.listen()
+            status = await run.command.wait(grace_s=_RELAY_GRACE_S)
     except TimeoutError:
         raise TimedOut(f"command {shown(request.command)} timed out after {request.timeout_s:g}s") from None
     else:
-        if words := command.failure(status):
-            raise command.failed(status, words)
+        words = run.command.failure(status)
+        if run.is_ahead and (status == -signal.SIGPIPE or any(sign in words for sign in _NO_ROOM)):
+            raise Crowded(f"cannot run {shown(request.command)}", (), status, words)
+        if words:
+            raise run.command.failed(status, words)
     finally:
-        await command.end()
-        output.close()
-    stdout, stderr = output.streams
+        await run.end()
+    stdout, stderr = run.output.streams
     dropped_bytes = stdout.dropped_bytes + stderr.dropped_bytes
     if dropped_bytes:
         log.warning("exec output beyond the limit dropped", container=request.container_id, bytes=dropped_bytes)

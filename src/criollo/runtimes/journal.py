@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from criollo.aio.streams import readable as has_bytes
+from criollo.telemetry.scrub import scrubbed
 from criollo.wire.runtime import exit_told, readable
 
 _LOG_BYTES: Final = 1 << 16  # what comes beyond is dropped
@@ -56,8 +57,8 @@ class Journal:
         """The runtime's last error; empty when it had none."""
         if self._is_followed:
             self._lines()
-            return readable(self._text)
-        return readable(os.pread(self._fd, _LOG_BYTES, 0))
+            return scrubbed(readable(self._text))
+        return scrubbed(readable(os.pread(self._fd, _LOG_BYTES, 0)))
 
     def close(self) -> None:
         for fd in {self._fd, self._entry} - {-1}:

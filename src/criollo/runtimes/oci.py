@@ -4,7 +4,7 @@
     start           for crun without poststart hooks: see `fifo`
     kill            pidfd_send_signal where the container's first process is a process of this kernel and ours to name;
                     else `runtime kill` (gVisor's pid is the sandbox, not the workload)
-    exec            runtime exec, see `exec`        exec_sync       the same with its output kept, see `execsync`
+    exec            runtime exec, see `exec`        exec_sync       the same with its output kept, see `execsync`, `ahead`
     wait_exit       see `monitor.exits`
 
 Every call of the program has a limit; one that passes it is killed with its children. A runtime's words reach the
@@ -12,11 +12,12 @@ caller as the message only, without timestamps and levels.
 Source: OCI runtime-spec 1.0; crun(1), runc(8).
 """
 
+import contextlib
 import os
 import signal
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -34,8 +35,12 @@ from criollo.monitor.oom import Kills
 from criollo.runtimes import fifo
 from criollo.runtimes.base import CreateRequest, ExecRequest, ExecResult, Probe
 from criollo.runtimes.sealed import CommandLine, SealedProgram
+from criollo.telemetry.scrub import scrubbed
 from criollo.wire.conmon import Garbled
 from criollo.wire.runtime import State, Version, is_gone, known_bad, parse_features, parse_state, parse_version, readable
+
+if TYPE_CHECKING:  # loaded with the first exec
+    from criollo.runtimes.ahead import Ahead
 
 _NATIVE: Final = frozenset({"crun", "runc", "youki"})  # their pid is the workload's first process
 _PROBE_LIMIT_S: Final = 10.0
@@ -66,6 +71,7 @@ class OciRuntime:
         self._is_native = False
         self._relays = False
         self._is_crun = False
+        self._ahead: Ahead | None = None
 
     @property
     def name(self) -> str:
@@ -190,7 +196,7 @@ class OciRuntime:
         what = f"ask for the state of container {container_id}"
         argv, said = await self._run(what, "state", container_id)
         if said.status != 0:
-            if is_gone(message := readable(said.stderr)):
+            if is_gone(message := scrubbed(readable(said.stderr))):
                 return None
             raise ToolFailed(what, argv, said.status, message)
         try:
@@ -208,9 +214,29 @@ class OciRuntime:
 
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         """Run a command to its end; see `execsync.exec_sync`."""
-        from criollo.runtimes import execsync  # with the first one: a node that nobody looks into does without
+        from criollo.runtimes.execsync import (
+            Crowded,
+            Run,
+            exec_sync,
+        )  # with the first one: a node that nobody looks into does without
 
-        return await execsync.exec_sync(self._command(), request, relays=self._relays)
+        run = await self._ahead.take(request) if self._ahead is not None else None
+        if run is not None:
+            with contextlib.suppress(
+                Crowded
+            ):  # it started in the container's cgroup, where there is no room for a process more
+                return await exec_sync(run, request)
+        return await exec_sync(Run(self._command(), request, relays=self._relays), request)
+
+    async def expect_exec(self, request: ExecRequest) -> None:
+        """Have a runtime wait for the container's next command, if one came lately; see `ahead`. Only crun waits cheaply."""
+        if not self._is_crun or request.joins:
+            return
+        if self._ahead is None:
+            from criollo.runtimes.ahead import Ahead
+
+            self._ahead = Ahead(self._handler.root, self._hierarchies)
+        await self._ahead.hold(self._program(), request)
 
     async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:
         """Run a command between a client's streams; see `exec.exec_stream`."""
@@ -232,8 +258,11 @@ class OciRuntime:
 
     def _command(self) -> CommandLine:
         """The program and its global options."""
-        executable = self._sealed.path() if self._is_crun else None
-        return CommandLine(str(self._handler.path), f"--root={self._handler.root}", executable=executable)
+        program = self._program()
+        return CommandLine(*program, f"--root={self._handler.root}", executable=program.executable)
+
+    def _program(self) -> CommandLine:
+        return CommandLine(str(self._handler.path), executable=self._sealed.path() if self._is_crun else None)
 
     async def _features(self, version: Version) -> Mapping[str, object]:
         program = process.Program([str(self._handler.path), "features"])
@@ -249,7 +278,7 @@ class OciRuntime:
         what = f"cannot {words[0]} container {container_id}"
         argv, said = await self._run(what, *words, stdin=stdin)
         if said.status != 0:
-            raise ToolFailed(what, argv, said.status, readable(said.stderr) or readable(said.stdout))
+            raise ToolFailed(what, argv, said.status, scrubbed(readable(said.stderr) or readable(said.stdout)))
 
     async def _run(self, what: str, *words: str, stdin: bytes = b"") -> tuple[Sequence[str], process.Finished]:
         command = self._command()

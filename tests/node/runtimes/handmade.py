@@ -90,7 +90,7 @@ class Node:
         )
 
     @staticmethod
-    def command(request: CreateRequest, *args: str, timeout_s: float = 0, tty: bool = False) -> ExecRequest:
+    def command(request: CreateRequest, *args: str, timeout_s: float = 0, tty: bool = False, **more: Any) -> ExecRequest:
         process = {"terminal": tty, "user": {"uid": 0, "gid": 0}, "args": args, "env": ["PATH=/bin"], "cwd": "/"}
         return ExecRequest(
             container_id=request.container_id,
@@ -99,6 +99,7 @@ class Node:
             command=args,
             tty=tty,
             timeout_s=timeout_s,
+            **more,
         )
 
     async def start(self, runtime: OciRuntime, request: CreateRequest) -> Watched:

@@ -53,6 +53,13 @@ def test_failing_runtime_is_told_with_its_stderr(node: Node) -> None:
     assert "no more room at the inn" in _create_error(node, runtime, ToolFailed)
 
 
+def test_what_looks_like_a_secret_in_its_stderr_is_not_told(node: Node) -> None:
+    runtime = node.runtime(_fails(node, 'case " $* " in *" create "*) echo "cannot log in: password=hush" >&2; exit 1;; esac'))
+    told = _create_error(node, runtime, ToolFailed)
+    assert "cannot log in" in told
+    assert "hush" not in told
+
+
 def test_silent_failure_says_so(node: Node) -> None:
     runtime = node.runtime(_fails(node, 'case " $* " in *" create "*) exit 1;; esac'))
     assert "without a word" in _create_error(node, runtime, ToolFailed)

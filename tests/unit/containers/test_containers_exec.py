@@ -35,6 +35,7 @@ class FakeRuntime:
         self.hangs, self.was_ended = hangs, False
         self.began = asyncio.Event()
         self.requests: list[ExecRequest] = []
+        self.expected: list[ExecRequest] = []
 
     async def exec_stream(self, request: ExecRequest, streams: Streams) -> int:
         await self._run(request)
@@ -43,6 +44,9 @@ class FakeRuntime:
     async def exec_sync(self, request: ExecRequest) -> ExecResult:
         await self._run(request)
         return ExecResult(b"out", b"", 0)
+
+    async def expect_exec(self, request: ExecRequest) -> None:
+        self.expected.append(request)
 
     async def _run(self, request: ExecRequest) -> None:
         self.requests.append(request)
@@ -84,6 +88,7 @@ def make(tmp_path: Path) -> Callable[..., Any]:
             places=SimpleNamespace(bundle=lambda container_id: tmp_path),
             handlers=SimpleNamespace(get=lambda name: runtime),
             rules=Rules(),
+            tasks=SimpleNamespace(start=lambda work, name: asyncio.run_coroutine_threadsafe(work, asyncio.get_running_loop())),
             runtime=runtime,
         )
 

@@ -140,3 +140,23 @@ def test_before_moves_the_daemon_is_written_to_where_it_is(tmp_path: Path) -> No
 def test_a_node_that_refuses_such_a_write_is_left_as_it_is(tmp_path: Path) -> None:
     Hierarchies({"pids": tmp_path / "absent"}, None).expect_moves()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "is_frozen"), [("THAWED\n", False), ("FREEZING\n", True), ("FROZEN\n", True)])
+def test_a_frozen_cgroup_of_version_1(tmp_path: Path, content: str, is_frozen: bool) -> None:
+    hierarchies = Hierarchies({"freezer": tmp_path}, None)
+    (tmp_path / "pod/c").mkdir(parents=True)
+    assert not hierarchies.is_frozen("/pod/c")  # the root's has no such file
+    (tmp_path / "pod/c/freezer.state").write_text(content)
+    assert hierarchies.is_frozen("/pod/c") is is_frozen
+
+
+def test_a_frozen_cgroup_of_version_2(tmp_path: Path) -> None:
+    hierarchies = Hierarchies({}, tmp_path)
+    for content, is_frozen in [("0\n", False), ("1\n", True)]:
+        (tmp_path / "cgroup.freeze").write_text(content)
+        assert hierarchies.is_frozen("/") is is_frozen
+
+
+def test_a_node_without_a_freezer_freezes_nothing(tmp_path: Path) -> None:
+    assert not Hierarchies({"memory": tmp_path}, None).is_frozen("/pod")

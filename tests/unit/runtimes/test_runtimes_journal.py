@@ -46,6 +46,13 @@ def test_last_error_is_its_words(journal: Journal) -> None:
     assert journal.words() == "no such container"
 
 
+def test_words_hold_no_secret(journal: Journal, followed: Journal) -> None:
+    for each in (journal, followed):
+        write(each, b'{"level":"error","msg":"cannot open https://user:hush@store/x: password=hush2"}\n')
+        assert "cannot open" in each.words()
+        assert "hush" not in each.words()
+
+
 def test_talk_of_a_followed_one_is_no_failure(followed: Journal) -> None:
     write(followed, b'{"level":"debug","msg":"child process in init()"}\n' * 400)
     assert followed.words() == ""
