@@ -30,7 +30,10 @@ RESOLVE_IN_ROOT: Final = 0x10
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
 RENAME_EXCHANGE: Final = 2
 
-_M_ARENA_MAX: Final = -8  # malloc.h
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_MAX_MMAP_THRESHOLD: Final = 32 << 20  # of glibc on 64 bits
 
 _IOPRIO_WHO_PROCESS: Final = 1  # linux/ioprio.h
 _IOPRIO_IDLE: Final = 3 << 13
@@ -123,6 +126,13 @@ def set_idle_io() -> None:
 def use_one_heap() -> None:
     """mallopt(3): threads share the heap instead of starting one each, whose free pages no other gets. Call it before them."""
     _libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def keep_freed_memory(held_bytes: int) -> None:
+    """mallopt(3): memory that is freed is used again, large blocks too, instead of going to the kernel and coming back page by
+    page, each with a fault. Up to `held_bytes` stay."""
+    _libc.mallopt(_M_MMAP_THRESHOLD, min(held_bytes, _MAX_MMAP_THRESHOLD))
+    _libc.mallopt(_M_TRIM_THRESHOLD, held_bytes)
 
 
 def malloc_trim() -> None:

@@ -20,10 +20,10 @@ from criollo.errors import Damaged, Unsupported
 
 Opener = Callable[[Iterator[bytes]], Iterator[bytes]]
 
-READ_BYTES: Final = 1 << 16
-PIECE_BYTES: Final = 1 << 20
+READ_BYTES: Final = 1 << 17  # half of the pipe: each read wakes whoever fills it
+PIECE_BYTES: Final = 1 << 19
 MAX_WINDOW_BYTES: Final = 128 << 20
-_MAX_BLOCKS_PER_STEP: Final = 8  # a zstd block inflates to 128 KiB at most
+_MAX_BLOCKS_PER_STEP: Final = 4  # a zstd block inflates to 128 KiB at most
 
 _MAGIC: Final = (
     (b"\x1f\x8b\x08", "gzip"),

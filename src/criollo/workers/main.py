@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from criollo import errors
-from criollo.linux import sandbox
+from criollo.linux import libc, sandbox
 from criollo.workers import (
     assemble,
     confine,
@@ -56,6 +56,7 @@ from criollo.workers.messages import (
 
 _PROGRESS_EVERY_S: Final = 1.0
 _MAX_TEXT: Final = 4000
+_KEPT_BYTES: Final = 16 << 20  # a piece of a layer and what becomes of it, several times
 _TREE_OVERHEAD: Final = 2  # a sparse file may be larger than what the stream has
 
 _decode = msgspec.json.Decoder(Job).decode
@@ -68,6 +69,7 @@ def serve(control_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     os.chdir("/")
+    libc.keep_freed_memory(_KEPT_BYTES)
     gc.freeze()  # children share these pages
     _Server(control).run()
 

@@ -44,7 +44,9 @@ FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3
 _KINDS: Final = {b"\0": FILE, b"7": FILE, **{kind: kind for kind in (FILE, LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO)}}
 _PAX, _PAX_GLOBAL, _SOLARIS_PAX, _LONG_NAME, _LONG_LINK = b"x", b"g", b"X", b"L", b"K"
 _GNU_SPARSE, _GNU_VOLUME, _GNU_DUMPDIR = b"S", b"V", b"D"
-_HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_HEADER: Final = struct.Struct("100s24s12s12s8sc100s8s64x8s8s155s12x")  # mode, uid and gid are one field: they repeat together
+_unpack: Final = _HEADER.unpack
+_DEVICES: Final = (CHAR, BLOCK_DEVICE)
 _ZEROS: Final = bytes(BLOCK)
 _NOTHING: Final = memoryview(b"")
 _XATTR: Final = b"SCHILY.xattr."
@@ -120,10 +122,10 @@ class Parser:
                     at += step
                     if len(self._head) < BLOCK:
                         return
-                    found = self._header(bytes(self._head), 0)
+                    found = self._header(memoryview(bytes(self._head)))
                     self._head.clear()
                 else:
-                    found = self._header(chunk, at)
+                    found = self._header(view[at : at + BLOCK])
                     at += BLOCK
                 if found is not None:
                     at = self._attach(found, view, at)
@@ -159,16 +161,18 @@ class Parser:
             return at
         entry.body = view[at:after]
         self.spans.append((at, after))
-        self._skip += -stored % BLOCK
-        return after
+        padded = after + -stored % BLOCK
+        if padded <= len(view):
+            return padded
+        self._skip += padded - len(view)
+        return len(view)
 
-    def _header(self, block: bytes, at: int) -> Entry | None:
+    def _header(self, block: memoryview) -> Entry | None:
         """Read a header block; None if it is no entry by itself."""
-        fields = _HEADER.unpack_from(block, at)
-        name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, major, minor, prefix = fields
+        name, ids, size, mtime, checksum, kind, link, magic, major, minor, prefix = _unpack(block)
         # The low half of Adler-32 is 1 + the sum of all bytes modulo 65521: a checksum at the speed of C.
-        total = zlib.adler32(memoryview(block)[at : at + BLOCK]) & 0xFFFF
-        if total == 1 and block[at : at + BLOCK] == _ZEROS:
+        total = zlib.adler32(block) & 0xFFFF
+        if total == 1 and block == _ZEROS:
             self._zero_blocks += 1
             return None
         self.entries += 1
@@ -176,33 +180,47 @@ class Parser:
             raise self._damaged("it follows a block of zeros, which ends an archive")
         if self.entries > self._max_entries:
             raise self._damaged(f"a layer may have {self._max_entries} entries")
-        if (self._number(checksum, "checksum") + sum(checksum) - 8 * 32 + 1 - total) % 65521:
+        if ((_SUMS.get(checksum) or self._sum(checksum)) - total) % 65521:
             raise self._damaged("the checksum of its header is wrong")
-        stored = self._number(size, "size")
-        if kind not in _KINDS and kind != _GNU_SPARSE:
+        stored = _NUMBERS.get(size)
+        if stored is None:
+            stored = self._number(size, "size")
+        known = _KINDS.get(kind)
+        if known is None and kind != _GNU_SPARSE:
             self._extension_header(kind, stored)
             return None
         name = name.partition(b"\0")[0]
-        if magic == b"ustar\x0000" and prefix[0]:
+        if prefix[0] and magic == b"ustar\x0000":
             name = prefix.partition(b"\0")[0] + b"/" + name
-        entry = Entry(
-            name,
-            _KINDS.get(kind, FILE),
-            self._number(mode, "mode") & 0o7777,
-            self._number(uid, "uid"),
-            self._number(gid, "gid"),
-            stored,
-            self._number(mtime, "mtime", signed=True) * 1_000_000_000,
-            link.partition(b"\0")[0],
-        )
-        if kind in (CHAR, BLOCK_DEVICE):
+        mode, uid, gid = _OWNERS.get(ids) or self._owner(ids)
+        seconds = _NUMBERS.get(mtime)
+        if seconds is None:
+            seconds = self._number(mtime, "mtime", signed=True)
+        link = link.partition(b"\0")[0] if link[0] else b""
+        entry = Entry(name, known or FILE, mode, uid, gid, stored, seconds * 1_000_000_000, link)
+        if kind in _DEVICES:
             entry.major, entry.minor = self._number(major, "device"), self._number(minor, "device")
         if self._long_name or self._long_link or self._records:
             self._apply_extensions(entry)
         self._settle(entry)
         if kind == _GNU_SPARSE:
-            return self._old_sparse(entry, block[at : at + BLOCK])
+            return self._old_sparse(entry, bytes(block))
         return None if self._waiting else entry
+
+    def _sum(self, checksum: bytes) -> int:
+        """The low half of the header's Adler-32 by what it says itself: its own field counts as spaces there."""
+        said = self._parsed(checksum, "checksum") + sum(checksum) - 8 * 32 + 1
+        if len(_SUMS) < _MAX_NUMBERS:
+            _SUMS[checksum] = said
+        return said
+
+    def _owner(self, ids: bytes) -> tuple[int, int, int]:
+        """Mode, uid and gid."""
+        fields = self._parsed(ids[:8], "mode"), self._parsed(ids[8:16], "uid"), self._parsed(ids[16:], "gid")
+        owner = fields[0] & 0o7777, fields[1], fields[2]
+        if len(_OWNERS) < _MAX_NUMBERS:
+            _OWNERS[ids] = owner
+        return owner
 
     def _settle(self, entry: Entry) -> None:
         """The rules that hold for the final values of every entry."""
@@ -353,10 +371,16 @@ class Parser:
         return entry
 
     def _number(self, field: bytes, what: str, *, signed: bool = False) -> int:
-        """A numeric header field: octal digits ended by space or NUL, or base-256 when the top bit is set."""
-        known = _NUMBERS.get(field)
-        if known is not None:
-            return known
+        """A numeric header field, perhaps one that has been seen before."""
+        number = _NUMBERS.get(field)
+        if number is None:
+            number = self._parsed(field, what, signed=signed)
+            if number >= 0 and len(_NUMBERS) < _MAX_NUMBERS:  # a negative time must not become a size that reads the same
+                _NUMBERS[field] = number
+        return number
+
+    def _parsed(self, field: bytes, what: str, *, signed: bool = False) -> int:
+        """The number of a field: octal digits ended by space or NUL, or base-256 when the top bit is set."""
         if field[0] & 0x80:
             width = 8 * len(field) - 1
             number = int.from_bytes(field, "big") & ((1 << width) - 1)
@@ -371,16 +395,16 @@ class Parser:
             raise self._damaged(f"its {what} is negative ({number})")
         if abs(number) >= 1 << 63:
             raise self._damaged(f"its {what} is out of range")
-        if len(_NUMBERS) < _MAX_NUMBERS:
-            _NUMBERS[field] = number
         return number
 
     def _damaged(self, why: str, name: bytes = b"") -> Damaged:
         return Damaged(f"layer entry {self.entries}{f' ({show_name(name)})' if name else ''}: {why}")
 
 
-_NUMBERS: dict[bytes, int] = {}  # modes, owners, times and small sizes repeat in most headers
-_MAX_NUMBERS: Final = 8192
+_NUMBERS: dict[bytes, int] = {}  # times and small sizes repeat in most headers
+_OWNERS: dict[bytes, tuple[int, int, int]] = {}  # mode, uid and gid together do so still more
+_SUMS: dict[bytes, int] = {}  # so do checksums
+_MAX_NUMBERS: Final = 4096
 
 
 def _set_name(entry: Entry, value: bytes) -> None:

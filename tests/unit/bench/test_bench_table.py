@@ -84,6 +84,12 @@ def test_a_pull_is_judged_beside_the_bare_pipeline(table: ModuleType, report: di
     ]
 
 
+def test_digests_are_shown_beside_the_bare_pipeline(table: ModuleType, report: dict[str, Any]) -> None:
+    report["results"] = [row("pull", "cpu with client", "ms", 6000, 9000)]
+    report["pipeline"] = {"many:gzip": {"program": "igzip", "wall": 2.5, "cpu": 4.0, "digests": 1.0, "n": 5}}
+    assert table.table(report).splitlines()[-1] == "| – CPU, and both digests | | 5.00 s bare | ours 1.20x |  |  |"
+
+
 def test_tests_that_did_not_run_have_no_line(table: ModuleType, report: dict[str, Any]) -> None:
     partial = copy.deepcopy(report) | {"results": [], "daemons": {}}
     del partial["primitives"]

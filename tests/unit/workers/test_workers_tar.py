@@ -167,6 +167,21 @@ def test_hostile_headers_are_damaged(archive: bytes, word: str) -> None:
         read([archive])
 
 
+def test_a_negative_time_is_not_taken_for_a_size_that_reads_the_same() -> None:
+    field = (-512).to_bytes(12, "big", signed=True)
+    [seen] = read([header(mtime=field), END])
+    assert seen[6] == -512 * 10**9
+    with pytest.raises(Damaged, match="its size is negative"):
+        read([header(mtime=field), header(size=field), END])
+
+
+@pytest.mark.parametrize("shift", range(0, 1537, 256))
+def test_padding_that_the_next_chunk_brings_is_passed_over(shift: int) -> None:
+    archive = header(name=b"a", size=b"%011o\0" % 700) + padded(b"a" * 700) + header(name=b"b") + END
+    seen = read([archive[:shift], archive[shift:]])
+    assert [(entry[0], entry[-1]) for entry in seen] == [(b"a", b"a" * 700), (b"b", b"")]
+
+
 def test_entries_are_limited() -> None:
     with pytest.raises(Damaged, match="3 entries"):
         read([header() * 4 + END], max_entries=3)
