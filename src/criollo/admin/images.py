@@ -42,5 +42,5 @@ def _last(request: Request, key: str) -> str:
 
 
 def _listed(images: list[NamedImage]) -> Reply:
-    document = {"images": [{"id": each.image.id, "names": each.names} for each in images]}
+    document = {"images": [{"id": each.image.id, "names": each.names, "note": each.note} for each in images]}
     return Reply(body=msgspec.json.encode(document), content_type=JSON)

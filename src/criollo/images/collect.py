@@ -16,6 +16,7 @@ from criollo.aio.cleanup import cleanup
 from criollo.errors import TimedOut, Unavailable
 from criollo.images import retired, seals
 from criollo.images.context import Images
+from criollo.images.flush import DOUBTFUL
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -91,7 +92,7 @@ async def sweep_layers(images: Images) -> None:
 def _is_cut(images: Images, name: str) -> bool:
     """Whether the node went down before the layer was flushed: see `flush`."""
     row = images.rows.layer(name)
-    return row is not None and row.boot not in ("", images.boot)
+    return row is not None and row.boot.removesuffix(DOUBTFUL) not in ("", images.boot)
 
 
 async def _drop_all(images: Images, names: Iterable[str]) -> list[str]:

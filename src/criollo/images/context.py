@@ -56,7 +56,7 @@ class Images:
     ) -> None:
         self.rows, self.layers, self.roots, self.workers, self.registry = rows, layers, roots, workers, registry
         self.hosts: Hosts = registry.hosts
-        self.foreign = ForeignImages((), layers)
+        self.foreign = ForeignImages((), layers, workers)
         self.judge = Judge(Policies.of(Policy.accept_all()), scratch=rows.path.parent / "trust")
         self.signatures_conf: Path | None = None  # the directory registries.d
         self.platform: Platform | None = None  # None: the host's

@@ -4,12 +4,14 @@
     manifest.json                  a manifest, or an index
     <hex>                          blobs, by the hex digits of their digests
     signature-1, signature-2 …     of the manifest
-    <hex>.manifest.json, <hex>-signature-1 …      of a manifest that the index lists
+    <hex>.manifest.json, <hex>.signature-1 …      of a manifest that the index lists
 
 A directory has no place for a name. Everything is opened beneath its descriptor and read to a limit: it may be hostile.
 Source: containers/image, docs/containers-transports.5.md and directory/directory_transport.go.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.errors import Damaged, Invalid
@@ -20,7 +22,6 @@ from criollo.oci.image_spec import (
     MAX_CONFIG_BYTES,
     MAX_INDEX_DEPTH,
     MAX_MANIFEST_BYTES,
-    Descriptor,
     Manifest,
     decode_manifest,
 )
@@ -56,32 +57,39 @@ def read_dir(directory: int, raw: bytes) -> Image:
         NotFound: an index has nothing for this platform.
         Damaged: a document is missing, or not what its digest says.
     """
-    said = files.read_in_root(directory, VERSION_FILE, 1024)
-    if said is not None and not said.startswith(_KNOWN):
-        raise Invalid(VERSION_FILE, said[:60], _KNOWN.decode())
+    check_version(directory)
     digests, prefix = [Digest.of(raw)], ""
     for _ in range(MAX_INDEX_DEPTH + 1):
         document = decode_manifest(raw)
         if isinstance(document, Manifest):
-            config = _read(directory, document.config.digest.hex, document.config, MAX_CONFIG_BYTES)
-            return Image(document, raw, tuple(digests), config, _signatures(directory, prefix))
+            config = _read(directory, document.config.digest.hex, document.config.digest, MAX_CONFIG_BYTES)
+            return Image(document, raw, tuple(digests), config, read_signatures(directory, prefix))
         chosen = select(host_platform(), document.manifests)
-        raw = _read(directory, f"{chosen.digest.hex}.manifest.json", chosen, MAX_MANIFEST_BYTES)
-        prefix = f"{chosen.digest.hex}-"
+        raw = read_document(directory, chosen.digest)
+        prefix = f"{chosen.digest.hex}."
         digests.append(chosen.digest)
     raise Invalid("manifest.json", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
 
 
-def _read(directory: int, name: str, descriptor: Descriptor, limit_bytes: int) -> bytes:
-    content = files.read_in_root(directory, name, limit_bytes)
-    if content is None:
-        raise Damaged(f"{name} is missing from the directory; copy the image again")
-    if not descriptor.digest.matches(content):
-        raise Damaged(f"{name} is not what its digest says; copy the image again")
-    return content
+def check_version(directory: int) -> None:
+    """Raises Invalid: the directory is of a version that nobody knows."""
+    said = files.read_in_root(directory, VERSION_FILE, 1024)
+    if said is not None and not said.startswith(_KNOWN):
+        raise Invalid(VERSION_FILE, said[:60], _KNOWN.decode())
 
 
-def _signatures(directory: int, prefix: str) -> tuple[bytes, ...]:
+def document_name(digest: Digest) -> str:
+    """The file of a manifest that the index lists."""
+    return f"{digest.hex}.manifest.json"
+
+
+def read_document(directory: int, digest: Digest) -> bytes:
+    """A manifest that the index lists. Raises Damaged."""
+    return _read(directory, document_name(digest), digest, MAX_MANIFEST_BYTES)
+
+
+def read_signatures(directory: int, prefix: str) -> tuple[bytes, ...]:
+    """The signatures whose files begin with `prefix`. Raises Invalid: too many, or too long ones."""
     found: list[bytes] = []
     left = _MAX_SIGNATURE_BYTES
     for number in range(1, MAX_SIGNATURES + 2):
@@ -91,3 +99,18 @@ def _signatures(directory: int, prefix: str) -> tuple[bytes, ...]:
         found.append(blob)
         left -= len(blob)
     raise Invalid("signatures", f"over {MAX_SIGNATURES}", f"at most {MAX_SIGNATURES} of one manifest")
+
+
+def write_signatures(directory: Path, prefix: str, blobs: Sequence[bytes]) -> None:
+    """Write them where `read_signatures` looks. Blocking."""
+    for number, blob in enumerate(blobs, 1):
+        (directory / f"{prefix}signature-{number}").write_bytes(blob)
+
+
+def _read(directory: int, name: str, digest: Digest, limit_bytes: int) -> bytes:
+    content = files.read_in_root(directory, name, limit_bytes)
+    if content is None:
+        raise Damaged(f"{name} is missing from the directory; copy the image again")
+    if not digest.matches(content):
+        raise Damaged(f"{name} is not what its digest says; copy the image again")
+    return content

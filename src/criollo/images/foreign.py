@@ -1,8 +1,9 @@
 """Images of other tools' stores among our own: found by the same names, run from where they lie, never removed by us.
 
 What a store holds is looked at again when its records have changed: by List, Status and Create, which wait for that look,
-though not for long, since a store may be on a network file system. An image of ours hides one of a store with the same
-name or id; among stores the first wins. Trees of layers are not checked by digest (`storage.foreign` says what is).
+though not for long, since a store may be on a network file system (`storage.foreign_look`). For one that did not answer they do
+not wait again until it has answered. An image of ours hides one of a store with the same name or id; among stores the first
+wins. Trees of layers are not checked by digest (`storage.foreign` says what is).
 """
 
 import asyncio
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from criollo.aio import threads
-from criollo.errors import CriolloError, Damaged, Denied, HostFailed, Invalid, NotFound, Unsupported
+from criollo.aio.together import together
+from criollo.errors import CriolloError, Damaged, Denied, HostFailed, Invalid, NotFound, TimedOut, Unsupported
 from criollo.model.ids import ImageId, short
 from criollo.model.image import Image
 from criollo.oci.digest import Digest
@@ -23,6 +24,7 @@ from criollo.oci.reference import Reference
 from criollo.storage.layers import Layers
 from criollo.telemetry.log import get_logger
 from criollo.trust.judge import Evidence
+from criollo.workers.pool import Workers
 
 if TYPE_CHECKING:
     from criollo.storage.foreign import ForeignImage, ImageRecord, Stamp
@@ -37,30 +39,33 @@ class _Store:
     """One store: what it held when it was looked at last."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.given = root
+        self.root = root  # free of links, once it was seen
         self.stamp: Stamp | None = None
         self.again_at = math.inf  # monotonic seconds: what was wrong may be mended without a change of the records
         self.known: dict[ImageRecord, ForeignImage] = {}
         self.images: tuple[Image, ...] = ()
         self.told: set[tuple[str, str]] = set()
+        self.asked, self.answered = 0, 0
+        self.wanted = asyncio.Event()
+        self.hangs = False  # its file system did not answer the last look
 
 
 class ForeignImages:
     """The images of `stores`; their layers are made known to `layers`. `follow` must run for `refresh` to return at once."""
 
-    def __init__(self, stores: Sequence[Path], layers: Layers) -> None:
+    def __init__(self, stores: Sequence[Path], layers: Layers, workers: Workers) -> None:
         self._stores = [_Store(root) for root in stores]
-        self._layers = layers
+        self._layers, self._workers = layers, workers
         self._by_id: dict[str, Image] = {}
         self._by_name: dict[str, Image] = {}
         self._ids: dict[str, str] = {}  # of layers in their stores, by our names
         self._signatures: dict[tuple[str, str], tuple[bytes, ...]] = {}  # by store and digest of the manifest
-        self._asked, self._answered = 0, 0
-        self._wanted, self._news = asyncio.Event(), asyncio.Condition()
+        self._news = asyncio.Condition()
 
     @property
     def stores(self) -> tuple[Path, ...]:
-        return tuple(store.root for store in self._stores)
+        return tuple(store.given for store in self._stores)
 
     def get(self, image_id: str) -> Image | None:
         return self._by_id.get(image_id)
@@ -98,53 +103,69 @@ class ForeignImages:
         """See what the stores hold now. Where that takes long, what was seen last counts."""
         if not self._stores:
             return
-        self._asked += 1
-        mine = self._asked
-        self._wanted.set()
+        for store in self._stores:
+            store.asked += 1
+            store.wanted.set()
+        late = [(store, store.asked) for store in self._stores]
         try:
             async with asyncio.timeout(PATIENCE_S), self._news:
-                await self._news.wait_for(lambda: self._answered >= mine)
+                await self._news.wait_for(lambda: all(store.hangs or store.answered >= mine for store, mine in late))
         except TimeoutError:
-            log.warning("image stores do not answer; what was seen of them last counts", limit_s=PATIENCE_S)
+            slow = [str(store.given) for store, mine in late if not store.hangs and store.answered < mine]
+            log.warning("image stores are slow; what was seen of them last counts", stores=slow, limit_s=PATIENCE_S)
 
     async def follow(self) -> None:
-        """Look whenever `refresh` asks; never ends. For one background task, so that a dead file system holds one thread."""
+        """Look whenever `refresh` asks; never ends. For one background task."""
+        await together(self._follow(store) for store in self._stores)
+
+    async def _follow(self, store: _Store) -> None:
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            answered = self._asked
-            await self.look()
+            await store.wanted.wait()
+            store.wanted.clear()
+            asked = store.asked
+            await self._look(store)
             async with self._news:
-                self._answered = answered
+                store.answered = asked
                 self._news.notify_all()
 
-    async def look(self) -> None:
-        """Read the stores that have changed. One that cannot be used has no images; the log says why, once."""
-        from criollo.storage import foreign  # here and below: few nodes have stores of other tools
+    async def _look(self, store: _Store) -> None:
+        """Read a store that has changed. One that cannot be used has no images; the log says why, once."""
+        from criollo.storage import foreign_look  # here and below: few nodes have stores of other tools
 
-        changed = False
-        for store in self._stores:
-            stamp = await threads.files(foreign.stamp, store.root)
-            if stamp != store.stamp or time.monotonic() >= store.again_at:
-                changed = True
-                store.stamp = stamp
+        try:
+            place = await foreign_look.locate(self._workers, store.given)
+            if place != foreign_look.StorePlace(store.root, store.stamp or ()) or time.monotonic() >= store.again_at:
+                store.root, store.stamp = place.root, place.stamp
                 await self._read(store)
-        if changed:
-            self._index()
+                self._index()
+        except TimedOut as error:
+            if not store.hangs:
+                log.warning("image store hangs; what was seen of it last counts", store=store.given, error=error)
+            store.hangs, store.stamp = True, None
+        else:
+            if store.hangs:
+                log.info("image store answers again", store=store.given)
+            store.hangs = False
 
     async def check(self, *images: Image) -> None:
         """See that the images' layers are still there; those of ours pass.
 
         Raises:
             Damaged: they are not, or the store became unusable.
+            TimedOut: its file system does not answer.
         """
         for image in images:
             if not image.store:
                 continue
-            from criollo.storage import foreign
+            from criollo.storage import foreign_look
 
             try:
-                await threads.files(foreign.check_trees, Path(image.store), [self._ids[name] for name in image.layers])
+                await foreign_look.check_trees(Path(image.store), [self._ids[name] for name in image.layers])
+            except TimedOut as error:
+                raise TimedOut(
+                    f"cannot use image {short(image.id)}: the store {image.store} of another tool, where its layers are, does "
+                    f"not answer ({error}); mend the file system below it, or pull the image"
+                ) from error
             except CriolloError as error:
                 raise Damaged(
                     f"cannot use image {short(image.id)}: it is in the store {image.store} of another tool, and {error}; "
@@ -152,12 +173,14 @@ class ForeignImages:
                 ) from error
 
     async def _read(self, store: _Store) -> None:
-        """Bring a store's images in line. While its records are unreadable, it keeps those that it had."""
-        from criollo.storage import foreign
+        """Bring a store's images in line. While its records are unreadable, it keeps those that it had. Raises TimedOut."""
+        from criollo.storage import foreign, foreign_look
 
         said: dict[str, CriolloError] = {}
         try:
-            contents = await threads.files(foreign.read_store, store.root, store.known)
+            contents = await foreign_look.read_store(store.root, store.known)
+        except TimedOut:
+            raise
         except (Denied, NotFound, Unsupported) as error:
             contents, said = foreign.Contents((), ()), {"": error}
         except CriolloError as error:

@@ -67,7 +67,7 @@ async def import_image(images: Images, path: Path, wish: ImportWish) -> Image:
                 pulled_ns=images.clock(),
             ),
         )
-    await images.flush.now()
+    await images.flush.now(image.layers)
     log.info("image imported", image=image.id, names=",".join(image.names))
     return image
 

@@ -42,10 +42,11 @@ CONTAINERD_NAME: Final = "io.containerd.image.name"
 
 
 class NamedImage(NamedTuple):
-    """An image that was loaded or saved, by these names."""
+    """An image that was loaded or saved, by these names; the note is for whoever asked for it."""
 
     image: Image
     names: tuple[str, ...]
+    note: str = ""
 
 
 class LayerFile(NamedTuple):

@@ -110,7 +110,7 @@ async def load_found(images: Images, directory: int, found: Found) -> Image:
                 pulled_ns=images.clock(),
             ),
         )
-    await images.flush.now()
+    await images.flush.now(image.layers)
     log.info("image loaded", image=image.id, names=",".join(image.names))
     return image
 

@@ -19,10 +19,11 @@ import msgspec
 
 from criollo.aio import threads
 from criollo.errors import Invalid, NotFound, Unsupported, explain
-from criollo.images import savedforms
+from criollo.images import originals, savedforms
 from criollo.images.collect import leased
 from criollo.images.context import Images
 from criollo.images.layout import NamedImage
+from criollo.images.packed import pack_layer
 from criollo.images.resolve import match
 from criollo.images.savedforms import Written
 from criollo.images.workplace import anonymous, move, open_nameless, publish, taken, workplace
@@ -47,6 +48,13 @@ class Shape(NamedTuple):
     label: str = ""
 
 
+class _Tree(NamedTuple):
+    """Images as a directory of the format."""
+
+    path: Path
+    written: list[Written]
+
+
 async def save_images(images: Images, names: Sequence[str], path: Path, shape: Shape) -> list[NamedImage]:
     """Write images into one file or directory, which must not be there yet. An image has the name it is asked by, or all,
     or a single one has the label.
@@ -61,11 +69,13 @@ async def save_images(images: Images, names: Sequence[str], path: Path, shape: S
         raise taken(path)
     if shape.form in ARCHIVES:
         async with _tree(images, wanted, shape, images.big_files or path.parent, path.name) as tree:
-            await _archive(images, tree, path)
+            await _archive(images, tree.path, path)
         return wanted
     async with _tree(images, wanted, shape, path.parent, path.name) as tree:
-        await threads.files(_publish_directory, tree, path)
-    return wanted
+        await threads.files(_publish_directory, tree.path, path)
+    if shape.form != "dir":
+        return wanted
+    return [each._replace(note=_note(images, each, done)) for each, done in zip(wanted, tree.written, strict=True)]
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +91,7 @@ async def archived(images: Images, names: Sequence[str], shape: Shape) -> AsyncI
     with contextlib.ExitStack() as opened:
         async with _tree(images, wanted, shape, parent, "save") as tree:
             file = opened.enter_context(await threads.files(anonymous, parent))
-            await _pack(images, tree, file.fileno())
+            await pack_layer(images, tree.path, file.fileno())
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         yield file.fileno()
 
@@ -118,7 +128,7 @@ def _labelled(wanted: Sequence[NamedImage], shape: Shape) -> NamedImage:
 
 
 @contextlib.asynccontextmanager
-async def _tree(images: Images, wanted: Sequence[NamedImage], shape: Shape, parent: Path, name: str) -> AsyncIterator[Path]:
+async def _tree(images: Images, wanted: Sequence[NamedImage], shape: Shape, parent: Path, name: str) -> AsyncIterator[_Tree]:
     """The images as a directory of the format, in a workplace below `parent`."""
     layers = [layer for each in wanted for layer in each.image.layers]
     async with workplace(parent, name) as work:
@@ -126,10 +136,27 @@ async def _tree(images: Images, wanted: Sequence[NamedImage], shape: Shape, pare
         with explain(f"save below {parent}"), leased(images, layers):
             for part in ("", "blobs", "blobs/sha256"):
                 os.mkdir(tree / part, 0o755)
-            packed: dict[str, Packed] = {}
-            written = [await _write_layers(images, each, tree, packed) for each in wanted]
+            written = await _write_all(images, wanted, tree, shape)
             await threads.files(savedforms.FORMS[shape.form], tree, written)
-        yield tree
+        yield _Tree(tree, written)
+
+
+async def _write_all(images: Images, wanted: Sequence[NamedImage], tree: Path, shape: Shape) -> list[Written]:
+    """Write blobs; a `dir` has a place for signatures, so there an image that has some is written as it came if that can be."""
+    if shape.form == "dir" and originals.signatures_of(images, wanted[0].image):
+        original = await originals.write_original(images, wanted[0].image, tree / "blobs/sha256")
+        if original is not None:
+            return [original]
+    packed: dict[str, Packed] = {}
+    return [await _write_layers(images, each, tree, packed) for each in wanted]
+
+
+def _note(images: Images, wanted: NamedImage, written: Written) -> str:
+    """What whoever saves should know."""
+    lost = len(originals.signatures_of(images, wanted.image)) - len(written.signatures)
+    if not lost:
+        return ""
+    return f"its signatures ({lost}) do not fit the layers as they are packed anew, and are left out; see kpod copy"
 
 
 async def _write_layers(images: Images, wanted: NamedImage, directory: Path, packed: dict[str, Packed]) -> Written:
@@ -139,7 +166,7 @@ async def _write_layers(images: Images, wanted: NamedImage, directory: Path, pac
             part = directory / f"blobs/sha256/.{layer}"
             sink = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
-                packed[layer] = await _pack(images, images.layers.path(layer), sink)
+                packed[layer] = await pack_layer(images, images.layers.path(layer), sink)
             finally:
                 os.close(sink)
             os.rename(part, part.with_name(packed[layer].diff_id.removeprefix("sha256:")))
@@ -154,30 +181,13 @@ async def _write_layers(images: Images, wanted: NamedImage, directory: Path, pac
     return Written(wanted.names, config, tuple(each.size_bytes for each in written))
 
 
-async def _pack(images: Images, directory: Path, sink: int) -> Packed:
-    """Write a directory as a tar into an open file."""
-    source = files.open_directory(directory)
-    try:
-        async with images.workers.pack(source) as job:
-            await threads.transfers(_drain, job.pipe_fd, sink)
-            return await job.result()
-    finally:
-        os.close(source)
-
-
-def _drain(pipe_fd: int, sink: int) -> None:
-    with explain("write an archive"):
-        while os.splice(pipe_fd, sink, 1 << 20):
-            pass
-
-
 async def _archive(images: Images, tree: Path, path: Path) -> None:
     """Pack a tree into the file at `path`."""
     fd = await threads.files(open_nameless, path.parent, 0o644)
     if fd is None:
         return await _archive_by_rename(images, tree, path)
     try:
-        await _pack(images, tree, fd)
+        await pack_layer(images, tree, fd)
         await threads.files(publish, fd, path)
     finally:
         os.close(fd)
@@ -189,7 +199,7 @@ async def _archive_by_rename(images: Images, tree: Path, path: Path) -> None:
         with explain(f"write {path}"):
             fd = os.open(work / "archive", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            await _pack(images, tree, fd)
+            await pack_layer(images, tree, fd)
             await threads.files(_rename, fd, work / "archive", path)
         finally:
             os.close(fd)

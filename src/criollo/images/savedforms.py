@@ -2,7 +2,7 @@
 
 oci      oci-layout, index.json, blobs/sha256/<hex>
 docker   manifest.json, <config>.json, blobs/sha256/<layer>        docker save
-dir      manifest.json, version, <hex>                             containers/image, directory transport
+dir      manifest.json, version, <hex>, signature-<n>                           containers/image, directory transport
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from criollo.images.dirlayout import VERSION, VERSION_FILE
+from criollo.images.dirlayout import VERSION, VERSION_FILE, write_signatures
 from criollo.images.layout import REF_NAME, encode_manifest, synthesize
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
@@ -24,6 +24,8 @@ class Written(NamedTuple):
     names: tuple[str, ...]
     config: bytes
     sizes: tuple[int, ...]
+    manifest: bytes = b""  # where the blobs are those it names; else one is written for what they are now
+    signatures: tuple[bytes, ...] = ()  # of that manifest
 
 
 def write_oci(directory: Path, written: Sequence[Written]) -> None:
@@ -59,7 +61,8 @@ def write_dir(directory: Path, written: Sequence[Written]) -> None:
     for part in ("blobs/sha256", "blobs"):
         os.rmdir(directory / part)
     _write_blob(directory, image.config)
-    (directory / "manifest.json").write_bytes(_manifest(image))
+    (directory / "manifest.json").write_bytes(image.manifest or _manifest(image))
+    write_signatures(directory, "", image.signatures)
     (directory / VERSION_FILE).write_bytes(VERSION)
 
 

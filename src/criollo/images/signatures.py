@@ -4,6 +4,7 @@ What the pod's policy wants must be found or the pull fails; what another policy
 there, so that the image can be judged by that one too without being pulled again.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import NamedTuple
 from criollo.aio import threads
 from criollo.errors import CriolloError, Denied, Invalid
 from criollo.images.context import Images
+from criollo.linux.home import with_home
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import SignatureKind
 from criollo.registry import attached, lookaside
 from criollo.registry.client import Registry, Shown
-from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces
+from criollo.registry.registries_d import SignaturePlaces, default_lookaside
 from criollo.telemetry.log import get_logger
 from criollo.trust.judge import Case, Evidence
 
@@ -82,7 +84,8 @@ async def find_signatures(registry: Registry, conf: Path | None, asked: Asked, k
         kept = await extension.fetch(registry, ref, digest, asked.shown, source=asked.source)
         found += kept or []
     if kept is None:
-        for base, path in dict.fromkeys(bases or [(DEFAULT_LOOKASIDE, name.path) for name in names]):
+        usual = default_lookaside(with_home(os.environ), os.geteuid())
+        for base, path in dict.fromkeys(bases or [(usual, name.path) for name in names]):
             found += await lookaside.fetch(registry, base, path, digest)
     if SignatureKind.SIGSTORE in kinds and any(places.uses_attachments(name) for name in names):
         found += [each.to_blob() for each in await attached.fetch(registry, ref, digest, asked.shown)]

@@ -69,7 +69,7 @@ async def show(
     """
     with _told(volume.mount):
         if volume.image.is_artifact:
-            return await _show_files(images, container_id, volume)
+            return await _show_files(images, container_id, volume, label=label)
         source = await images.roots.mount_volume(
             container_id, volume.number, volume.image.layers, sub_path=_sub_path(volume.mount), mapped=mapped, label=label
         )
@@ -89,11 +89,11 @@ async def _find(images: Images, mount: Mount, at: int, *, namespace: str) -> Vol
         return Volume(at, mount, image)
 
 
-async def _show_files(images: Images, container_id: str, volume: Volume) -> list[PlannedMount]:
+async def _show_files(images: Images, container_id: str, volume: Volume, *, label: str) -> list[PlannedMount]:
     """One bind per file. Their owner is the host's root in every user namespace: everybody may read them."""
     blobs = mountable(volume.image, volume.mount.image_sub_path)
     sources = [blob_path(images, blob.digest) for blob in blobs]
-    shown = await images.roots.show_files(container_id, volume.number, sources)
+    shown = await images.roots.show_files(container_id, volume.number, sources, label=label)
     return [
         PlannedMount(mount=_with(volume.mount, blob.name, _FILE_OPTIONS), source=str(source))
         for blob, source in zip(blobs, shown, strict=True)

@@ -15,6 +15,7 @@ from criollo.errors import CriolloError, NotFound, Unavailable, printable
 from criollo.kpod import adopt, places
 from criollo.kpod.answers import posted
 from criollo.kpod.ends import OUTPUT, standard_output
+from criollo.kpod.outcome import warn
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.spool import spooled
 from criollo.kpod.upgrade import UpgradeWish, target, upgrade
@@ -30,6 +31,7 @@ class Named(msgspec.Struct, frozen=True):
 
     id: str
     names: list[str] = []
+    note: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -100,10 +102,17 @@ def save(options: Options, output: str, form: str, images: tuple[str, ...]) -> i
         if output == STREAM:
             await _stream(session, query)
         else:
-            await posted(session, "/images/save", [("path", os.path.abspath(output)), *query], kind=Answer)
+            show_notes(await posted(session, "/images/save", [("path", os.path.abspath(output)), *query], kind=Answer))
         return 0
 
     return work(options, verb)
+
+
+def show_notes(saved: Answer) -> None:
+    """Tell what the runtime has to say of images that it saved."""
+    for image in saved.images:
+        if image.note:
+            warn(image.note)
 
 
 async def _stream(session: Session, query: list[tuple[str, str]]) -> None:

@@ -31,6 +31,7 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "pull": Verb("criollo.kpod.pull", "pull", "Fetch an image from its registry."),
     "push": Verb("criollo.kpod.push", "push", "Push an image to a registry."),
+    "copy": Verb("criollo.kpod.copy", "copy", "Copy an image between registries and layouts as it is."),
     "sign": Verb("criollo.kpod.signing", "sign", "Sign an image at its registry."),
     "verify": Verb("criollo.kpod.signing", "verify", "Tell whether the trust policy lets an image run."),
     "login": Verb("criollo.kpod.logins", "login", "Keep the credentials for a registry."),

@@ -12,7 +12,7 @@ from criollo.errors import CriolloError, Invalid, explain
 from criollo.kpod import http
 from criollo.kpod.access import Access, access_options, credentials_for, fields_of, taken
 from criollo.kpod.answers import decoded, posted
-from criollo.kpod.archives import Answer
+from criollo.kpod.archives import Answer, show_notes
 from criollo.kpod.outcome import warn
 from criollo.kpod.session import Options, Session, work
 from criollo.kpod.terminal import Lines, Screen, progress_on
@@ -102,7 +102,7 @@ def parse_target(text: str) -> Target:
 
 async def _save(session: Session, image: str, target: Target) -> int:
     query = [("image", image), ("path", target.path), ("format", target.form)]
-    await posted(session, "/images/save", [*query, *([("name", target.name)] if target.name else [])], kind=Answer)
+    show_notes(await posted(session, "/images/save", [*query, *([("name", target.name)] if target.name else [])], kind=Answer))
     return 0
 
 

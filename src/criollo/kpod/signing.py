@@ -138,7 +138,7 @@ async def _keep(client: "Registry", ref: "Reference", digest: "Digest", signatur
     from criollo.linux.home import with_home
     from criollo.oci.signature import SignatureKind
     from criollo.registry import attached, lookaside
-    from criollo.registry.registries_d import DEFAULT_LOOKASIDE, SignaturePlaces, find_directory
+    from criollo.registry.registries_d import SignaturePlaces, default_lookaside, find_directory
 
     if signature.kind is SignatureKind.SIGSTORE:
         return str(await attached.attach(client, ref, digest, signature, shown_of(wish.access)))
@@ -146,7 +146,7 @@ async def _keep(client: "Registry", ref: "Reference", digest: "Digest", signatur
         base = Path(wish.directory).absolute().as_uri()
     else:
         places = await threads.files(SignaturePlaces.load, find_directory(with_home(os.environ)))
-        base = places.staging(ref) or DEFAULT_LOOKASIDE
+        base = places.staging(ref) or default_lookaside(with_home(os.environ), os.geteuid())
     return str(await threads.files(lookaside.store, base, ref.path, digest, signature.to_blob()))
 
 

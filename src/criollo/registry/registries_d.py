@@ -18,7 +18,8 @@ from criollo.linux import files
 from criollo.oci.reference import Reference
 
 SYSTEM_DIRECTORY: Final = Path("/etc/containers/registries.d")
-DEFAULT_LOOKASIDE: Final = "file:///var/lib/containers/sigstore"
+_DEFAULT_LOOKASIDE: Final = "file:///var/lib/containers/sigstore"
+_OWN_LOOKASIDE: Final = ".local/share/containers/sigstore"  # of who is not root, below home
 _MAX_BYTES: Final = 1 << 20
 _MAX_FILES: Final = 1000
 _SCHEMES: Final = ("file", "http", "https")
@@ -77,6 +78,14 @@ class SignaturePlaces:
             if scope in self._scopes:
                 yield self._scopes[scope]
         yield self._default
+
+
+def default_lookaside(environ: Mapping[str, str], user: int) -> str:
+    """The URL below which signatures are that no file says anything about."""
+    home = environ.get("HOME", "")
+    if user == 0 or not home.startswith("/"):
+        return _DEFAULT_LOOKASIDE
+    return (Path(home) / _OWN_LOOKASIDE).as_uri()
 
 
 def find_directory(environ: Mapping[str, str]) -> Path:

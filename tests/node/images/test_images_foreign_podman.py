@@ -65,7 +65,7 @@ def podman(place: Path, *words: str) -> None:
 def test_what_podman_pulled_and_built_is_here(tmp_path: Path, store: Path, registry: Registry) -> None:
     async def body(images: Images) -> None:
         await images.layers.open()
-        images.foreign = ForeignImages([store], images.layers)
+        images.foreign = ForeignImages([store], images.layers, images.workers)
         async with Background() as tasks:
             tasks.start(images.foreign.follow(), name="follow")
             await images.foreign.refresh()

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 from support.containers_storage import HandmadeStore
+from support.dead_mount import dead_mount
 from support.image_store import add_image, image_store
 from support.images import file, make_image
 
 from criollo.aio.background import Background
-from criollo.errors import Damaged, WrongState
+from criollo.errors import Damaged, TimedOut, WrongState
 from criollo.images.context import Images
 from criollo.images.foreign import ForeignImages
 from criollo.images.remove import remove_image
 from criollo.images.resolve import find
 from criollo.images.status import is_pinned, list_images, verbose
+from criollo.storage import foreign_look
+from criollo.workers.pool import Workers
 
 pytestmark = pytest.mark.node
 
@@ -26,16 +29,20 @@ NAME = "example.com/team/app:v1"
 
 
 def run(tmp_path: Path, stores: list[Path], body: Callable[[Images], Coroutine[Any, Any, None]]) -> None:
-    async def inside(images: Images) -> None:
+    async def inside() -> None:
+        async with Workers() as workers:
+            with image_store(tmp_path, workers=workers) as images:
+                await within(images)
+
+    async def within(images: Images) -> None:
         await images.layers.open()
-        images.foreign = ForeignImages(stores, images.layers)
+        images.foreign = ForeignImages(stores, images.layers, images.workers)
         async with Background() as tasks:
             tasks.start(images.foreign.follow(), name="follow")
             await images.foreign.refresh()
             await body(images)
 
-    with image_store(tmp_path) as images:
-        asyncio.run(inside(images))
+    asyncio.run(inside())
 
 
 def store_with(root: Path, *images: tuple[Any, str]) -> HandmadeStore:
@@ -174,3 +181,35 @@ def test_a_store_that_stays_wrong_is_told_once(tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level("WARNING"):
         run(tmp_path, [store.root, tmp_path / "none"], body)
     assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["image", "image"]
+
+
+def test_a_store_that_hangs_keeps_its_images_and_nobody_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_look, "STAMP_S", 0.5)
+    monkeypatch.setattr(foreign_look, "CHECK_S", 1.0)
+    hung, good = store_with(tmp_path / "hung", (APP, NAME)), store_with(tmp_path / "good")
+
+    async def body(images: Images) -> None:
+        image = find(images, NAME)
+        assert image is not None
+        with dead_mount(hung.root):
+            for _ in range(3):
+                good.add(LIB, "example.com/lib:v1") if not good.images else None
+                await images.foreign.refresh()
+                assert {each.id for each in list_images(images)} == {APP.id, LIB.id}
+            with pytest.raises(TimedOut, match=f"the store {hung.root} of another tool, where its layers are, does not answer"):
+                await images.foreign.check(image)
+        await until(lambda: "image store answers again" in caplog.text, images)
+        await images.foreign.check(image)
+        assert caplog.text.count("image store hangs") == 1
+
+    with caplog.at_level("INFO"):
+        run(tmp_path, [hung.root, good.root], body)
+
+
+async def until(condition: Callable[[], bool], images: Images) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await images.foreign.refresh()
+            await asyncio.sleep(0.01)

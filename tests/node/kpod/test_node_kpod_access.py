@@ -36,6 +36,8 @@ def registry() -> Iterator[Registries]:
         push(public, "many", "v1", make_index([arm, busybox_image()]))
         push(public, "many", "v2", arm)
         push(private, "team/app", "v1", busybox_image())
+        for tag in ("v1", "v2", "v3"):
+            push(private, "team/many", tag, make_image([[file("x", tag)]]))
         yield Registries(public, private)
 
 
@@ -77,6 +79,25 @@ def test_every_tag(kpod: Kpod, registry: Registries) -> None:
     listed = kpod("images", "--format", "{{.Tag}}").out.split()
     assert sorted(listed) == ["v1", "v2"]
     assert kpod("pull", "-a", registry.reference("many", "v1")).status == 1
+
+
+@pytest.mark.parametrize("how", ["creds", "authfile", "environment"])
+def test_every_tag_behind_a_password(kpod: Kpod, registry: Registries, certificates: Path, tmp_path: Path, how: str) -> None:
+    name, auth = registry.private.reference("team/many", "").rstrip(":"), tmp_path / "auth.json"
+    terms, environ = ("--cert-dir", certificates), {}
+    refused = kpod("pull", "-q", "-a", *terms, "--creds", f"{USERNAME}:wrong", name)
+    assert refused.status == 1
+    assert "wrong" not in refused.err
+    assert kpod("pull", "-q", "-a", *terms, name).status == 1
+    login = call(kpod, "login", *terms, "--authfile", auth, "-u", USERNAME, "-p", PASSWORD, registry.private.host)
+    assert login.status == 0, login.err
+    words: tuple[object, ...] = {"creds": ("--creds", f"{USERNAME}:{PASSWORD}"), "authfile": ("--authfile", auth)}.get(how, ())
+    if how == "environment":
+        environ["REGISTRY_AUTH_FILE"] = auth
+    answer = call(kpod, "pull", "-q", "-a", *terms, *words, name, **environ)
+    assert answer.status == 0, answer.err
+    assert len(answer.out.split()) == 3
+    assert sorted(kpod("images", "--format", "{{.Tag}}").out.split()) == ["v1", "v2", "v3"]
 
 
 @pytest.mark.parametrize("how", ["unverified", "certificates"])

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kpod_node import Kpod
-from support.images import busybox_image
+from support.daemon import wait_for
+from support.images import busybox_image, file, make_image, push
 from support.registry import Registry
 
 pytestmark = pytest.mark.node
@@ -80,6 +82,39 @@ def test_a_full_disk_leaves_nothing(kpod: Kpod, tmp_path: Path, form: str) -> No
         assert os.listdir(small) == []
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize("form", ["oci-archive", "docker-archive", "oci-dir", "dir", "stream"])
+def test_a_save_that_is_killed_leaves_no_half_of_it_and_the_next_one_works(
+    kpod: Kpod, registry: Registry, tmp_path: Path, form: str
+) -> None:
+    name, out = registry.reference("big"), tmp_path / "out"
+    layers = [[file("a", os.urandom(24 << 20))], [file("b", os.urandom(8 << 20))]]
+    push(registry, "big", "latest", make_image(layers, compression="none"))
+    ok(kpod, "pull", "-q", name)
+    place = kpod.daemon.root if form == "stream" else tmp_path
+    words = ("save", name) if form == "stream" else ("save", "--format", form, "-o", out, name)
+    with kpod.start(*words) as process:
+        wait_for(lambda: list(place.glob(".*.kpod/tree/blobs/sha256/.*")))
+        process.kill()
+        process.wait(30)
+    if kpod.daemon.process is not None:
+        wait_for(
+            lambda: not list(place.glob(".*.kpod"))
+        )  # a daemon goes on to the end with a file; its own death is a crash test's
+        assert out.exists() is (form != "stream")
+    else:
+        assert not out.exists()
+    if out.exists():
+        shutil.rmtree(out) if out.is_dir() else out.unlink()
+    again = streamed(kpod, *words)
+    wait_for(lambda: not list(place.glob(".*.kpod")))
+    kept = {"dir": "dir", "oci-dir": "oci"}.get(form, "docker-archive" if form == "docker-archive" else "oci-archive")
+    if form == "stream":
+        out.write_bytes(again)
+    assert json.loads(skopeo("inspect", "--config", f"{kept}:{out}"))["os"] == "linux"
+    assert os.listdir(tmp_path) == ["out"]
+    assert list((kpod.daemon.root / "staging").iterdir()) == []
 
 
 def test_what_is_there_is_not_replaced(kpod: Kpod, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_of_an_index_the_manifest_of_this_platform_with_its_own_signatures(opene
     for each in (image, other):
         put(tmp_path, each, name=f"{each.digest.partition(':')[2]}.manifest.json")
     (tmp_path / "signature-1").write_bytes(b"of the index")
-    (tmp_path / f"{image.digest.partition(':')[2]}-signature-1").write_bytes(b"ours")
+    (tmp_path / f"{image.digest.partition(':')[2]}.signature-1").write_bytes(b"ours")
     found = read(opened, tmp_path)
     assert (found.raw, found.signatures) == (image.manifest, (b"ours",))
     assert [str(digest) for digest in found.digests] == [index.digest, image.digest]

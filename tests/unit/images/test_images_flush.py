@@ -3,12 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.image_store import add_image, run
 
 from criollo.errors import HostFailed
 from criollo.images.collect import sweep_layers
 from criollo.images.context import Images
+from criollo.images.flush import DOUBTFUL
 from criollo.state.images import ImageRows, LayerRow
 
 A, B = "a" * 32, "b" * 32
@@ -73,10 +75,79 @@ def test_a_disk_that_failed_once_leaves_doubt(
                 await images.flush.now()
         written(images, B, boot=images.boot)
         await images.flush.now()
-        assert boots(images.rows.path) == {A: images.boot, B: ""}
+        assert boots(images.rows.path) == {A: images.boot + DOUBTFUL, B: ""}
 
     run(tmp_path, body)
     assert "layers may be damaged" in caplog.text
+
+
+def test_what_needs_a_layer_in_doubt_is_not_answered_as_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        written(images, A, boot=images.boot)
+        with monkeypatch.context() as patch:
+            patch.setattr(images.layers, "sync", fail)
+            await images.flush.rest()
+        written(images, B, boot=images.boot)
+        with pytest.raises(HostFailed, match="1 of 2 layers"):
+            await images.flush.now([A, B])
+        await images.flush.now([B])
+        assert images.flush.waiting() == set()
+        images.rows.drop_layers([A])  # its image was removed
+        written(images, A, boot=images.boot)
+        assert images.flush.waiting() == {A}
+        await images.flush.now([A, B])
+        assert boots(images.rows.path) == {A: "", B: ""}
+
+    run(tmp_path, body)
+
+
+def test_doubt_outlives_the_daemon_and_is_no_loss_in_the_same_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(images: Images) -> None:
+        written(images, A, boot=images.boot)
+        add_image(images, "1" * 64, layers=[])
+        images.rows.add(msgspec.structs.replace(images.rows.all()[0], layers=(A,)))
+        monkeypatch.setattr(images.layers, "sync", fail)
+        await images.flush.rest()
+
+    async def comes_back(images: Images) -> None:
+        await images.flush.rest()
+        await sweep_layers(images)
+        assert [image.layers for image in images.rows.all()] == [(A,)]
+        with pytest.raises(HostFailed, match="1 of 1 layers"):
+            await images.flush.now([A])
+
+    async def boots_again(images: Images) -> None:
+        images.boot = "another"
+        await sweep_layers(images)
+        assert images.rows.all() == []
+
+    run(tmp_path, fails)
+    run(tmp_path, comes_back)
+    run(tmp_path, boots_again)
+
+
+def test_of_two_flushes_at_once_each_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        written(images, A, boot=images.boot)
+        at_work, go_on = asyncio.Event(), asyncio.Event()
+
+        async def fail_slowly() -> None:
+            at_work.set()
+            await go_on.wait()
+            raise HostFailed("input/output error")
+
+        usual = images.layers.sync
+        monkeypatch.setattr(images.layers, "sync", fail_slowly)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(images.flush.rest())
+            await at_work.wait()
+            monkeypatch.setattr(images.layers, "sync", usual)
+            loading = group.create_task(images.flush.now())
+            go_on.set()
+        assert loading.done()
+        assert boots(images.rows.path) == {A: images.boot + DOUBTFUL}
+
+    run(tmp_path, body)
 
 
 def test_an_image_that_a_power_cut_came_before_is_forgotten(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Roots:
             raise self._fault
         return Path("/store/tree")
 
-    async def show_files(self, container_id: str, number: int, sources: Sequence[Path]) -> list[Path]:
+    async def show_files(self, container_id: str, number: int, sources: Sequence[Path], *, label: str) -> list[Path]:
         self.asked.append((container_id, number, [path.parent.name for path in sources]))
         return [Path(f"/store/{at}") for at in range(len(sources))]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from criollo.errors import Invalid
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.registry.registries_d import SYSTEM_DIRECTORY, SignaturePlaces, find_directory
+from criollo.registry.registries_d import SYSTEM_DIRECTORY, SignaturePlaces, default_lookaside, find_directory
 
 SHA = str(Digest.of(b"x"))
 
@@ -135,3 +135,9 @@ def test_signatures_are_written_to_the_staging_place_or_where_they_are_read(tmp_
     )
     assert found.staging(Reference.parse("b.example/x:v1")) == "file:///srv/s"
     assert found.staging(Reference.parse("c.example/x:v1")) == "https://a.example/s"
+
+
+def test_who_is_not_root_has_a_lookaside_of_its_own() -> None:
+    assert default_lookaside({"HOME": "/root"}, 0) == "file:///var/lib/containers/sigstore"
+    assert default_lookaside({"HOME": "/home/a b"}, 1000) == "file:///home/a%20b/.local/share/containers/sigstore"
+    assert default_lookaside({}, 1000) == "file:///var/lib/containers/sigstore"
