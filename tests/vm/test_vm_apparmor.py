@@ -1,6 +1,7 @@
 """AppArmor, enforced by a kernel: what a confined process can and cannot do, and which profiles are let in."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from support.cri import pb
-from support.daemon import Daemon
+from support.daemon import Daemon, wait_for
 
 POLICY = Path("/sys/kernel/security/apparmor")
 OURS = "crio-default (enforce)"
@@ -182,3 +183,23 @@ def test_a_configured_profile_must_be_loaded_and_is_then_the_default(daemon_with
 def test_an_unconfined_default_confines_nothing(daemon_with: Callable[..., Daemon], image: str) -> None:
     own = daemon_with(**{"crio.runtime.apparmor_profile": "unconfined"})
     assert label(own, run(own, image)) == "unconfined"
+
+
+def test_the_default_profile_changes_by_sighup(daemon_with: Callable[..., Daemon], image: str) -> None:
+    own = daemon_with(**{"crio.runtime.apparmor_profile": "unconfined"})
+    before = run(own, image)
+
+    def change(old: str, new: str, said: str) -> None:
+        conf = own.place / "crio.conf"
+        conf.write_text(conf.read_text().replace(f'apparmor_profile = "{old}"', f'apparmor_profile = "{new}"'))
+        seen = len(own.log())
+        os.kill(own.pid, signal.SIGHUP)
+        wait_for(lambda: said in own.log()[seen:])
+
+    with profile("criollo-test-default", "") as name:
+        change("unconfined", name, "configuration reload completed")
+        assert label(own, run(own, image)) == f"{name} (enforce)"
+        assert label(own, before) == "unconfined"
+        change(name, "criollo-none", "unable to reload configuration")
+        assert label(own, run(own, image)) == f"{name} (enforce)"
+        own.remove_everything()

@@ -3,13 +3,16 @@
 The types are of the guest's policy module (`machine/confined.cil`); the categories are ours.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.artifacts import make_artifact, push_artifact
 from support.cri import pb
-from support.daemon import Daemon
+from support.daemon import Daemon, running_daemon
+from support.registry import Registry
 
 ENFORCE = Path("/sys/fs/selinux/enforce")
 CONTEXTS = Path("/usr/share/containers/selinux/contexts")
@@ -124,3 +127,34 @@ def test_after_a_restart_containers_are_confined_as_before(running: Daemon, imag
     running.restart()
     assert running.output(owner, "cat", "/v/secret") == "secret\n"
     refused(running, thief, "cat", "/v/secret")
+
+
+def test_a_file_of_an_artifact_has_the_label_of_who_mounts_it(running: Daemon, image: str, registry: Registry) -> None:
+    push_artifact(registry, "team/model", "v1", make_artifact({"weights": b"weights", "notes": b"notes"}))
+    reference = registry.reference("team/model", "v1")
+    running.pull(reference)
+    files: dict[str, list[str]] = {}
+    for _ in range(2):
+        config = running.container_config(image, "sleep", "10000")
+        config.mounts.add(container_path="/m", image=pb.ImageSpec(image=reference))
+        container = running.run_container(running.run_pod(), config)
+        assert running.output(container, "cat", "/m/weights", "/m/notes") == "weightsnotes"
+        level = label(running, container).split(":", 3)[3]
+        place = Path(f"/proc/{running.info(container)['pid']}/root/m")
+        files[container] = [
+            os.getxattr(place / name, "security.selinux").decode().rstrip("\0") for name in ("weights", "notes")
+        ]
+        assert files[container] == [f"system_u:object_r:{FILE}:{level}"] * 2
+    one, other = files.values()
+    assert one != other
+
+
+def test_a_root_that_containers_cannot_run_from_is_told_at_the_start(
+    running: Daemon, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    said = "containers cannot run what is in the store"
+    assert said not in running.log()
+    root = tmp_path_factory.mktemp("unreadable")
+    with running_daemon(tmp_path_factory.mktemp("told"), settings={"crio.root": str(root)}) as other:
+        assert said in other.log()
+        assert f"semanage fcontext -a -e /var/lib/containers/storage {root}" in other.log()

@@ -142,7 +142,10 @@ def profile(message: SecurityContext, kind: str, old_field: str, field: str) -> 
         raise Invalid(
             f"{field}.{kind}.localhost_ref", given.localhost_ref, "a profile's name with type Localhost, else nothing"
         )
-    return SecurityProfile(type=_PROFILES[given.profile_type], localhost_ref=_local(given.localhost_ref, f"{field}.{kind}"))
+    ref = _local(given.localhost_ref, f"{field}.{kind}")
+    if kind == "apparmor":  # some clients put here what the old field wants; seccomp's is a path
+        ref = ref.removeprefix("localhost/") or ref
+    return SecurityProfile(type=_PROFILES[given.profile_type], localhost_ref=ref)
 
 
 def optional_selinux(context: SecurityContext, field: str) -> SELinuxOptions | None:

@@ -12,6 +12,9 @@ from criollo.telemetry import trail
 from criollo.telemetry.trail import Trail
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from criollo.model.container import Container
     from criollo.pods.history import History
 
 
@@ -59,9 +62,15 @@ class _Memory:
 
             trail.leave(self)
             self._history = History(self._pods.state, Chronicle())
-            self._history.watch_memory(self._pods.containers.places.bundle)
+            self._history.watch_memory(self._pods.containers.places.bundle, self._events)
             trail.listen(self._history.chronicle)
         return self._history
+
+    def _events(self, container: "Container") -> "Path | None":
+        from criollo.containers.watch import cgroup_of
+        from criollo.monitor.oom import events_file
+
+        return events_file(self._pods.containers.hierarchies, cgroup_of(self._pods.containers, container))
 
     def begun(self, begins: Trail) -> None:
         self.history().chronicle.begun(begins)

@@ -1,7 +1,7 @@
 """inotify(7): learn that something in a directory changed.
 
-A watch names a directory, not files: a configuration is replaced by renaming over it, which a watch on the file would
-miss. Reading is non-blocking; the descriptor is for an event loop.
+A watch names a directory, not files (the kernel's own apart): a configuration is replaced by renaming over it, which a
+watch on the file would miss. Reading is non-blocking; the descriptor is for an event loop.
 """
 
 import ctypes
@@ -50,6 +50,10 @@ class Inotify:
     def add(self, directory: Path, mask: int = CHANGED) -> int:
         """Watch a directory; the same directory again gives the same number."""
         return _checked(_calls.inotify_add_watch(self.fd, os.fsencode(directory), mask | _IN_ONLYDIR), directory)
+
+    def add_file(self, file: Path, mask: int) -> int:
+        """Watch a file, for one that the kernel makes: nobody renames over it."""
+        return _checked(_calls.inotify_add_watch(self.fd, os.fsencode(file), mask), file)
 
     def remove(self, watch: int) -> None:
         """End a watch; one that the kernel has ended already is fine."""

@@ -1,10 +1,13 @@
 """Facts about processes and the kernel. A pid is somebody only together with its start time."""
 
+import errno
 import os
 import re
 from typing import Final
 
 _STAT_BYTES: Final = 4096  # the kernel writes the line in one piece
+# Where nobody has a number, a thread, a group or a session may have it still: kernels disagree what to say then.
+_NO_PROCESS: Final = {errno.ESRCH, errno.EINVAL, errno.ENOENT}
 
 
 def start_time(pid: int) -> int | None:
@@ -25,8 +28,10 @@ def open_pidfd(pid: int, started: int) -> int | None:
         return None
     try:
         fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        if error.errno in _NO_PROCESS:
+            return None
+        raise
     if is_alive(pid, started):
         return fd
     os.close(fd)

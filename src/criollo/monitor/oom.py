@@ -15,6 +15,7 @@ from typing import Final
 
 from criollo.linux.cgroup import Hierarchies
 
+EVENTS: Final = "memory.events"
 _REMEMBERED: Final = 64  # containers of a pod that ended last: one may be asked about twice
 
 
@@ -33,7 +34,7 @@ class Kills:
         for gone in [each for each in self._slices if not each.is_dir()]:
             del self._slices[gone]
         known = self._slices[place.parent] = _Slice()
-        known.accounted = (_count(place.parent / "memory.events") or 0) - known.alive(place.parent)
+        known.accounted = (kill_count(place.parent / EVENTS) or 0) - known.alive(place.parent)
 
     def of(self, bundle: Path, cgroup: str) -> bool:
         """Whether there was a kill in a container that has ended; may be asked again."""
@@ -44,7 +45,7 @@ class Kills:
         directory = self._hierarchies.directory("memory", cgroup) if cgroup else None
         if told or directory is None:
             return told
-        return bool(_count(directory / ("memory.events" if self._hierarchies.is_unified else "memory.oom_control")))
+        return bool(kill_count(directory / (EVENTS if self._hierarchies.is_unified else "memory.oom_control")))
 
     def _scope(self, cgroup: str) -> Path | None:
         """Where a scope is, if it is one whose kills are counted above it."""
@@ -63,9 +64,9 @@ class _Slice:
     def of(self, place: Path) -> int:
         if place.name in self._ended:
             return self._ended[place.name]
-        own = _count(place / "memory.events")
+        own = kill_count(place / EVENTS)
         if own is None:
-            total = _count(place.parent / "memory.events") or 0
+            total = kill_count(place.parent / EVENTS) or 0
             own = max(0, total - self.alive(place.parent) - self.accounted)
         self.accounted += own
         self._ended[place.name] = own
@@ -79,10 +80,16 @@ class _Slice:
             names = [name for name in os.listdir(place) if name.endswith(".scope") and name not in self._ended]
         except OSError:
             return 0
-        return sum(_count(place / name / "memory.events") or 0 for name in names)
+        return sum(kill_count(place / name / EVENTS) or 0 for name in names)
 
 
-def _count(file: Path) -> int | None:
+def events_file(hierarchies: Hierarchies, cgroup: str) -> Path | None:
+    """Where version 2 counts the kills in a cgroup, and tells who watches it; None on version 1, and without a cgroup."""
+    place = hierarchies.directory("memory", cgroup) if cgroup and hierarchies.is_unified else None
+    return place and place / EVENTS
+
+
+def kill_count(file: Path) -> int | None:
     """The kills in a cgroup; None when it is gone, or does not say."""
     try:
         with open(file, "rb") as events:

@@ -27,6 +27,7 @@ class History:
         self._containers = state.containers
         self._alerts: OomAlerts | None = None
         self._bundle: Callable[[str], Path] = Path
+        self._events: Callable[[Container], Path | None] = _nowhere
         self._oom_told: set[str] = set()  # containers that live
         self._pod_told, self._container_told = state.pods.changed, state.containers.changed
         for pod in state.pods:
@@ -36,12 +37,15 @@ class History:
         state.pods.changed = self._pod_changed
         state.containers.changed = self._container_changed
 
-    def watch_memory(self, bundle: Callable[[str], Path]) -> None:
-        """Hear of kills for memory while containers live, too; `bundle` says where that of one is. To be called on the loop."""
-        self._bundle, self._alerts = bundle, OomAlerts(self.out_of_memory)
+    def watch_memory(self, bundle: Callable[[str], Path], events: Callable[[Container], Path | None]) -> None:
+        """Hear of kills for memory while containers live, too. To be called on the loop.
+
+        `bundle` and `events` say where the bundle of a container is, and the file of its cgroup that counts kills, if any.
+        """
+        self._bundle, self._events, self._alerts = bundle, events, OomAlerts(self.out_of_memory)
         for container in self._containers:
             if container.is_running:
-                self._alerts.watch(container.id, bundle(container.id))
+                self._alerts.watch(container.id, bundle(container.id), events(container), is_new=False)
 
     def close(self) -> None:
         """Nothing further is heard of memory."""
@@ -84,7 +88,7 @@ class History:
             if after.state is ContainerState.EXITED:
                 self._exited(after)
             elif self._alerts is not None and after.is_running:
-                self._alerts.watch(after.id, self._bundle(after.id))
+                self._alerts.watch(after.id, self._bundle(after.id), self._events(after))
         elif after.trouble and after.trouble != before.trouble:
             self.chronicle.moved(after.id, "TROUBLE", after.trouble)
 
@@ -105,6 +109,10 @@ class History:
             self._alerts.forget(container.id)
         if hooks.metrics is not None:
             hooks.metrics.container_gone(container.name)
+
+
+def _nowhere(_: Container) -> None:
+    return None
 
 
 def _of_pod(pod: Pod) -> Subject:

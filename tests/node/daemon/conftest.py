@@ -10,6 +10,8 @@ from support.daemon import Daemon, running_daemon, warm_up
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
 
+WORKERS_REST_S = 60  # those that look at volumes stay for half a minute, each with two descriptors
+
 
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
@@ -52,7 +54,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         assert leaks.leaked(before, namespaces_dir=running.runroot) == {}
     assert addresses(running) == []
     if running.pid == pid:
-        assert leaks.settled(lambda: _grown(held, pid), 10) == {}
+        assert leaks.settled(lambda: _grown(held, pid), WORKERS_REST_S) == {}
 
 
 def addresses(running: Daemon) -> list[str]:

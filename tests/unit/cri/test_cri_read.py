@@ -268,6 +268,17 @@ def test_the_old_field_of_apparmor_may_leave_out_localhost(text: str, expected: 
     assert read_container.container_config(context(apparmor_profile=text)).security.apparmor == expected
 
 
+@pytest.mark.parametrize("ref", ["mine", "localhost/mine"])
+def test_the_new_field_of_apparmor_may_have_localhost(ref: str) -> None:
+    read = read_container.container_config(context(apparmor=pb.SecurityProfile(profile_type=2, localhost_ref=ref)))
+    assert read.security.apparmor == SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref="mine")
+
+
+def test_the_new_field_of_seccomp_is_a_path() -> None:
+    read = read_container.container_config(context(seccomp=pb.SecurityProfile(profile_type=2, localhost_ref="localhost/a")))
+    assert read.security.seccomp == SecurityProfile(type=ProfileType.LOCALHOST, localhost_ref="localhost/a")
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criollo.linux.inotify import IN_CREATE, FileEvent, Inotify, parse
+from criollo.linux.inotify import IN_CREATE, IN_MODIFY, FileEvent, Inotify, parse
 
 EVENTS = st.lists(
     st.builds(
@@ -58,5 +58,17 @@ def test_reading_nothing_gives_nothing(tmp_path: Path) -> None:
     try:
         watcher.add(tmp_path)
         assert watcher.read() == []
+    finally:
+        watcher.close()
+
+
+def test_a_change_of_a_file_is_an_event_of_its_watch(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.touch()
+    watcher = Inotify()
+    try:
+        watch = watcher.add_file(file, IN_MODIFY)
+        file.write_text("more")
+        assert [(event.watch, event.mask, event.name) for event in watcher.read()] == [(watch, IN_MODIFY, b"")]
     finally:
         watcher.close()

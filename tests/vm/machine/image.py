@@ -24,7 +24,7 @@ PACKAGES = """
     python3 python3-venv runc crun conmon containernetworking-plugins catatonit busybox-static
     docker-registry skopeo umoci golang-github-containers-common gpg gpg-agent gpgconf apache2-utils
     iptables nftables conntrack e2fsprogs btrfs-progs xfsprogs strace ca-certificates openssl
-    apparmor apparmor-utils selinux-policy-default policycoreutils selinux-utils
+    apparmor apparmor-utils selinux-policy-default policycoreutils selinux-utils tzdata
 """.split()
 
 # What would only cost time at boot. Device nodes come from devtmpfs, modules from the agent.
