@@ -75,6 +75,12 @@ class IntelRdt(Part, frozen=True, kw_only=True):
     mem_bw_schema: str = ""
     schemata: tuple[str, ...] = ()
     enable_monitoring: bool = False
+    enable_cmt: bool = msgspec.field(default=False, name="enableCMT")  # until 1.0.0: the two halves of monitoring
+    enable_mbm: bool = msgspec.field(default=False, name="enableMBM")
+
+    @property
+    def is_monitored(self) -> bool:
+        return self.enable_monitoring or self.enable_cmt or self.enable_mbm
 
 
 class ContainerEdits(Part, frozen=True, kw_only=True):

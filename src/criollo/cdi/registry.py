@@ -15,8 +15,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from criollo.aio.watch import Remembered
-from criollo.cdi.document import LIMIT_BYTES, STAGES, ContainerEdits, Device, Hook, Mount, Node, Spec, is_qualified, read_spec
+from criollo.cdi.document import (
+    LIMIT_BYTES,
+    STAGES,
+    ContainerEdits,
+    Device,
+    Hook,
+    IntelRdt,
+    Mount,
+    Node,
+    Spec,
+    is_qualified,
+    read_spec,
+)
 from criollo.errors import Invalid, NotFound
 from criollo.linux.files import read_limited
 from criollo.linux.near import is_near
@@ -70,13 +84,15 @@ class Registry:
         missing = [name for name in wanted if name not in catalogue.devices]
         if missing:
             self._refuse(missing, catalogue)
-        found, seen = [], set()
-        for known in (catalogue.devices[name] for name in wanted):
+        found, seen, moving = [], set(), []
+        for name, known in ((name, catalogue.devices[name]) for name in wanted):
             if known.path not in seen:
                 seen.add(known.path)
                 found.append(known.spec.container_edits)
             found.append(known.device.container_edits)
-        return _merged(found)
+            if known.device.container_edits.net_devices or known.spec.container_edits.net_devices:
+                moving.append(name)
+        return msgspec.structs.replace(_merged(found), net_devices_of=tuple(moving))
 
     def edits(self, devices: Iterable[str], annotations: Mapping[str, str]) -> Edits:
         """The edits for what a container asks for in its own request; see `requested` and `resolve`."""
@@ -174,10 +190,18 @@ def _merged(all_edits: Sequence[ContainerEdits]) -> Edits:
         mounts=tuple(_mount(mount) for edits in all_edits for mount in edits.mounts),
         hooks=runtime_spec.Hooks(**{stage: tuple(hooks) for stage, hooks in stages.items()}),
         net_devices={each.host_interface_name: each.name for edits in all_edits for each in edits.net_devices},
-        intel_rdt=runtime_spec.IntelRdt(**{name: getattr(rdt[-1], name) for name in rdt[-1].__struct_fields__})
-        if rdt
-        else None,
+        intel_rdt=_rdt(rdt[-1]) if rdt else None,
         gids=tuple(gid for edits in all_edits for gid in edits.additional_gids if gid),
+    )
+
+
+def _rdt(given: IntelRdt) -> runtime_spec.IntelRdt:
+    return runtime_spec.IntelRdt(
+        clos_id=given.clos_id,
+        l3_cache_schema=given.l3_cache_schema,
+        mem_bw_schema=given.mem_bw_schema,
+        schemata=given.schemata,
+        enable_monitoring=given.is_monitored,
     )
 
 

@@ -145,11 +145,11 @@ class Runtime(Table, frozen=True, kw_only=True):
     blockio_config_file: Annotated[str, Key("Classes of block I/O.", absolute=True)] = ""
     blockio_reload: Annotated[bool, Key("Read the block I/O classes anew for each container.")] = False
     rdt_config_file: Annotated[str, Key("Classes of cache and memory bandwidth.", absolute=True)] = ""
-    irqbalance_config_file: Annotated[str, Key("The configuration of the irqbalance service.", works=_LATER, absolute=True)] = (
+    irqbalance_config_file: Annotated[str, Key("The configuration of the irqbalance service.", absolute=True)] = (
         "/etc/sysconfig/irqbalance"
     )
     irqbalance_config_restore_file: Annotated[
-        str, Key("CPUs banned for interrupts are restored from here at start; 'disable': not.", works=_LATER)
+        str, Key("CPUs banned for interrupts are restored from here at start; 'disable': not.")
     ] = "/etc/sysconfig/orig_irq_banned_cpus"
     decryption_keys_path: Annotated[str, Key("Private keys that open encrypted layers, a file each.", absolute=True)] = (
         "/etc/crio/keys/"

@@ -51,6 +51,7 @@ async def open_confinement(
             lambda: [each.mount_label for rows in (state.pods, state.containers) for each in rows if each.mount_label],
             host_network_unconfined=host_network_unconfined,
             storage_driver=storage_driver,
+            store=containers.images.layers.directory,
         )
 
 

@@ -40,11 +40,13 @@ from criollo.telemetry.log import get_logger
 from criollo.workers.pool import Workers
 
 if TYPE_CHECKING:  # only nodes that have it load it
+    from criollo.containers.tunings import Tunings
     from criollo.security.apparmor import AppArmor
     from criollo.security.selinux import Labeller
 
 log = get_logger(__name__)
 
+TUNED = "tuned.json"  # in the run state: what of the node containers have changed (containers.tunings)
 _MOST_BLOCKED = 1000  # pairs: pods choose names
 
 
@@ -116,6 +118,8 @@ class Containers:
         self.absent_sources_to_reject: tuple[str, ...] = ()
         self.bind_mount_prefix = ""
         self.image_volume_mode = "mkdir"
+        self.tunings: Tunings | None = None  # opened with the first container whose CPUs are to be quiet
+        self.irqbalance_config = ""
         self.clock: Callable[[], int] = time.time_ns
         self.locks = KeyedLocks()
         self.creates: Jobs[ContainerId] = Jobs("create container")

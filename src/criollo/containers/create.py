@@ -219,6 +219,7 @@ async def _bring_up(
         resources=shape.resources,
         shared_cpus=shape.shared_cpus,
         no_cpu_quota=shape.no_cpu_quota,
+        tuning=shape.tuning,
         stop_signal=_stop_signal(container.config, defaults),
     )
     containers.state.containers.put(container)

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import msgspec
 
-from criollo.containers.shape import Rules
+from criollo.containers.shape import LOAD_BALANCING, Rules
+from criollo.specgen.asked import FORMER
 from criollo.specgen.workloads import Workload
 from criollo.telemetry.log import get_logger
 
@@ -16,6 +17,11 @@ log = get_logger(__name__)
 class _Size(Protocol):
     @property
     def bytes(self) -> int: ...
+
+
+class _Allowing(Protocol):
+    @property
+    def allowed_annotations(self) -> Sequence[str]: ...
 
 
 class _Handler(Protocol):
@@ -78,9 +84,15 @@ def open_rules(runtime: RuntimeSettings) -> Rules:
         infra_cpus=runtime.infra_ctr_cpuset,
         exec_on_first=frozenset(name for name, each in runtime.runtimes.items() if each.exec_cpu_affinity == "first"),
         exec_in_container=frozenset(name for name, each in runtime.runtimes.items() if each.monitor_exec_cgroup == "container"),
+        isolates_cpus=_may_isolate((*runtime.runtimes.values(), *workloads.values())),
         block_io=block_io,
         rdt=rdt,
     )
+
+
+def _may_isolate(allowing: Sequence[_Allowing]) -> bool:
+    names = {LOAD_BALANCING, FORMER.get(LOAD_BALANCING, LOAD_BALANCING)}
+    return any(not names.isdisjoint(each.allowed_annotations) for each in allowing)
 
 
 def _tell_not_done(by: str, allowed: Sequence[str]) -> None:

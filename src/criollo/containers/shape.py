@@ -2,7 +2,7 @@
 
     unified-cgroup.crio.io[/CONTAINER]      FILE=VALUE;...  raw files of cgroup v2; a value may be base64
     cpu-shared.crio.io/CONTAINER            enable          its exclusive CPUs, and those of shared_cpuset
-    cpu-quota.crio.io[/CONTAINER]           disable         no quota, for whole CPUs of its own (`performance`)
+    cpu-quota.crio.io[/CONTAINER]           disable         no quota, for whole CPUs of its own (`performance`; more there)
     skip-gomaxprocs.crio.io                 true            no GOMAXPROCS
     blockio.resources.beta.kubernetes.io/container.CONTAINER, .../pod       a class of blockio_config_file
     rdt.resources.beta.kubernetes.io/container.CONTAINER, .../pod           a class of rdt_config_file
@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from criollo.errors import Invalid, Unsupported
-from criollo.model.container import ContainerConfig
+from criollo.model.container import ContainerConfig, Tuning
 from criollo.model.pod import PodConfig, Resources
 from criollo.oci import runtime_spec
 from criollo.specgen import cpus, workloads
@@ -31,6 +31,7 @@ from criollo.specgen.workloads import Workload
 UNIFIED: Final = "unified-cgroup.crio.io"
 CPU_SHARED: Final = "cpu-shared.crio.io"
 SKIP_GOMAXPROCS: Final = "skip-gomaxprocs.crio.io"
+LOAD_BALANCING: Final = "cpu-load-balancing.crio.io"
 BLOCKIO: Final = "blockio"
 RDT: Final = "rdt"
 
@@ -45,6 +46,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     infra_cpus: str = ""  # of infra containers and monitors; empty: all
     exec_on_first: frozenset[str] = frozenset()  # handlers with exec_cpu_affinity = "first"
     exec_in_container: frozenset[str] = frozenset()  # handlers with monitor_exec_cgroup = "container"
+    isolates_cpus: bool = False  # somebody may ask for cpu-load-balancing.crio.io
     block_io: Callable[[str, bool], runtime_spec.BlockIo] | None = None
     rdt: Callable[[str, bool], runtime_spec.IntelRdt] | None = None
 
@@ -52,7 +54,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 class Shape(NamedTuple):
     """What a container gets. `env` is for names that neither image nor request set; `notes` are for the log.
 
-    `shared_cpus` and `no_cpu_quota` are for its record: they outlast updates.
+    `shared_cpus`, `no_cpu_quota` and `tuning` are for its record: they outlast updates.
     """
 
     resources: Resources
@@ -63,6 +65,7 @@ class Shape(NamedTuple):
     notes: tuple[str, ...] = ()
     shared_cpus: str = ""
     no_cpu_quota: bool = False
+    tuning: Tuning | None = None
 
 
 class Asked(NamedTuple):

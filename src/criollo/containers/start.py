@@ -36,6 +36,10 @@ async def _start(containers: Containers, container_id: ContainerId) -> None:
         running = msgspec.structs.replace(container, state=ContainerState.RUNNING, started_ns=containers.clock())
         containers.state.containers.put(running)
         try:
+            if container.tuning is not None:
+                from criollo.containers.tuning import tune  # few containers have CPUs of their own
+
+                await tune(containers, container)
             await runtime.start(container.id, has_poststart=container.has_poststart)
         except BaseException as error:
             await cleanup(_give_up(containers, container, error), what=f"start of container {container.id}")

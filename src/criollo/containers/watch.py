@@ -85,11 +85,22 @@ def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) 
             )
         )
         log.info("container exited", container=container_id, code=exit_.code, reason=reason)
+        if container.tuning is not None or containers.rules.isolates_cpus:
+            containers.tasks.start(_untuned(containers, container), name=f"put back the CPUs of {container_id}")
     containers.sessions.end(container_id)
     end_notifier(containers, container_id)
     ended = containers.ended.pop(container_id, None)
     if ended is not None:
         ended.set()
+
+
+async def _untuned(containers: Containers, container: Container) -> None:
+    from criollo.containers import tuning  # few containers have CPUs of their own
+
+    if container.tuning is not None:
+        await tuning.untune(containers, container)
+    if containers.rules.isolates_cpus:
+        await tuning.unbalance_ended(containers, container)
 
 
 def end_notifier(containers: Containers, container_id: ContainerId) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from criollo.aio import threads
 from criollo.aio.together import all_through, together
-from criollo.containers.context import Containers
+from criollo.containers.context import TUNED, Containers
 from criollo.containers.status import MAX_SPEC_BYTES
 from criollo.daemon.patience import awhile
 from criollo.errors import CriolloError, Invalid, explain
@@ -37,6 +37,10 @@ async def sweep_leftovers(pods: Pods) -> None:
     places = await threads.files(_ids_in, containers.places.pods)
     unowned = {each for each in (*bundles, *places, *containers.roots.ids()) if not _is_owned(pods, each)}
     await together(awhile(pods.tasks, _take_all(pods, each), each) for each in sorted(unowned))
+    if await threads.files((containers.places.runroot / TUNED).exists):
+        from criollo.containers.tuning import sweep  # few containers have CPUs of their own
+
+        await _tell(sweep(containers), "CPU settings")
     await _tell(sweep_layers(containers.images), "layers")
     await _tell(pods.network.gc(pods.state.pods), "networks")
 
@@ -97,5 +101,5 @@ def _ids_in(directory: Path) -> list[str]:
 async def _tell(work: Awaitable[object], what: str) -> None:
     try:
         await work
-    except CriolloError as error:
+    except (CriolloError, OSError) as error:
         log.warning("leftover stays until the next start", object=what, error=error)

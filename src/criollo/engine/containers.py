@@ -14,7 +14,7 @@ from criollo.containers.additions import Additions
 from criollo.containers.confine import open_confinement
 from criollo.containers.context import Containers, Places
 from criollo.containers.rules import open_rules
-from criollo.errors import Unsupported
+from criollo.errors import CriolloError, Unsupported
 from criollo.images.context import Images
 from criollo.linux.cgroup import Driver, Hierarchies
 from criollo.monitor.conmon import Conmon
@@ -74,6 +74,8 @@ async def open_containers(settings: Settings, state: State, images: Images, plac
         host_network_unconfined=runtime.hostnetwork_disable_selinux,
         storage_driver=settings.storage_driver,
     )
+    containers.irqbalance_config = runtime.irqbalance_config_file
+    await restore_irqbalance(runtime)
     containers.cgroup_driver = Driver(runtime.cgroup_manager)
     containers.exits_dir = Path(runtime.container_exits_dir)
     containers.additional_devices = parse_devices(runtime.additional_devices, "additional_devices")
@@ -83,6 +85,18 @@ async def open_containers(settings: Settings, state: State, images: Images, plac
     containers.bind_mount_prefix = runtime.bind_mount_prefix
     containers.image_volume_mode = settings.image.image_volumes
     return containers
+
+
+async def restore_irqbalance(runtime: RuntimeSettings) -> None:
+    """Put back which CPUs irqbalance bans, where pods of another boot have changed it. Trouble is told: containers can run."""
+    if not await threads.files(Path(runtime.irqbalance_config_file).is_file):
+        return
+    from criollo.containers.irqbalance import restore  # few nodes have it
+
+    try:
+        await restore(runtime.irqbalance_config_file, runtime.irqbalance_config_restore_file)
+    except CriolloError as error:
+        log.warning("CPUs that irqbalance bans cannot be restored", file=runtime.irqbalance_config_file, error=error)
 
 
 async def reopen_handlers(settings: Settings, containers: Containers) -> Callable[[], None]:
@@ -158,6 +172,7 @@ def _defaults(settings: Settings, handler: RuntimeHandler, probe: Probe, host: H
         supports_rro=able.recursive_read_only and host.kernel >= MOUNT_SETATTR_SINCE,
         supports_idmap=able.id_mapped and host.kernel >= MOUNT_SETATTR_SINCE,
         supports_net_devices=moves_interfaces(probe.features),
+        runtime=probe.version.text,
         precompiles_seccomp=precompiles_seccomp(probe.version),
         repeats_mappings=repeats_mappings(probe.version),
     )

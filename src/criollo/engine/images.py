@@ -31,7 +31,7 @@ from criollo.storage.layers import Layers
 from criollo.storage.options import Options, parse_options
 from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
-from criollo.storage.storage_conf import driver_options, find_storage_conf, find_stores, find_unfollowed
+from criollo.storage.storage_conf import StorageConf, driver_options, find_stores, find_unfollowed
 from criollo.telemetry.log import get_logger
 from criollo.trust.gpg import remove_leftovers
 from criollo.trust.judge import Judge
@@ -65,17 +65,15 @@ DRIVERS: Final[dict[str, Callable[[Layers, Workers, Path, Options], LayerDriver]
 }
 
 
-def open_roots(
-    settings: Settings, layers: Layers, workers: Workers, root: Path, *, environ: Mapping[str, str] | None = None
-) -> RootStore:
-    options = storage_options(settings, environ or {})
+def open_roots(settings: Settings, layers: Layers, workers: Workers, root: Path, *, conf: StorageConf) -> RootStore:
+    options = storage_options(settings, conf)
     for option in options.without_effect:
         log.warning("storage option has no effect here", option=option, remedy="take it out of storage_option or storage.conf")
     driver = DRIVERS[settings.storage_driver](layers, workers, root, options)
     return RootStore(root, layers, driver, limit=options.limit)
 
 
-def storage_options(settings: Settings, environ: Mapping[str, str]) -> Options:
+def storage_options(settings: Settings, conf: StorageConf) -> Options:
     """The options of the storage driver: of crio.conf, else of storage.conf.
 
     Raises:
@@ -84,18 +82,15 @@ def storage_options(settings: Settings, environ: Mapping[str, str]) -> Options:
     driver = settings.storage_driver
     if settings.storage_option:
         return parse_options(driver, settings.storage_option)
-    conf = find_storage_conf(environ)
     try:
         return parse_options(driver, driver_options(conf, driver))
     except Invalid as error:
-        raise Invalid(
-            error.field if str(conf) in error.field else f"{conf}: {error.field}", error.got, error.expected
-        ) from None
+        field = error.field if str(conf.path) in error.field else f"{conf.path}: {error.field}"
+        raise Invalid(field, error.got, error.expected) from None
 
 
-async def read_stores(settings: Settings, environ: Mapping[str, str], images: Images, *, tasks: Background) -> None:
+async def read_stores(settings: Settings, conf: StorageConf, images: Images, *, tasks: Background) -> None:
     """Let the images of other tools' stores be seen."""
-    conf = find_storage_conf(environ)
     stores = find_stores(conf, settings.storage_option)
     ours = {
         "driver": settings.storage_driver,
@@ -103,18 +98,18 @@ async def read_stores(settings: Settings, environ: Mapping[str, str], images: Im
         "graphroot": settings.root,
         "runroot": settings.runroot,
     }
-    for each in find_unfollowed(conf, environ, ours):
-        log.warning("no effect here", of=each.name, file=conf, remedy=each.remedy)
+    for each in find_unfollowed(conf, ours):
+        log.warning("no effect here", of=each.name, file=conf.path, remedy=each.remedy)
     if stores and settings.storage_driver != "overlay":
         log.warning("additional image stores are left out: only the overlay driver reads them", stores=len(stores))
     elif stores:
-        images.foreign = ForeignImages(stores, images.layers)
+        images.foreign = ForeignImages(stores, images.layers, images.workers)
         tasks.start(images.foreign.follow(), name="look at image stores")
         await images.foreign.refresh()
 
 
 def open_registry(settings: Settings, environ: Mapping[str, str]) -> Registry:
-    """The registry client as the configuration and the files of this host have it.
+    """The registry client as the configuration and the files of this host have it; without a HOME the user database says it.
 
     Raises:
         Invalid: a file of registries is malformed; the message names it.
@@ -146,7 +141,7 @@ def _hosts(settings: Settings, environ: Mapping[str, str]) -> Hosts:
 
 async def follow_registries(images: Images, settings: Settings, environ: Mapping[str, str]) -> None:
     """Read the files of registries again after each change; ones that are wrong change nothing."""
-    conf, directories = _conf_files(settings, with_home(environ))
+    conf, directories = _conf_files(settings, environ)
     watched = [*((conf.parent,) if conf is not None else ()), *directories]
     async with contextlib.aclosing(changes(watched)) as bursts:
         async for _ in bursts:
@@ -182,7 +177,7 @@ def _open_judge(settings: Settings, environ: Mapping[str, str]) -> Judge:
         Invalid: the policy is malformed.
     """
     path = settings.image.signature_policy
-    found = Path(path) if path else find_policy(with_home(environ))
+    found = Path(path) if path else find_policy(environ)
     if found is None:
         log.warning("no signature policy: every image is refused", remedy=f"write {SYSTEM_FILE}, for example {EXAMPLE}")
     else:
@@ -208,7 +203,7 @@ def settle_images(settings: Settings, environ: Mapping[str, str], images: Images
     """Tell the images what they work with besides their drivers."""
     images.in_use = functools.partial(_users_of, state)
     images.judge = _open_judge(settings, environ)
-    images.signatures_conf = find_directory(with_home(environ))
+    images.signatures_conf = find_directory(environ)
     namespaced = settings.image.namespaced_auth_dir
     images.namespaced_auth_dir = Path(namespaced) if namespaced else None
     apply_image_settings(settings, images)

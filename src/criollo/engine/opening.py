@@ -22,6 +22,7 @@ from criollo.images.context import Images
 from criollo.images.scrub import Plan, Scrub
 from criollo.linux.cgroup import Driver
 from criollo.linux.files import PASS, make_directory
+from criollo.linux.home import with_home
 from criollo.network.cni import Cni
 from criollo.pods import cgroups
 from criollo.pods.context import Pods
@@ -31,6 +32,7 @@ from criollo.state.ballast import Ballast
 from criollo.state.images import ImageRows
 from criollo.state.records import State
 from criollo.storage.layers import Layers
+from criollo.storage.storage_conf import StorageConf
 from criollo.telemetry.log import get_logger
 from criollo.workers.pool import Workers
 
@@ -71,6 +73,7 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         Unavailable: another process owns the root directory or the run state.
         Invalid, Unsupported, Damaged, HostFailed: a setting, the host or a database does not let us start.
     """
+    environ = with_home(environ)
     async with contextlib.AsyncExitStack() as stack:
         places = _places(settings)
         image_root = _image_root(settings, places)
@@ -87,7 +90,8 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         stack.callback(state.close)
         layers = Layers(image_root)
         await layers.open()
-        roots = open_roots(settings, layers, workers, places.root, environ=environ)
+        storage_conf = StorageConf(environ)
+        roots = open_roots(settings, layers, workers, places.root, conf=storage_conf)
         await roots.open()
         stack.push_async_callback(roots.close)
         registry = open_registry(settings, environ)
@@ -96,7 +100,7 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         settle_images(settings, environ, images, state)
         stack.push_async_callback(images.flush.rest)
         tasks.start(images.flush.follow(), name="flush images")
-        await read_stores(settings, environ, images, tasks=tasks)
+        await read_stores(settings, storage_conf, images, tasks=tasks)
         containers = await open_containers(settings, state, images, places, tasks=tasks)
         stack.callback(containers.handlers.close)
         stack.push_async_callback(containers.close)
@@ -136,6 +140,7 @@ async def open_stores(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         Unavailable: another process owns the root directory.
         Invalid, Damaged, HostFailed: a setting or a database does not let us.
     """
+    environ = with_home(environ)
     async with contextlib.AsyncExitStack() as stack:
         places = _places(settings)
         image_root = _image_root(settings, places)
@@ -152,7 +157,8 @@ async def open_stores(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         await layers.open()
         registry = open_registry(settings, environ)
         stack.push_async_callback(registry.close)
-        roots = open_roots(settings, layers, workers, places.root, environ=environ)
+        storage_conf = StorageConf(environ)
+        roots = open_roots(settings, layers, workers, places.root, conf=storage_conf)
         images = Images(rows, layers, roots=roots, workers=workers, registry=registry)
         settle_images(settings, environ, images, state)
         yield Stores(images, state)

@@ -118,7 +118,10 @@ async def _handlers(engine: Engine, settings: Settings) -> Apply:
         reopened()
         containers.seccomp = profiles
         containers.rules = msgspec.structs.replace(
-            containers.rules, exec_on_first=found.exec_on_first, exec_in_container=found.exec_in_container
+            containers.rules,
+            exec_on_first=found.exec_on_first,
+            exec_in_container=found.exec_in_container,
+            isolates_cpus=found.isolates_cpus,
         )
 
     return apply

@@ -129,6 +129,30 @@ def check(label: str, field: str) -> None:
         os.close(fd)
 
 
+def is_enforcing() -> bool:
+    """Whether the kernel refuses what the policy does not allow; else it only tells."""
+    with open(f"{_FILE_SYSTEM}/enforce", encoding="ascii") as file:
+        return file.read(2).strip() == "1"
+
+
+def missing(source: str, target: str, permissions: Iterable[str], *, kind: str = "file") -> tuple[str, ...]:
+    """Those of the permissions that a process with the label `source` does not have on what `target` labels.
+
+    Raises:
+        OSError: the policy does not know one of the labels (EINVAL), the class or a permission.
+    Source: the kernel, security/selinux/selinuxfs.c, sel_write_access and its classes.
+    """
+    place = f"{_FILE_SYSTEM}/class/{kind}"
+    numbers = {each: int(_line(f"{place}/perms/{each}")) for each in permissions}
+    fd = os.open(f"{_FILE_SYSTEM}/access", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(fd, f"{source} {target} {int(_line(f'{place}/index'))}".encode())
+        allowed = int(os.read(fd, _MAX_LABEL).split(b" ")[0], 16)
+    finally:
+        os.close(fd)
+    return tuple(each for each, number in numbers.items() if not allowed >> (number - 1) & 1)
+
+
 def label_of(fd: int) -> str:
     """The label of an opened file, also one opened by O_PATH; empty where it has none."""
     try:
@@ -152,6 +176,11 @@ def set_label(fd: int, label: str) -> bool:
             return False
         raise
     return True
+
+
+def _line(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.readline().strip()
 
 
 def _meaning(level: str) -> tuple[Level, Level] | None:

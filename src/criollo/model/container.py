@@ -127,6 +127,16 @@ class ContainerUser(Record, frozen=True, kw_only=True):
     groups: tuple[int, ...] = ()
 
 
+class Tuning(Record, frozen=True, kw_only=True):
+    """What CPUs that are a container's own are like while it runs; empty: as they are."""
+
+    cpus: str
+    isolated: bool = False  # the scheduler moves nothing there
+    quiet: str = ""  # of them those that take no interrupts
+    latency: str = ""  # as pm_qos_resume_latency_us takes it
+    governor: str = ""  # of their frequency
+
+
 class Container(Record, frozen=True, kw_only=True):
     """A container. Replaced, never changed; the row in state.db is written first.
 
@@ -159,6 +169,7 @@ class Container(Record, frozen=True, kw_only=True):
     resources: Resources = Resources()
     updating: Resources | None = None  # its cgroup may have some of them already; repeated after a crash
     shared_cpus: str = ""  # those of the node that it uses besides its own, whatever an update says
+    tuning: Tuning | None = None  # what annotations want of the node for its CPUs while it runs
     no_cpu_quota: bool = False  # an annotation freed it and its pod of the CPU quota
     mounts: tuple[Mount, ...] = ()
     privileged: bool = False

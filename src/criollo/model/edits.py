@@ -21,7 +21,7 @@ class EditedNode(Record, frozen=True, kw_only=True):
 class Edits(Record, frozen=True, kw_only=True):
     """Edits in the order in which they apply; a later one wins over an earlier one at the same place.
 
-    `env` are NAME=value; `net_devices` names of the host → names inside.
+    `env` are NAME=value; `net_devices` names of the host → names inside, `net_devices_of` the CDI devices that bring them.
     """
 
     env: tuple[str, ...] = ()
@@ -29,5 +29,6 @@ class Edits(Record, frozen=True, kw_only=True):
     mounts: tuple[runtime_spec.Mount, ...] = ()
     hooks: runtime_spec.Hooks = runtime_spec.Hooks()
     net_devices: dict[str, str] = {}
+    net_devices_of: tuple[str, ...] = ()
     intel_rdt: runtime_spec.IntelRdt | None = None
     gids: tuple[int, ...] = ()

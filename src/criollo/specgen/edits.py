@@ -63,8 +63,9 @@ def _mounts(mounts: tuple[runtime_spec.Mount, ...], edits: Edits, request: SpecR
 def _linux(linux: runtime_spec.Linux, edits: Edits, request: SpecRequest) -> runtime_spec.Linux:
     if edits.net_devices and not request.defaults.supports_net_devices:
         raise Unsupported(
-            f"cannot give network interface {next(iter(edits.net_devices))} to container {request.container_name}: "
-            "its runtime does not know linux.netDevices; use a newer one"
+            f"cannot give network interface {next(iter(edits.net_devices))} of CDI device {', '.join(edits.net_devices_of)} "
+            f"to container {request.container_name}: its runtime, {request.defaults.runtime or 'of unknown version'}, does not "
+            "know linux.netDevices (its features do not name them); use a newer one"
         )
     nodes = {node.path: _node(node, request) for node in edits.nodes}
     kept = tuple(device for device in linux.devices if device.path not in nodes)

@@ -122,6 +122,7 @@ class Defaults(Record, frozen=True, kw_only=True):
     supports_rro: bool = False  # the runtime and the kernel know recursive read-only mounts
     supports_idmap: bool = False  # likewise mounts with id mappings
     supports_net_devices: bool = False  # the runtime moves network interfaces
+    runtime: str = ""  # its name and version, for messages
     precompiles_seccomp: bool = False  # the runtime takes a filter as program, and is slow at making one
     repeats_mappings: bool = True  # the runtime wants the mappings of a user namespace that it joins
 

@@ -167,14 +167,14 @@ class RootStore:
             await self._driver.mount(layers, tree_path, None, mapped=mapped, label=label)
             return await threads.mounts(volumes.part, place, sub_path) if sub_path else tree_path
 
-    async def show_files(self, container_id: str, number: int, sources: Sequence[Path]) -> list[Path]:
+    async def show_files(self, container_id: str, number: int, sources: Sequence[Path], *, label: str = "") -> list[Path]:
         """Show files as a volume of a container whose root filesystem is made; returns where, in their order.
 
-        Whoever binds them must do it read-only.
+        Whoever binds them must do it read-only. They have the SELinux `label`, where one is given.
         """
         with explain(f"mount volume {number} of container {container_id}"):
             place = self._place(container_id) / volumes.DIRECTORY / str(number)
-            return await threads.mounts(volumes.show_files, place, sources)
+            return await threads.mounts(volumes.show_files, place, sources, label=label)
 
     async def unmount(self, container_id: str) -> None:
         """Unmount a root filesystem. Not mounted, or not there, is success; one in use is detached after a second.

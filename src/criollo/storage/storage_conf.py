@@ -9,6 +9,8 @@ would mean something to CRI-O, is named once, with the key of crio.conf that doe
 Source: containers-storage.conf(5); storage options `overlay.imagestore` and `overlay.additionalimagestore` of CRI-O.
 """
 
+import functools
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,25 +56,49 @@ class Unfollowed(NamedTuple):
     remedy: str
 
 
-def find_storage_conf(environ: Mapping[str, str]) -> Path | None:
-    """The storage.conf in force, as other tools find it for root."""
+class StorageConf:
+    """The storage.conf in force, as other tools find it for root, and what their variables say. Read once, when needed."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.path = _find(environ)
+        self.variables = {name: environ.get(name, "") for name in ("STORAGE_DRIVER", "STORAGE_OPTS")}
+
+    @functools.cached_property
+    def storage(self) -> Mapping[str, Any]:
+        """The table `storage`; empty without a file.
+
+        Raises:
+            Invalid: it is no TOML, or no table.
+            HostFailed: it cannot be read.
+        """
+        return _table(_read(self.path), "storage", self.path) if self.path is not None else {}
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The table `storage.options`. Raises as `storage`."""
+        return _table(self.storage, "options", self.path)
+
+
+def _find(environ: Mapping[str, str]) -> Path | None:
     if environ.get(FILE_VARIABLE):
         return Path(environ[FILE_VARIABLE])
     return next((path for path in (SYSTEM_FILE, VENDOR_FILE) if path.exists()), None)
 
 
-def find_stores(conf: Path | None, options: Iterable[str]) -> tuple[Path, ...]:
+def find_stores(conf: StorageConf, options: Iterable[str]) -> tuple[Path, ...]:
     """The roots of the stores to read, in order, each once; `options` are `key=value`, others than the two are left alone.
+
+    Nothing is asked of the stores' file systems, which may hang.
 
     Raises:
         Invalid: the file is no TOML, or a store's path is not absolute.
         HostFailed: it cannot be read.
     """
-    found = [*_of_options(options), *(_of_file(conf) if conf is not None else ())]
+    found = [*_of_options(options), *_of_file(conf)]
     for text in found:
         if not text.startswith("/") or "\0" in text:
             raise Invalid("additional image store", text, "an absolute path")
-    stores = tuple(dict.fromkeys(Path(text).resolve() for text in found))
+    stores = tuple(dict.fromkeys(Path(os.path.normpath(text)) for text in found))
     if len(stores) > MAX_STORES:
         raise Invalid("additional image stores", len(stores), f"at most {MAX_STORES}")
     return stores
@@ -83,27 +109,26 @@ def _of_options(options: Iterable[str]) -> list[str]:
     return [store.strip() for key, _, value in pairs if key.strip() in STORE_OPTIONS for store in value.split(",") if store]
 
 
-def driver_options(conf: Path | None, driver: str) -> tuple[str, ...]:
+def driver_options(conf: StorageConf, driver: str) -> tuple[str, ...]:
     """The options of a driver that the file has, as `storage_option` would: `overlay.size=10GiB`.
 
     Raises:
         Invalid, HostFailed: as `find_stores`, or an option is no text.
     """
-    if conf is None or driver not in _OPTIONS:
+    if driver not in _OPTIONS:
         return ()
-    options = _table(_table(_read(conf), "storage", conf), "options", conf)
-    own = _table(options, driver, conf)
+    own = _table(conf.options, driver, conf.path)
     found = []
     for key, may_be_common in _OPTIONS[driver].items():
-        value = own.get(key) or (options.get(key) if may_be_common else "") or ""
+        value = own.get(key) or (conf.options.get(key) if may_be_common else "") or ""
         if not isinstance(value, str):
-            raise Invalid(f"{conf}: {key}", value, "a text")
+            raise Invalid(f"{conf.path}: {key}", value, "a text")
         if value:
             found.append(f"{driver}.{key}={value}")
     return tuple(found)
 
 
-def find_unfollowed(conf: Path | None, environ: Mapping[str, str], ours: Mapping[str, str]) -> list[Unfollowed]:
+def find_unfollowed(conf: StorageConf, ours: Mapping[str, str]) -> list[Unfollowed]:
     """What is set in the file and in the environment of other tools, and does nothing here.
 
     `ours` is what crio.conf says of `driver`, `imagestore`, `graphroot` and `runroot`: a key that says the same is no matter.
@@ -111,8 +136,7 @@ def find_unfollowed(conf: Path | None, environ: Mapping[str, str], ours: Mapping
     Raises:
         Invalid, HostFailed: as `find_stores`.
     """
-    storage = _table(_read(conf), "storage", conf) if conf is not None else {}
-    options = _table(storage, "options", conf) if conf is not None else {}
+    storage, options = conf.storage, conf.options
     driver = ours.get("driver", "")
     mine = options.get(driver)
     said: dict[str, Any] = {f"storage.{key}": value for key, value in storage.items() if key != "options"}
@@ -126,8 +150,8 @@ def find_unfollowed(conf: Path | None, environ: Mapping[str, str], ours: Mapping
         for key, value in said.items()
         if key not in followed and not _is_off(value) and value not in (*_USUAL.get(key, ()), ours.get(key.rpartition(".")[2]))
     ]
-    names += ["STORAGE_DRIVER"] if environ.get("STORAGE_DRIVER", driver) != driver else []
-    names += ["STORAGE_OPTS"] if environ.get("STORAGE_OPTS") else []
+    names += ["STORAGE_DRIVER"] if conf.variables["STORAGE_DRIVER"] not in ("", driver) else []
+    names += ["STORAGE_OPTS"] if conf.variables["STORAGE_OPTS"] else []
     return [Unfollowed(name, _REMEDIES.get(name, _NO_REMEDY)) for name in names]
 
 
@@ -135,11 +159,10 @@ def _is_off(value: object) -> bool:
     return not value or value == "false"
 
 
-def _of_file(conf: Path) -> list[str]:
-    options = _table(_table(_read(conf), "storage", conf), "options", conf)
-    listed = options.get("additionalimagestores", [])
+def _of_file(conf: StorageConf) -> list[str]:
+    listed = conf.options.get("additionalimagestores", [])
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-        raise Invalid(f"{conf}: additionalimagestores", listed, "a list of paths")
+        raise Invalid(f"{conf.path}: additionalimagestores", listed, "a list of paths")
     return [store for text in listed for store in text.split(",") if store]
 
 

@@ -3,6 +3,7 @@
     <root>/rootfs/<id>/volumes/<n>/tree      an image's tree, read-only, or empty
     <root>/rootfs/<id>/volumes/<n>/part      the directory or file of it that a sub path means; `tree` is then empty again
     <root>/rootfs/<id>/volumes/<n>/<m>       the m-th file of an artifact: a hard link, or mounted
+    <root>/rootfs/<id>/volumes/<n>/files/<m> with a SELinux label: the link is here, and `tree` shows it with the label
 
 Named by the container's id, so whoever removes its root filesystem removes these. Blocking functions. Users of a user
 namespace pass through, as far as they pass through `<root>/rootfs/<id>`.
@@ -20,6 +21,7 @@ from criollo.linux import files, mount
 
 DIRECTORY: Final = "volumes"
 _NO_LINK: Final = (errno.EXDEV, errno.EMLINK, errno.EPERM)  # another file system or project, 65,000 links, none at all
+_LABELLED: Final = mount.MS_RDONLY | mount.MS_NODEV | mount.MS_NOSUID | mount.MS_NOEXEC
 _MAX_STACKED: Final = 4  # mounts at one place: a crash may leave two
 
 
@@ -55,12 +57,16 @@ def part(place: Path, sub_path: str) -> Path:
     return target
 
 
-def show_files(place: Path, sources: Sequence[Path]) -> list[Path]:
-    """Give each file a place of its own, in the order of `sources`.
+def show_files(place: Path, sources: Sequence[Path], *, label: str = "") -> list[Path]:
+    """Give each file a place of its own, in the order of `sources`; with a `label` of SELinux they are seen with that.
 
-    By hard links where they can be, since an artifact may have a thousand files and a mount namespace 100,000 mounts.
+    By hard links where they can be, since an artifact may have a thousand files and a mount namespace 100,000 mounts. The
+    label is that of one mount over the links. Files that cannot be linked keep the label of the store.
     """
     make(place)
+    if label and (linked := _linked(place / "files", sources)):
+        _mount_labelled(place, label)
+        return [place / "tree" / name for name in linked]
     shown = []
     for number, source in enumerate(sources):
         target = place / str(number)
@@ -73,6 +79,27 @@ def show_files(place: Path, sources: Sequence[Path]) -> list[Path]:
             mount.bind(source, target, readonly=True)
         shown.append(target)
     return shown
+
+
+def _linked(directory: Path, sources: Sequence[Path]) -> list[str]:
+    """The names of the links in their order; none where one cannot be made."""
+    directory.mkdir(mode=0o755, exist_ok=True)
+    for number, source in enumerate(sources):
+        try:
+            os.link(source, directory / str(number))
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            return []
+    return [str(number) for number in range(len(sources))]
+
+
+def _mount_labelled(place: Path, label: str) -> None:
+    """Overlay wants two directories where none can be written, and paths without commas and colons."""
+    (place / "none").mkdir(mode=0o755, exist_ok=True)
+    with files.opened_directory(place) as fd:
+        lower = f"lowerdir=/proc/self/fd/{fd}/files:/proc/self/fd/{fd}/none"
+        mount.mount("overlay", place / "tree", "overlay", _LABELLED, f'{lower},context="{label}"')
 
 
 def unmount_all(directory: Path) -> None:

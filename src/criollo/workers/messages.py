@@ -195,7 +195,10 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True, tag="assembled"):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    """A volume source. `kind` is directory, file, block, char, fifo, socket or missing; `path` is free of links."""
+    """A volume source. `kind` is directory, file, block, char, fifo, socket or missing; `path` is free of links.
+
+    `stamp` is its inode, time of change in nanoseconds, and size.
+    """
 
     kind: str
     path: str = ""
@@ -205,6 +208,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     propagation: str = "private"  # of the mount that holds it: private, shared or slave
     fstype: str = ""
     readonly: bool = False
+    stamp: tuple[int, int, int] = (0, 0, 0)
 
 
 class Devices(msgspec.Struct, frozen=True, kw_only=True, tag="devices"):

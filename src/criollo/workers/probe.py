@@ -103,6 +103,7 @@ def _describe(fd: int) -> Probe:
         propagation="shared" if entry.is_shared else "slave" if entry.is_slave else "private",
         fstype=entry.fstype,
         readonly="ro" in entry.options,
+        stamp=(status.st_ino, status.st_ctime_ns, status.st_size),
     )
 
 

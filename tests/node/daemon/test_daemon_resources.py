@@ -42,7 +42,7 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "crio.runtime.runtimes.crun.allowed_annotations": [
             "cpu-shared.crio.io",
             "cpu-quota.crio.io",
-            "irq-load-balancing.crio.io",
+            "platform-runtime-path.crio.io",
             "skip-gomaxprocs.crio.io",
         ],
     }
@@ -334,10 +334,10 @@ def test_whole_cpus_are_freed_of_the_quota_of_container_and_pod(daemon: Daemon, 
 
 
 def test_an_annotation_that_does_nothing_is_told_at_the_start_and_at_a_create(daemon: Daemon, image: str) -> None:
-    run(daemon, sleeping(daemon, image), annotations={"irq-load-balancing.crio.io": "disable"})
-    lines = [line for line in daemon.log().splitlines() if "irq-load-balancing.crio.io" in line]
+    run(daemon, sleeping(daemon, image), annotations={"platform-runtime-path.crio.io": "/x"})
+    lines = [line for line in daemon.log().splitlines() if "platform-runtime-path.crio.io" in line]
     assert any("allowed annotation has no effect" in line for line in lines)
-    assert any("annotation irq-load-balancing.crio.io has no effect" in line for line in lines)
+    assert any("annotation platform-runtime-path.crio.io has no effect" in line for line in lines)
 
 
 def test_pause_process_and_monitors_keep_off_the_cpus_of_containers(daemon: Daemon, image: str) -> None:

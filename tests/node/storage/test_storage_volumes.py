@@ -84,6 +84,54 @@ def test_files_of_another_file_system_are_mounted(tmp_path: Path) -> None:
         mount.unmount(elsewhere, detach=True)
 
 
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Labels that mounts are made with, on a kernel that may have none."""
+    seen: list[str] = []
+    real = mount.mount
+
+    def mounted(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+        plain, _, label = options.partition(",context=")
+        seen.append(label)
+        real(source, target, kind, flags, plain)
+
+    monkeypatch.setattr(volumes.mount, "mount", mounted)
+    return seen
+
+
+def test_labelled_files_are_seen_through_one_mount(tmp_path: Path, contexts: list[str]) -> None:
+    sources = [tmp_path / name for name in ("one", "two")]
+    for source in sources:
+        source.write_text(source.name)
+    place = tmp_path / "volumes,with:marks/3"
+    place.parent.mkdir()
+    shown = volumes.show_files(place, sources, label="u:r:t:s0:c1,c2")
+    try:
+        assert contexts == ['"u:r:t:s0:c1,c2"']
+        assert [path.read_text() for path in shown] == ["one", "two"]
+        assert {path.parent for path in shown} == {place / "tree"}
+        with pytest.raises(OSError, match="Read-only"):
+            shown[0].write_text("changed")
+        assert len(mount.below(tmp_path)) == 1
+    finally:
+        volumes.unmount_all(place.parent)
+    assert mount.below(tmp_path) == []
+
+
+def test_files_that_cannot_be_linked_keep_their_label(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mount.mount("elsewhere", elsewhere, "tmpfs")
+    try:
+        (elsewhere / "file").write_text("content")
+        (shown,) = volumes.show_files(tmp_path / "volumes/3", [elsewhere / "file"], label="u:r:t:s0")
+        assert (shown, shown.read_text()) == (tmp_path / "volumes/3/0", "content")
+        volumes.unmount_all(tmp_path / "volumes")
+        assert mount.below(tmp_path / "volumes") == []
+    finally:
+        mount.unmount(elsewhere, detach=True)
+
+
 def test_unmounting_takes_what_is_in_use_and_what_is_stacked(place: Path, tmp_path: Path) -> None:
     shown = volumes.part(place, "a")
     mount.bind(tmp_path / "source", shown)

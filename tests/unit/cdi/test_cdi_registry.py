@@ -167,7 +167,7 @@ def test_the_rest_is_carried_over(places: tuple[Path, Path]) -> None:
         intelRdt={"closID": "c", "memBwSchema": "MB:0=1"},
         additionalGids=[0, 44],
     )
-    assert (found.net_devices, found.gids) == ({"e1": "n1"}, (44,))
+    assert (found.net_devices, found.net_devices_of, found.gids) == ({"e1": "n1"}, ("v.com/d=x",), (44,))
     assert found.intel_rdt is not None
     assert (found.intel_rdt.clos_id, found.intel_rdt.mem_bw_schema) == ("c", "MB:0=1")
 
@@ -181,3 +181,13 @@ def test_fields_count_before_annotations_and_twins_once() -> None:
 def test_what_is_no_name_is_refused(annotations: dict[str, str]) -> None:
     with pytest.raises(Invalid, match="vendor/class=device"):
         requested([], annotations)
+
+
+@pytest.mark.parametrize("name", ["enableMonitoring", "enableCMT", "enableMBM"])
+def test_monitoring_is_asked_for_in_the_words_of_each_version(places: tuple[Path, Path], name: str) -> None:
+    found = edited(places, intelRdt={"closID": "c", name: True}).intel_rdt
+    assert found is not None
+    assert found.enable_monitoring
+    plain = edited(places, intelRdt={"closID": "c", name: False}).intel_rdt
+    assert plain is not None
+    assert not plain.enable_monitoring

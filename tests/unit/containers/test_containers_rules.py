@@ -53,8 +53,16 @@ def test_class_files_are_read_at_once(tmp_path: Path) -> None:
 
 
 def test_annotations_that_do_nothing_are_told_where_they_are_allowed(caplog: pytest.LogCaptureFixture) -> None:
-    ignored = ("irq-load-balancing.crio.io", "umask.crio.io")
+    ignored = ("platform-runtime-path.crio.io", "umask.crio.io")
     workload = Workload(activation_annotation="on", annotation_prefix="p", allowed_annotations=ignored)
     open_rules(Runtime(runtimes={"a": RuntimeHandler(allowed_annotations=ignored)}, workloads={"w": workload}))
     told = [record for record in caplog.records if record.levelname == "WARNING"]
     assert [record.getMessage() for record in told] == ["allowed annotation has no effect: this build does not do it"] * 2
+
+
+def test_who_may_isolate_cpus_is_known() -> None:
+    allowed = ("cpu-load-balancing.crio.io",)
+    workload = Workload(activation_annotation="on", annotation_prefix="p", allowed_annotations=allowed)
+    assert open_rules(Runtime(runtimes={"a": RuntimeHandler(allowed_annotations=allowed)})).isolates_cpus
+    assert open_rules(Runtime(runtimes={}, workloads={"w": workload})).isolates_cpus
+    assert not open_rules(Runtime(runtimes={"a": RuntimeHandler()})).isolates_cpus

@@ -14,6 +14,7 @@ from criollo.errors import Forbidden, Invalid
 from criollo.model.ids import ImageId
 from criollo.oci.reference import Reference
 from criollo.storage.options import Options
+from criollo.storage.storage_conf import StorageConf
 
 
 def settings(*, image: dict[str, Any] | None = None, **fields: Any) -> Settings:
@@ -21,11 +22,10 @@ def settings(*, image: dict[str, Any] | None = None, **fields: Any) -> Settings:
     return replace(plain, image=replace(plain.image, **(image or {})), **fields)
 
 
-def conf(directory: Path, text: str) -> dict[str, str]:
-    """The environment that names a storage.conf."""
+def conf(directory: Path, text: str) -> StorageConf:
     path = directory / "storage.conf"
     path.write_text(text)
-    return {"CONTAINERS_STORAGE_CONF": str(path)}
+    return StorageConf({"CONTAINERS_STORAGE_CONF": str(path)})
 
 
 def test_every_driver_of_the_configuration_can_be_made() -> None:
@@ -34,10 +34,10 @@ def test_every_driver_of_the_configuration_can_be_made() -> None:
 
 
 def test_options_of_crio_conf_stand_before_those_of_storage_conf(tmp_path: Path) -> None:
-    environ = conf(tmp_path, '[storage.options.overlay]\nsize = "1GiB"\n')
-    assert engine.storage_options(settings(), environ).limit.bytes == 1 << 30
+    found = conf(tmp_path, '[storage.options.overlay]\nsize = "1GiB"\n')
+    assert engine.storage_options(settings(), found).limit.bytes == 1 << 30
     asked = settings(storage_option=("overlay.size=2GiB",))
-    assert engine.storage_options(asked, environ).limit.bytes == 2 << 30
+    assert engine.storage_options(asked, found).limit.bytes == 2 << 30
 
 
 def test_without_any_there_is_no_limit(tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_without_any_there_is_no_limit(tmp_path: Path) -> None:
 
 
 def test_a_wrong_option_of_storage_conf_is_told_with_its_file(tmp_path: Path) -> None:
-    environ = conf(tmp_path, '[storage.options.overlay]\nsize = "lots"\n')
+    found = conf(tmp_path, '[storage.options.overlay]\nsize = "lots"\n')
     with pytest.raises(Invalid, match=r"storage\.conf.*lots"):
-        engine.storage_options(settings(), environ)
+        engine.storage_options(settings(), found)
 
 
 def applied(asked: Settings) -> Any:

@@ -61,7 +61,7 @@ def test_any_configuration_names_a_directory(config: str) -> None:
 
 
 def opened(driver: str = "overlay") -> Labeller | None:
-    return asyncio.run(open_labeller(lambda: (), host_network_unconfined=True, storage_driver=driver))
+    return asyncio.run(open_labeller(lambda: (), host_network_unconfined=True, storage_driver=driver, store=Path("/")))
 
 
 def test_a_node_without_selinux_gets_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +92,38 @@ def test_a_policy_that_does_not_know_its_own_labels_says_what_to_do(tmp_path: Pa
     monkeypatch.setattr(selinux, "check", refuse)
     with pytest.raises(Unsupported, match=r"does not know u:r:container_t:s0.*container-selinux.*selinux = false"):
         find_contexts(tmp_path)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+    """A policy that refuses what stands here, by the label of the store."""
+    refused: dict[str, tuple[str, ...]] = {}
+    monkeypatch.setattr(selinux, "label_of", lambda fd: next(iter(refused)))
+    monkeypatch.setattr(selinux, "missing", lambda source, target, wanted: refused[target])
+    monkeypatch.setattr(selinux, "is_enforcing", lambda: True)
+    return refused
+
+
+def test_a_store_that_containers_cannot_read_is_told_with_its_label_and_a_remedy(
+    tmp_path: Path, asked: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked["u:o:var_lib_t:s0"] = ("execute", "map")
+    selinux_policy.tell_unreadable(parse_contexts(LINES.format("container_t")), tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("containers cannot run what is in the store")
+    fields = record.__dict__["fields"]
+    assert (fields["label"], fields["lacking"], fields["enforcing"]) == ("u:o:var_lib_t:s0", ("execute", "map"), True)
+    assert fields["remedy"].startswith(f"semanage fcontext -a -e /var/lib/containers/storage {tmp_path.parent};")
+
+
+def test_a_store_that_can_be_read_is_no_matter(
+    tmp_path: Path, asked: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked["u:o:container_ro_file_t:s0"] = ()
+    selinux_policy.tell_unreadable(parse_contexts(LINES.format("container_t")), tmp_path)
+    assert caplog.records == []
+
+
+def test_a_kernel_that_does_not_say_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    selinux_policy.tell_unreadable(parse_contexts(LINES.format("container_t")), tmp_path / "none")
+    assert "is not known" in caplog.text

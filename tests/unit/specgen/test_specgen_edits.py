@@ -110,9 +110,11 @@ def test_groups_are_added_once_and_must_exist() -> None:
 
 
 def test_interfaces_move_where_the_runtime_can() -> None:
-    edits = Edits(net_devices={"eth7": "net0"})
-    with pytest.raises(Unsupported, match=r"eth7.*netDevices"):
-        made(edits)
+    edits = Edits(net_devices={"eth7": "net0"}, net_devices_of=("a/b=c",))
+    with pytest.raises(
+        Unsupported, match=r"eth7 of CDI device a/b=c .* its runtime, runc 1\.1\.5, does not know linux\.netDevices"
+    ):
+        made(edits, defaults=Defaults(runtime="runc 1.1.5"))
     moved = linux(made(edits, defaults=Defaults(supports_net_devices=True))).net_devices
     assert moved == {"eth7": runtime_spec.NetDevice(name="net0")}
 

@@ -8,13 +8,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from criollo.errors import CriolloError, Invalid
-from criollo.storage.storage_conf import MAX_STORES, driver_options, find_storage_conf, find_stores, find_unfollowed
+from criollo.storage.storage_conf import MAX_STORES, StorageConf, driver_options, find_stores, find_unfollowed
 
 
-def conf(tmp_path: Path, text: str) -> Path:
+def at(path: Path, environ: dict[str, str] | None = None) -> StorageConf:
+    return StorageConf({"CONTAINERS_STORAGE_CONF": str(path), **(environ or {})})
+
+
+def conf(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> StorageConf:
     path = tmp_path / "storage.conf"
     path.write_text(text)
-    return path
+    return at(path, environ)
 
 
 def test_the_list_of_the_file_comes_after_the_options(tmp_path: Path) -> None:
@@ -24,7 +28,7 @@ def test_the_list_of_the_file_comes_after_the_options(tmp_path: Path) -> None:
 
 
 def test_nothing_said_is_no_store(tmp_path: Path) -> None:
-    assert find_stores(None, []) == ()
+    assert find_stores(conf(tmp_path, ""), []) == ()
     assert find_stores(conf(tmp_path, '[storage]\ndriver = "overlay"\n'), ["overlay.imagestore="]) == ()
 
 
@@ -45,18 +49,18 @@ def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, said:
         find_stores(conf(tmp_path, text), [])
 
 
-def test_too_many_stores_are_refused() -> None:
+def test_too_many_stores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=f"at most {MAX_STORES}"):
-        find_stores(None, ["overlay.imagestore=" + ",".join(f"/s{number}" for number in range(MAX_STORES + 1))])
+        find_stores(conf(tmp_path, ""), ["overlay.imagestore=" + ",".join(f"/s{number}" for number in range(MAX_STORES + 1))])
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CriolloError, match=r"storage\.conf"):
-        find_stores(tmp_path / "storage.conf", [])
+        find_stores(at(tmp_path / "storage.conf"), [])
 
 
 def test_the_environment_names_the_file() -> None:
-    assert find_storage_conf({"CONTAINERS_STORAGE_CONF": "/x/y.conf"}) == Path("/x/y.conf")
+    assert StorageConf({"CONTAINERS_STORAGE_CONF": "/x/y.conf"}).path == Path("/x/y.conf")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,7 +69,7 @@ def test_any_text_is_stores_or_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "storage.conf"
     path.write_text(text, errors="surrogatepass")
     with contextlib.suppress(Invalid):
-        assert isinstance(find_stores(path, [text]), tuple)
+        assert isinstance(find_stores(at(path), [text]), tuple)
 
 
 OVERLAY = '[storage.options.overlay]\nsize = "10GiB"\ninodes = "1000"\nmountopt = "nodev,metacopy=on"\n'
@@ -78,7 +82,7 @@ def test_options_of_the_driver_are_those_of_its_table(tmp_path: Path) -> None:
         "overlay.inodes=1000",
         "overlay.mountopt=nodev,metacopy=on",
     )
-    assert driver_options(path, "btrfs") == driver_options(path, "vfs") == driver_options(None, "overlay") == ()
+    assert driver_options(path, "btrfs") == driver_options(path, "vfs") == ()
 
 
 def test_the_table_of_all_drivers_serves_where_the_driver_has_none(tmp_path: Path) -> None:
@@ -96,8 +100,8 @@ def test_an_option_that_cannot_be_meant_is_refused_with_its_file(tmp_path: Path,
 OURS = {"driver": "overlay", "imagestore": "", "graphroot": "/var/lib/criollo", "runroot": "/run/criollo"}
 
 
-def told(path: Path | None, environ: dict[str, str] | None = None, ours: dict[str, str] = OURS) -> dict[str, str]:
-    return {each.name: each.remedy for each in find_unfollowed(path, environ or {}, ours)}
+def told(found: StorageConf, ours: dict[str, str] = OURS) -> dict[str, str]:
+    return {each.name: each.remedy for each in find_unfollowed(found, ours)}
 
 
 def test_what_packages_ship_is_no_matter(tmp_path: Path) -> None:
@@ -106,7 +110,7 @@ def test_what_packages_ship_is_no_matter(tmp_path: Path) -> None:
         '[storage.options]\nadditionalimagestores = ["/a"]\ndisable-volatile = false\n[storage.options.zfs]\nsize = "1"\n'
     )
     assert told(conf(tmp_path, text + OVERLAY)) == {}
-    assert told(None, {"STORAGE_DRIVER": "overlay"}) == {}
+    assert told(conf(tmp_path, "", {"STORAGE_DRIVER": "overlay"})) == {}
 
 
 def test_what_does_nothing_is_told_with_what_does_it(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_what_does_nothing_is_told_with_what_does_it(tmp_path: Path) -> None:
         '[storage.options]\nimagestore = "/i"\n'
         'additionallayerstores = ["/l"]\n[storage.options.overlay]\nmount_program = "/m"\nignore_chown_errors = "false"\n'
     )
-    found = told(conf(tmp_path, text), {"STORAGE_DRIVER": "vfs", "STORAGE_OPTS": "overlay.size=1g"})
+    found = told(conf(tmp_path, text, {"STORAGE_DRIVER": "vfs", "STORAGE_OPTS": "overlay.size=1g"}))
     assert list(found) == [
         "storage.driver",
         "storage.runroot",
@@ -142,6 +146,17 @@ def test_what_does_nothing_is_told_with_what_does_it(tmp_path: Path) -> None:
 def test_any_key_is_read_or_refused(tmp_path: Path, table: str, key: str, value: str) -> None:
     path = conf(tmp_path, f"[{table}]\n{key} = {value}\n")
     with contextlib.suppress(Invalid):
-        assert all(each.remedy for each in find_unfollowed(path, {}, OURS))
+        assert all(each.remedy for each in find_unfollowed(path, OURS))
     with contextlib.suppress(Invalid):
         assert all("=" in option for option in driver_options(path, "overlay"))
+
+
+def test_the_file_is_read_once(tmp_path: Path) -> None:
+    found = conf(tmp_path, OVERLAY)
+    first = driver_options(found, "overlay")
+    (tmp_path / "storage.conf").unlink()
+    assert (driver_options(found, "overlay"), find_stores(found, [])) == (first, ())
+
+
+def test_a_file_that_nobody_needs_is_not_read(tmp_path: Path) -> None:
+    assert driver_options(at(tmp_path / "none.conf"), "vfs") == ()
