@@ -11,7 +11,14 @@ from collections.abc import Iterator, Sequence
 
 
 class CriolloError(Exception):
-    """Anything Criollo reports on purpose; everything else that escapes is a bug of ours."""
+    """Anything Criollo reports on purpose; everything else that escapes is a bug of ours.
+
+    Its text is UTF-8 whatever it names: a container may give its files names that are not, and messages, records and log
+    lines take nothing else.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text if text.isascii() else text.encode("utf-8", "backslashreplace").decode())
 
 
 class Invalid(CriolloError):

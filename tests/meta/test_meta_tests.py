@@ -20,9 +20,9 @@ WITHOUT: dict[str, str] = {
     "config": "care draft files handlers keys later places reference runtime settings settle",
     "containers": "attach context create files logs notifier rootfs seccomp_asked start stop teardown",
     "cri": "checks facts grpc image query read_container runtime signals",
-    "daemon": "leftovers main mount_namespace notify recovery routes serving sweep",
+    "daemon": "leftovers main mount_namespace notify recovery routes serving",
     "engine": "containers opening pods",
-    "images": "adopt context examine imported load pull remove repair savedforms scrub",
+    "images": "adopt context examine imported load packed pull remove repair savedforms scrub",
     "kpod": (
         "answers containerspec credentials images importing inspect interactive layers lifecycle logins logs names "
         "outcome places play pods pull push remoteimage run session signing space spool stats"

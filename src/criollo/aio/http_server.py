@@ -26,6 +26,7 @@ from criollo.errors import (
     Denied,
     Exhausted,
     Exists,
+    Forbidden,
     Invalid,
     NotFound,
     TimedOut,
@@ -40,6 +41,7 @@ log = get_logger(__name__)
 _STATUS: Final[dict[type[CriolloError], int]] = {
     Invalid: 400,
     Denied: 403,
+    Forbidden: 403,
     NotFound: 404,
     Exists: 409,
     WrongState: 409,
@@ -136,10 +138,15 @@ class HttpServer:
         try:
             while await self._one(wire):
                 connection.start_next_cycle()
-        except (OSError, TimeoutError, h11.LocalProtocolError) as error:
+        except TimeoutError as error:  # it does not take our answer
+            log.debug("HTTP connection ended", cause=error)
+            transport.abort()
+        except (OSError, h11.LocalProtocolError) as error:
             log.debug("HTTP connection ended", cause=error)
         finally:
             writer.close()
+            if transport.get_write_buffer_size():  # the end of a reply: closing waits for the client to take it, for ever
+                loop.call_later(self._limits.write_s, _give_up, transport)
 
     async def _one(self, wire: "_Wire") -> bool:
         """Answer one request; True when another may follow."""
@@ -218,6 +225,12 @@ class HttpServer:
             return text(500, "criollo has a bug; its log has the details")
 
 
+def _give_up(transport: asyncio.Transport) -> None:
+    """End a connection whose client still has not taken all that was sent."""
+    if transport.get_write_buffer_size():
+        transport.abort()
+
+
 class _Refused(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.reply = text(status, message)
@@ -231,6 +244,7 @@ class _Wire:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: h11.Connection, limits: HttpLimits
     ) -> None:
         self._reader, self._writer, self._h11, self._limits = reader, writer, connection, limits
+        self._wants_body = True
 
     @property
     def can_continue(self) -> bool:
@@ -261,6 +275,7 @@ class _Wire:
                 head = await self._event()
                 if not isinstance(head, h11.Request):
                     return None
+                self._wants_body = head.method != b"HEAD"
                 _check_head(head, self._limits.head_bytes)
                 return _request(head, await self._body(head))
         except TimeoutError:
@@ -276,13 +291,17 @@ class _Wire:
         if not keep:
             headers.append(("connection", "close"))
         await self._write(h11.Response(status_code=reply.status, headers=headers))
+        if self._wants_body:
+            await self._write_body(reply)
+        await self._write(h11.EndOfMessage())
+
+    async def _write_body(self, reply: Reply) -> None:
         if reply.parts is None:
             await self._write(h11.Data(data=reply.body))
-        else:
-            async with aclosing(reply.parts) as parts:
-                async for part in parts:
-                    await self._write(h11.Data(data=part))
-        await self._write(h11.EndOfMessage())
+            return
+        async with aclosing(reply.parts) as parts:
+            async for part in parts:
+                await self._write(h11.Data(data=part))
 
     async def _event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._h11.next_event()) is h11.NEED_DATA:

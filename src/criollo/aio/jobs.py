@@ -87,9 +87,9 @@ class Jobs(Generic[T]):
         job = self._running.get(key)
         if job is None:
             job = self._running[key] = Job(key, self._kind)
-            job.task = asyncio.get_running_loop().create_task(
-                self._run(job, start, orphaned), name=f"{self._kind} {job.trail.name}"
-            )
+            work = self._run(job, start, orphaned)
+            job.task = asyncio.get_running_loop().create_task(work, name=f"{self._kind} {job.trail.name}")
+            job.task.add_done_callback(_look_at)
         else:
             log.info(JOINED, stage=job.at_stage, kind=self._kind, job=key)
             if hooks.metrics is not None:
@@ -170,6 +170,12 @@ def _cancel(job: Job[T], why: CriolloError) -> None:
         job.ended_by = why
         job.trail.fail(why)
         job.task.cancel()
+
+
+def _look_at(task: asyncio.Task[T]) -> None:
+    """An error that no waiter takes has been told by the job: asyncio need not report it as forgotten."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _tell(orphaned: Callable[[T], Awaitable[object]] | None, result: T) -> None:

@@ -18,9 +18,11 @@ from criollo.aio.cleanup import cleanup
 from criollo.aio.streams import BoundedPipe, readable
 from criollo.errors import TimedOut, ToolFailed, explain
 from criollo.telemetry import trail
+from criollo.telemetry.scrub import scrubbed
 
 MINIMAL_ENV: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 TAIL_BYTES: Final = 2000
+_LOOK_BYTES: Final = 16 << 10  # of what a program wrote, for its last words
 OUTPUT_BYTES: Final = 1 << 20  # kept of each stream, where nobody says otherwise
 DEVNULL: Final = subprocess.DEVNULL
 _CHUNK: Final = 1 << 16
@@ -45,7 +47,8 @@ class Finished(NamedTuple):
     stderr: bytes
 
     def stderr_tail(self) -> str:
-        return self.stderr[-TAIL_BYTES:].decode("utf-8", "replace")
+        """What it said last, as it may stand in a message."""
+        return last_words(self.stderr)
 
 
 def spawn(program: Program, *, stdio: tuple[int, int, int] = (DEVNULL, DEVNULL, DEVNULL)) -> "subprocess.Popen[bytes]":
@@ -95,10 +98,16 @@ async def read_some(fd: int) -> bytes:
             await readable(fd)
 
 
-def has_ended(pidfd: int) -> bool:
+def last_words(output: bytes) -> str:
+    """The end of what a program wrote, for messages: without what looks like a secret, and cut after that, not through one."""
+    return scrubbed(output[-_LOOK_BYTES:].decode("utf-8", "replace"))[-TAIL_BYTES:]
+
+
+def has_ended(pidfd: int, *, limit_s: float = 0) -> bool:
+    """Whether the process has ended, or does so in time (blocking)."""
     poll = select.poll()  # select() cannot take descriptors above 1023
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(limit_s * 1000))
 
 
 async def wait_pidfd(fd: int) -> None:
@@ -109,8 +118,13 @@ async def wait_pidfd(fd: int) -> None:
 
 
 async def wait(child: "subprocess.Popen[bytes]") -> int:
-    """Wait for a child of ours and reap it; returns its status, negative for a signal."""
-    fd = os.pidfd_open(child.pid)
+    """Wait for a child of ours and reap it; returns its status, negative for a signal.
+
+    Raises:
+        Exhausted: no descriptor is left to wait with.
+    """
+    with explain(f"wait for process {child.pid}"):
+        fd = os.pidfd_open(child.pid)
     try:
         await wait_pidfd(fd)
     finally:
@@ -135,8 +149,7 @@ async def run(
     """
     ended = await attempt(program, what=what, timeout_s=timeout_s, stdin=stdin, limit_bytes=limit_bytes)
     if ended.status != 0:
-        words = ended.stderr_tail() or ended.stdout[-TAIL_BYTES:].decode("utf-8", "replace")
-        raise ToolFailed(what, program.argv, ended.status, words)
+        raise ToolFailed(what, program.argv, ended.status, ended.stderr_tail() or last_words(ended.stdout))
     return ended
 
 
@@ -210,7 +223,7 @@ class _Talk:
         self._feed = _Feeder(child.stdin.fileno(), stdin, child.stdin.close)
 
     def last_words(self) -> str:
-        return self.stderr.content()[-TAIL_BYTES:].decode("utf-8", "replace")
+        return last_words(self.stderr.content())
 
     async def end(self) -> None:
         """Kill a child that still runs; then take what its pipes hold and close them."""

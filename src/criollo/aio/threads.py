@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
+from criollo.errors import Exhausted
 from criollo.linux import libc
 
 P = ParamSpec("P")
@@ -57,7 +58,11 @@ async def databases(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
 
 async def fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in a thread that ends with the call: for code that enters other namespaces."""
+    """Run in a thread that ends with the call: for code that enters other namespaces.
+
+    Raises:
+        Exhausted: no thread can be started.
+    """
     future: Future[T] = Future()
 
     def work() -> None:
@@ -66,7 +71,7 @@ async def fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         except BaseException as error:  # handed over to the awaiter
             future.set_exception(error)
 
-    threading.Thread(target=work, name="fresh", daemon=True).start()
+    _begin(work, "fresh")
     return await _until_done(asyncio.wrap_future(future))
 
 
@@ -77,6 +82,7 @@ async def forsaken(limit_s: float, function: Callable[P, T], *args: P.args, **kw
 
     Raises:
         TimeoutError: it was left behind.
+        Exhausted: no thread can be started.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # from here on nobody takes the place of its result away
@@ -87,7 +93,7 @@ async def forsaken(limit_s: float, function: Callable[P, T], *args: P.args, **kw
         except BaseException as error:  # handed over to the awaiter
             future.set_exception(error)
 
-    threading.Thread(target=work, name="forsaken", daemon=True).start()
+    _begin(work, "forsaken")
     async with asyncio.timeout(limit_s):
         return await asyncio.wrap_future(future)
 
@@ -102,10 +108,35 @@ def close() -> None:
 async def _run(name: str, call: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
     pool = _pools.get(name)
     if pool is None:
-        pool = _pools[name] = ThreadPoolExecutor(
+        pool = _pools[name] = _Pool(
             _SIZES[name], thread_name_prefix=name, initializer=_own_directory if name == "mounts" else None
         )
     return await _until_done(asyncio.get_running_loop().run_in_executor(pool, call), interrupt)
+
+
+class _Pool(ThreadPoolExecutor):
+    """Where no further thread can be started, those that are there do the work; without any it is refused at once."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            if not self._threads:
+                self._work_queue.get_nowait()  # nothing else is in it: nobody works
+                raise _no_thread(error) from error
+
+
+def _begin(work: Callable[[], None], name: str) -> None:
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise _no_thread(error) from error
+
+
+def _no_thread(error: RuntimeError) -> Exhausted:
+    return Exhausted(
+        f"cannot start a thread: {error}; raise TasksMax of the service, pids.max of its cgroup or kernel.threads-max"
+    )
 
 
 async def _until_done(future: "asyncio.Future[T]", interrupt: Callable[[], None] | None = None) -> T:

@@ -35,6 +35,6 @@ class Uncollected(Generic[T]):
             log.warning("nobody asked for it again; removing it", id=made)
             try:
                 await self._tear_down(made)  # at once REMOVING: nobody can collect it any more
-            except CriolloError as error:
+            except (CriolloError, OSError) as error:
                 log.warning("cannot remove it; the sweeper will retry", id=made, error=error)
             self._ids.discard(made)

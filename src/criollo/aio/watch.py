@@ -2,9 +2,13 @@
 
 An editor, a package manager or a DaemonSet writes several files at once, some in halves; a reader wants to look once,
 when it is quiet. A directory that does not exist yet is waited for through its nearest existing ancestor.
+
+Where the kernel gives no watches (fs.inotify.max_user_instances is 128 for all processes of root on many nodes), who reads is
+sent to look every few seconds instead.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
@@ -12,11 +16,14 @@ from typing import Final, Generic, TypeVar
 
 from criollo.aio import threads
 from criollo.linux.inotify import IN_IGNORED, Inotify
+from criollo.telemetry.log import get_logger
 
+log = get_logger(__name__)
 T = TypeVar("T")
 
 QUIET_S: Final = 0.2
 PATIENCE_S: Final = 2.0  # a directory that never rests is looked at this often
+UNWATCHED_S: Final = 15.0  # between two looks where there are no watches
 
 
 async def changes(
@@ -26,9 +33,33 @@ async def changes(
 
     The first yield lets the reader load what is there without a gap: changes after it are not lost. Close the iterator
     (`contextlib.aclosing`) to free its descriptor.
+    """
+    is_told = False
+    while True:
+        try:
+            async with contextlib.aclosing(_watched(directories, quiet_s=quiet_s, patience_s=patience_s)) as rounds:
+                async for _ in rounds:
+                    is_told = False
+                    yield
+        except OSError as error:
+            if not is_told:
+                log.warning(
+                    "directories cannot be watched; looking at them now and then",
+                    directories=",".join(map(str, directories)),
+                    every_s=UNWATCHED_S,
+                    cause=error.strerror,
+                    remedy="raise fs.inotify.max_user_instances and fs.inotify.max_user_watches",
+                )
+                is_told = True
+        yield
+        await asyncio.sleep(UNWATCHED_S)
+
+
+async def _watched(directories: Sequence[Path], *, quiet_s: float, patience_s: float) -> AsyncGenerator[None, None]:
+    """As `changes`.
 
     Raises:
-        OSError: no inotify instance or watch is left (fs.inotify.max_user_instances, max_user_watches).
+        OSError: no inotify instance or watch is left.
     """
     watcher = Inotify()
     woken = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A CRI client: for kpod, for the daemon's own watchdog, for tests.
+"""A CRI client: for kpod and for tests; and calls of any gRPC server, which the exporter of traces makes.
 
     async with connect(path) as client:
         reply = await client.runtime("ListContainers", api_pb2.ListContainersRequest())
@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from criollo.cri import grpc
 from criollo.cri.connection import Connection
-from criollo.cri.errors import Code, error_of
+from criollo.cri.errors import Code, Refused, error_of
 from criollo.cri.pb import api_pb2
 from criollo.errors import CriolloError, TimedOut, Unavailable, explain
 from criollo.wire.http2_events import Body, Head
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RUNTIME: Final = "runtime.v1.RuntimeService"
 IMAGE: Final = "runtime.v1.ImageService"
 _GOODBYE_S: Final = 0.5  # for a peer to end its side of TLS: gRPC's servers never do
+_STRANGERS_BYTES: Final = 1 << 20  # of an answer of somebody else's server
 
 
 @asynccontextmanager
@@ -70,7 +71,7 @@ async def connect_to(host: str, port: int, *, tls: "ssl.SSLContext | None" = Non
 
     Raises Unavailable when nobody answers within `limit_s`; the calls as those of `Client`.
     """
-    side = _Calling()
+    side = _Calling(limit_bytes=_STRANGERS_BYTES)
     try:
         with explain(f"connect to {host}, port {port}"):
             async with asyncio.timeout(limit_s):
@@ -146,10 +147,11 @@ class _Answer:
 
 
 class _Calling:
-    """The client's side of a connection."""
+    """The client's side of a connection. `limit_bytes`: of what is kept of one answer; None where the server is our own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limit_bytes: int | None = None) -> None:
         self.connection = Connection(self, client=True)
+        self._limit_bytes = limit_bytes
         self._answers: dict[int, _Answer] = {}
 
     async def call(self, path: str, body: bytes, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
@@ -163,6 +165,8 @@ class _Calling:
             await self.connection.taken(stream_id)
             async for message in _read(answer):
                 yield message
+        except Refused as refused:  # what came is no answer that we can read
+            raise error_of(refused.code, f"cannot read the answer to {path}: {refused.text}") from refused
         finally:
             del self._answers[stream_id]
             self.connection.reset(stream_id)
@@ -189,7 +193,11 @@ class _Calling:
         if answer := self._answers.get(body.stream_id):
             answer.body += body.payload
             answer.changed.set()
-            if body.ends:
+            if self._limit_bytes is not None and len(answer.body) > self._limit_bytes:
+                answer.body.clear()
+                answer.code, answer.text = Code.RESOURCE_EXHAUSTED, f"the answer is over {self._limit_bytes} bytes"
+                answer.end()
+            elif body.ends:
                 answer.end()
 
     def on_reset(self, stream_id: int) -> None:

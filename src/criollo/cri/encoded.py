@@ -31,8 +31,6 @@ class Encoded(Generic[R]):
 
     def of(self, records: Iterable[R]) -> bytes:
         """The list message of these records."""
-        if len(self._kept) > KEPT:
-            self._kept.clear()  # mostly of objects that are gone; who is still there is back after one list
         return b"".join(map(self.item, records))
 
     def item(self, record: R) -> bytes:
@@ -41,6 +39,8 @@ class Encoded(Generic[R]):
         if known is not None and known[0] is record:
             return known[1]
         item = self._write(record).SerializeToString()
+        if known is None and len(self._kept) >= KEPT:
+            self._kept.clear()  # mostly of objects that are gone; who is still there is back after one list
         self._kept[record.id] = record, item
         return item
 

@@ -68,8 +68,8 @@ def encode_timeout(seconds: float) -> str:
 
 
 def encode_text(text: str) -> str:
-    """A status text as a header may carry it: percent-encoded UTF-8."""
-    return quote(text, safe=_TEXT_KEPT)
+    """A status text as a header may carry it: percent-encoded UTF-8; what is none is shown as an escape."""
+    return quote(text, safe=_TEXT_KEPT, errors="backslashreplace")
 
 
 def decode_text(text: str) -> str:

@@ -5,12 +5,16 @@ from collections.abc import AsyncGenerator, Mapping
 from criollo.cri import query, read_image, write
 from criollo.cri.calls import Handler, StreamHandler, after
 from criollo.cri.pb import api_pb2 as pb
+from criollo.errors import Invalid
 from criollo.images import status
 from criollo.images.context import Images
 from criollo.images.pull import pull_image
 from criollo.images.remove import remove_image
 from criollo.model.image import Image
 from criollo.oci.image_spec import decode_config
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 
 class ImageService:
@@ -78,5 +82,13 @@ class ImageService:
         return [self._written(found)] if found else []
 
     def _written(self, image: Image) -> pb.Image:
-        user = "" if image.is_artifact else decode_config(image.config).config.user
-        return write.image(image, user=user, pinned=status.is_pinned(self._images, image))
+        return write.image(image, user=_user(image), pinned=status.is_pinned(self._images, image))
+
+
+def _user(image: Image) -> str:
+    """Who it runs as; nobody where its config cannot be read any more, so that it does not take all others off the list."""
+    try:
+        return "" if image.is_artifact else decode_config(image.config).config.user
+    except Invalid as error:
+        log.debug("config of an image is unreadable", image=image.id, error=error)
+        return ""

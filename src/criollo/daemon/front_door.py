@@ -24,6 +24,7 @@ import msgspec
 
 from criollo.errors import Invalid, WrongState, explain
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.seldom import Seldom
 
 log = get_logger(__name__)
 
@@ -73,6 +74,7 @@ class FrontDoor:
         self._inode: tuple[int, int] | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stopped = asyncio.Event()
+        self._refusals = Seldom()
         self.open_connections = 0
 
     def open(self) -> None:
@@ -117,7 +119,8 @@ class FrontDoor:
     def admit(self, greeting: "_Greeting") -> bool:
         """Start to greet a new connection; False when there are too many."""
         if self._group is None or self._stopped.is_set() or self.open_connections >= self.limits.connections:
-            log.warning("connection refused: too many are open", limit=self.limits.connections)
+            if times := self._refusals.due():
+                log.warning("connection refused: too many are open", limit=self.limits.connections, times=times)
             return False
         self.open_connections += 1
         self._group.create_task(self._greet(greeting))

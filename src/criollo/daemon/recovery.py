@@ -26,10 +26,10 @@ from criollo.model.moves import can_become
 from criollo.model.pod import Pod, PodState
 from criollo.monitor.exits import KILLED, Exit
 from criollo.monitor.strays import kill_strays
-from criollo.pods import cgroups, connection, infra
+from criollo.pods import cgroups, connection, files, infra
 from criollo.pods import teardown as pod_teardown
 from criollo.pods.context import Pods
-from criollo.state.records import BrokenRow
+from criollo.state.records import BrokenRow, ContainerRows, PodRows
 from criollo.telemetry.log import get_logger
 from criollo.wire.runtime import Status
 
@@ -85,7 +85,7 @@ async def _drop_broken_container(pods: Pods, row: BrokenRow) -> None:
     """A row nobody can read any more: what hangs on its id goes, then the row. Its monitor ended as a stray."""
     pod = pods.state.pods.get(row.pod_id)
     await _quietly(take_away(pods.containers, row.id, cgroup_parent=pod.cgroup_parent if pod else ""), row.id)
-    pods.state.containers.delete(row.id)
+    await _quietly(_forget(pods.state.containers, row), row.id)
 
 
 async def _drop_broken_pod(pods: Pods, row: BrokenRow) -> None:
@@ -94,8 +94,14 @@ async def _drop_broken_pod(pods: Pods, row: BrokenRow) -> None:
         await _quietly(container_teardown.remove(pods.containers, container.id), container.id)
     await _quietly(take_away(pods.containers, row.id), row.id)
     await _quietly(cgroups.remove_of(pods, row.id), row.id)
+    await _quietly(files.remove_logs(pods.log_dir, row.id), row.id)
     if not pods.state.containers.of_pod(row.id):
-        pods.state.pods.delete(row.id)
+        await _quietly(_forget(pods.state.pods, row), row.id)
+
+
+async def _forget(rows: PodRows | ContainerRows, row: BrokenRow) -> None:
+    """Without what hung on it; a row that stays, on a full disk or because another one needs it, is met at the next start."""
+    rows.delete(row.id)
 
 
 async def _recover_container(containers: Containers, container: Container, *, rebooted: bool) -> None:
@@ -179,5 +185,5 @@ async def _quietly(work: Awaitable[object], what: str) -> None:
     """One object's trouble is its own: told, kept in its row, retried by the sweeper."""
     try:
         await work
-    except CriolloError as error:
+    except (CriolloError, OSError) as error:
         log.warning("could not recover; the sweeper will retry", object=what, error=error)

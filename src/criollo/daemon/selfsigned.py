@@ -18,13 +18,20 @@ DAYS: Final = 365
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write both files, the key first and for root alone; neither may be there."""
+    """Write both files, the key first and for root alone; neither may be there. Both or none: one alone is of no use."""
     cert, key, *names = argv
-    for path, content, mode in zip((key, cert), make(names)[::-1], (0o600, 0o644), strict=True):
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as file:
-            file.write(content)
+    written: list[Path] = []
+    try:
+        for path, content, mode in zip((Path(key), Path(cert)), make(names)[::-1], (0o600, 0o644), strict=True):
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            written.append(path)
+            with open(fd, "wb") as file:
+                file.write(content)
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     return 0
 
 

@@ -1,6 +1,7 @@
 """The sweeper: retries unfinished teardowns, deletes networks of pods that are gone, keeps the databases' logs short."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable
 from typing import Final
 
@@ -23,21 +24,41 @@ log = get_logger(__name__)
 EVERY_S: Final = 30
 
 
+class Failures:
+    """What this round and the one before could not do: what fails so for days is told once, until it fails otherwise."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str] = {}
+        self._now: dict[str, str] = {}
+
+    def is_news(self, what: str, error: Exception) -> bool:
+        """Note an error of this round; whether the round before had another, or none."""
+        self._now[what] = str(error)
+        return self._before.get(what) != self._now[what]
+
+    def turn(self) -> None:
+        """A round has ended."""
+        self._before, self._now = self._now, {}
+
+
 async def sweep_forever(pods: Pods) -> None:
     """Once in 30 s; an error of one object is told and waits for the next round."""
+    failures = Failures()
     while True:
         await asyncio.sleep(EVERY_S)
-        await sweep_once(pods)
+        await sweep_once(pods, failures)
+        failures.turn()
 
 
-async def sweep_once(pods: Pods) -> None:
+async def sweep_once(pods: Pods, failures: Failures) -> None:
     """Retry what is left over and nobody works on: teardowns, networks, layers nobody needs, rows, write-ahead logs.
 
     At once: what hangs shall not keep the rest from its turn.
     """
     containers = pods.containers
+    attempt = functools.partial(_try, failures)
     work = [
-        _try(tear_down_container(containers, each.id), each.id)
+        attempt(tear_down_container(containers, each.id), each.id)
         for each in containers.state.containers
         if each.state is ContainerState.REMOVING and not containers.locks.is_held(each.id)
     ]
@@ -45,16 +66,16 @@ async def sweep_once(pods: Pods) -> None:
         if pods.locks.is_held(pod.id):
             continue
         if pod.state is PodState.REMOVING:
-            work.append(_try(tear_down_pod(pods, pod.id), pod.id))
+            work.append(attempt(tear_down_pod(pods, pod.id), pod.id))
         elif pod.state is PodState.NOTREADY and not pod.network_down:
-            work.append(_try(_disconnect(pods, pod.id), pod.id))
-    await together((*work, _house(pods)))
+            work.append(attempt(_disconnect(pods, pod.id), pod.id))
+    await together((*work, _house(pods, failures)))
 
 
-async def _house(pods: Pods) -> None:
-    await _try(pods.network.gc(pods.state.pods, verb=False), "networks")
-    await _try(collect_layers(pods.containers.images), "layers")
-    await _try(_save(pods), "rows")
+async def _house(pods: Pods, failures: Failures) -> None:
+    await _try(failures, pods.network.gc(pods.state.pods, verb=False), "networks")
+    await _try(failures, collect_layers(pods.containers.images), "layers")
+    await _try(failures, _save(pods), "rows")
 
 
 async def _disconnect(pods: Pods, pod_id: PodId) -> None:
@@ -71,8 +92,9 @@ async def _save(pods: Pods) -> None:
         await threads.databases(checkpoint, path)
 
 
-async def _try(work: Awaitable[object], what: str) -> None:
+async def _try(failures: Failures, work: Awaitable[object], what: str) -> None:
     try:
         await work
-    except CriolloError as error:
-        log.warning("sweep failed; trying again later", object=what, every_s=EVERY_S, error=error)
+    except (CriolloError, OSError) as error:  # OSError: of one object, and no reason to end the daemon for all
+        tell = log.warning if failures.is_news(what, error) else log.debug
+        tell("sweep failed; trying again later", object=what, every_s=EVERY_S, error=error)

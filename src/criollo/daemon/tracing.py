@@ -1,6 +1,9 @@
 """Spans on their way to a collector: OTLP over gRPC. Loaded only where tracing is on.
 
 Spans go in batches; while the collector is away they wait in the tracer's bounded queue, and we try again after growing pauses.
+A batch that it does not want, ever, is dropped, or it would keep all later ones.
+
+Source: OTLP 1.x, section Failures: which codes are to be tried again.
 """
 
 import asyncio
@@ -17,10 +20,11 @@ from criollo.aio import threads
 from criollo.aio.background import Background
 from criollo.config.telemetry import Tracing, parse_endpoint
 from criollo.cri.client import Caller, connect_to
-from criollo.errors import CriolloError
+from criollo.errors import CriolloError, Damaged, Exhausted, TimedOut, Unavailable
 from criollo.telemetry import hooks, trail
 from criollo.telemetry.log import get_logger
 from criollo.telemetry.otlp import EXPORT, Value, rejected_spans, request_bytes
+from criollo.telemetry.seldom import Seldom
 from criollo.telemetry.tracer import Tracer
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ PAUSE_S: Final = 2.0  # between batches, so that they are worth a message
 _EXPORT_S: Final = 10.0
 _BACKOFF_S: Final = (1.0, 30.0)
 _FLUSH_S: Final = 2.0
+_LATER: Final = (Unavailable, TimedOut, Exhausted, Damaged)
 
 
 @asynccontextmanager
@@ -87,6 +92,7 @@ class Exporter:
             "process.pid": os.getpid(),
         }
         self._dropped_told = 0
+        self._drops, self._refusals = Seldom(), Seldom()
         self._batch: list[bytes] = []  # not yet taken by the collector
 
     async def run(self) -> None:
@@ -127,10 +133,17 @@ class Exporter:
         waiting = self._tracer.waiting
         while waiting and len(self._batch) < BATCH:
             self._batch.append(waiting.popleft())
-        answer = await call(EXPORT, request_bytes(self._resource, "criollo", __version__, self._batch), _EXPORT_S)
+        try:
+            answer = await call(EXPORT, request_bytes(self._resource, "criollo", __version__, self._batch), _EXPORT_S)
+        except _LATER:
+            raise
+        except CriolloError as error:
+            rejected, cause = len(self._batch), str(error)
+        else:
+            rejected, cause = rejected_spans(answer), ""
         self._batch.clear()
-        if rejected := rejected_spans(answer):
-            log.warning("the collector of traces has refused spans", spans=rejected)
-        if self._tracer.dropped > self._dropped_told:
+        if rejected and self._refusals.due():
+            log.warning("the collector of traces has refused spans", spans=rejected, cause=cause)
+        if self._tracer.dropped > self._dropped_told and self._drops.due():
             log.warning("spans were dropped", spans=self._tracer.dropped - self._dropped_told)
             self._dropped_told = self._tracer.dropped

@@ -20,6 +20,7 @@ from criollo.kpod.text import age, document, short, size, table
 _NONE: Final = "<none>"
 _TABLE: Final = "table "
 FILTERS: Final = ("reference", "dangling", "label", "before", "since")
+_END_OF_TIME_NS: Final = 253_402_300_799 * 1_000_000_000  # the last second of the year 9999
 _OF_CONFIG: Final = {"Created", "CreatedAt", "CreatedSince", "Labels"}
 
 
@@ -138,10 +139,12 @@ async def _config(session: Session, image_id: str) -> Config:
 
 
 def _moment(text: object) -> int:
+    """Nanoseconds since the epoch; 0 for what is no moment, or one beyond what can be shown."""
     try:
-        return int(datetime.datetime.fromisoformat(str(text)).timestamp() * 1e9)
+        found = int(datetime.datetime.fromisoformat(str(text)).astimezone(datetime.UTC).timestamp() * 1e9)
     except (ValueError, OverflowError):
         return 0
+    return found if found < _END_OF_TIME_NS else 0
 
 
 def _shown(

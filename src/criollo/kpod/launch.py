@@ -47,10 +47,10 @@ async def launch(session: Session, plan: PodPlan, *, before_start: BeforeStart |
     """
     await _require_network(session, plan)
     images = {each.config.metadata.name: await _image(session, each) for each in plan.containers}
-    for volume in plan.volumes:
-        prepare_volume(volume)
     pod_id = ""
     try:
+        for volume in plan.volumes:
+            prepare_volume(volume)
         request = pb.RunPodSandboxRequest(config=plan.sandbox, runtime_handler=plan.handler)
         pod_id = (await session.client.runtime("RunPodSandbox", request)).pod_sandbox_id
         started = []

@@ -75,12 +75,12 @@ class _Source:
             if not self._path.exists():
                 raise NotFound("log", str(self._path), "its file was removed") from None
             raise
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = fd
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise CriolloError(f"cannot read log {self._path}: it is no regular file")
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
 
     def skip_to(self, tail: int | None) -> None:
         if tail is not None:

@@ -122,7 +122,8 @@ async def _played(session: Session, uid: str) -> pb.PodSandbox | None:
 
 
 def _resolv_conf() -> str:
-    try:
-        return read_limited(_RESOLV_CONF, _RESOLV_CONF_LIMIT_BYTES).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+    with explain(f"read {_RESOLV_CONF}"):
+        try:
+            return read_limited(_RESOLV_CONF, _RESOLV_CONF_LIMIT_BYTES).decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""

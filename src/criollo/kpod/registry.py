@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from criollo.config.settings import Settings
-from criollo.errors import CriolloError, Denied, Invalid, NotFound, Unauthenticated, Unavailable
+from criollo.errors import CriolloError, Denied, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from criollo.kpod.remoteimage import opened_registry
 from criollo.kpod.session import Options, load_settings
 from criollo.kpod.text import document, table
@@ -33,6 +33,7 @@ _WORDS = {
     NotFound: "not there",
     Unauthenticated: "login refused",
     Denied: "forbidden",
+    Forbidden: "forbidden",
     Unavailable: "no answer",
 }
 

@@ -74,6 +74,7 @@ class Cni:
         self._loaded = Loaded(network=None, problem=f"{conf_dir} has not been read yet")
         self._trouble, self._asked_at = "", float("-inf")  # what STATUS said, and when (monotonic)
         self._turns = Turns()
+        self._told: dict[str, str] = {}  # leftovers of the last `gc` and their causes: the sweeper asks every 30 s
         self._changed = asyncio.Event()  # wakes who waits for a usable network
 
     async def load(self) -> None:
@@ -215,7 +216,7 @@ class Cni:
         """
         async with self._turns.shared():
             entries = await threads.files(self._cache.entries)
-            failed = []
+            failed: dict[str, str] = {}
             for entry in entries:
                 if entry.runtime != self._options.owner or entry.container_id in valid:
                     continue
@@ -223,9 +224,11 @@ class Cni:
                 error = await self._try_delete(network, entry) if network else None
                 if error is None:
                     await threads.files(self._cache.remove, entry.file_name)
-                else:
+                    continue
+                failed[entry.container_id] = str(error)
+                if self._told.get(entry.container_id) != str(error):
                     log.warning("leftover network attachment stays", pod=entry.container_id, error=error)
-                    failed.append(entry.container_id)
+            self._told = failed
         if verb and (network := self._loaded.network) and not network.disable_gc and network.speaks("1.1.0"):
             async with self._turns.alone():
                 await self._gc_plugins(network, await threads.files(self._cache.entries))

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from criollo.errors import Invalid
+from criollo.errors import Invalid, printable
 from criollo.linux.files import read_limited
 from criollo.model.pod import Record
 from criollo.network.attachment import Json
@@ -159,9 +159,9 @@ def _read_all(network_dir: Path, plugin_dirs: Sequence[Path]) -> tuple[list[Netw
                     find_plugin(plugin.ipam, plugin_dirs)
             networks.append(network)
         except Invalid as error:
-            skipped.append(f"{path}: {error}")
+            skipped.append(printable(f"{path}: {error}"))
         except OSError as error:
-            skipped.append(f"{path}: {error.strerror}")
+            skipped.append(printable(f"{path}: {error.strerror}"))
     return networks, skipped
 
 

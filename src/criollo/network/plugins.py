@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from criollo.aio import process
-from criollo.errors import Damaged, Invalid, TimedOut, ToolFailed, Unavailable
+from criollo.errors import Damaged, Invalid, ToolFailed, Unavailable
 from criollo.model.pod import Record
 from criollo.network.attachment import Json
 from criollo.network.cache import Entry
@@ -101,19 +101,16 @@ async def execute(call: Call, request: Json, plugin_dirs: Sequence[Path]) -> byt
     except Invalid as error:
         raise Unavailable(f"{call.what}: {error}") from error
     log.debug("running CNI plugin", command=call.command, plugin=path, container=call.container_id)
-    try:
-        finished = await process.attempt(
-            process.Program([str(path)], env=_environment(call, plugin_dirs)),
-            what=f"{call.what} (plugin {kind}, {call.command})",
-            timeout_s=call.timeout_s,
-            stdin=msgspec.json.encode(request),
-            limit_bytes=LIMIT_BYTES,
-        )
-    except TimedOut as error:
-        raise TimedOut(scrubbed(str(error))) from None  # it has the plugin's last words
+    finished = await process.attempt(
+        process.Program([str(path)], env=_environment(call, plugin_dirs)),
+        what=f"{call.what} (plugin {kind}, {call.command})",
+        timeout_s=call.timeout_s,
+        stdin=msgspec.json.encode(request),
+        limit_bytes=LIMIT_BYTES,
+    )
     told = decode_error(finished.stdout)
     if finished.status != 0 or told is not None:
-        said = finished.stderr_tail().strip() or finished.stdout[-process.TAIL_BYTES :].decode("utf-8", "replace")
+        said = finished.stderr_tail().strip() or process.last_words(finished.stdout)
         raise PluginFailed(f"{call.what} (plugin {kind}, {call.command})", path, finished.status, error=told, said=said)
     return finished.stdout
 

@@ -115,7 +115,7 @@ async def _drop_if_empty(containers: Containers, path: str, driver: Driver) -> N
 async def _remove(pods: Pods, parent: str, pod_id: str) -> None:
     left = HostFailed(f"cannot remove cgroup {parent} of pod sandbox {pod_id}: processes are left in it")
     if driver_of(parent) is Driver.CGROUPFS:
-        if not await threads.files(pods.hierarchies.remove, parent):
+        if not await _is_removed(pods, parent):
             raise left
         return
     if await threads.files(pods.hierarchies.processes, _path(parent)):  # systemd would end them
@@ -124,8 +124,13 @@ async def _remove(pods: Pods, parent: str, pod_id: str) -> None:
     if pods.hierarchies.is_unified:
         return
     # Version 1: runtimes make the slice in every hierarchy, systemd takes it away from those that it uses itself.
-    if not await threads.files(pods.hierarchies.remove, _path(parent)):
+    if not await _is_removed(pods, _path(parent)):
         raise left
+
+
+async def _is_removed(pods: Pods, path: str) -> bool:
+    with explain(f"remove cgroup {path}"):
+        return await threads.files(pods.hierarchies.remove, path)
 
 
 def _path(parent: str) -> str:

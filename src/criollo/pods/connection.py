@@ -77,7 +77,9 @@ async def disconnect(pods: Pods, pod_id: PodId) -> None:
     try:
         await pods.network.delete(attachment(pods.state.pod(pod_id)))
     except CriolloError as error:
-        log.warning("network deletion failed; the sweeper will retry", pod=pod_id, error=error)
-        pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), trouble=str(error)))
+        pod = pods.state.pod(pod_id)
+        if str(error) != pod.trouble:  # the sweeper meets the same every 30 s
+            log.warning("network deletion failed; the sweeper will retry", pod=pod_id, error=error)
+            pods.state.pods.keep(msgspec.structs.replace(pod, trouble=str(error)))
         return
     pods.state.pods.keep(msgspec.structs.replace(pods.state.pod(pod_id), network_down=True, trouble=""))

@@ -137,7 +137,9 @@ class _Follower:
         is_full = len(self.waiting) == self.waiting.maxlen
         if is_full and not self._has_lost:
             log.warning("a client of pod events reads too slowly; the oldest are dropped", waiting=len(self.waiting))
-        self._has_lost = is_full
+            self._has_lost = True
+        elif not self.waiting:  # it has caught up: what is lost from now on is told again
+            self._has_lost = False
         self.waiting.append(event)
         self.news.set()
         return is_full

@@ -28,7 +28,7 @@ from criollo.aio import threads
 from criollo.errors import Invalid, explain
 from criollo.linux import mount
 from criollo.linux.files import read_limited, remove_tree
-from criollo.model.ids import short
+from criollo.model.ids import is_id, short
 from criollo.model.pod import Dns, NamespaceMode, Pod
 
 DEFAULT_SHM_BYTES: Final = 64 << 20
@@ -104,6 +104,17 @@ async def remove(pod: Pod, *, runroot: Path) -> None:
         await threads.mounts(_remove, _directory(runroot, pod))
         if pod.log_directory:
             await threads.files(remove_tree, Path(pod.log_directory))
+
+
+async def remove_logs(log_dir: str, pod_id: str) -> None:
+    """Delete the logs of a pod whose record cannot be read, if they lie where ours do; without `log_dir` there are none.
+
+    Raises:
+        HostFailed: the host refused.
+    """
+    if log_dir and is_id(pod_id):
+        with explain(f"remove the logs of pod {pod_id}"):
+            await threads.files(remove_tree, Path(log_dir) / pod_id)
 
 
 def _make(pod: Pod, directory: Path, contents: dict[str, bytes | None], *, shm_bytes: int | None) -> None:

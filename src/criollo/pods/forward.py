@@ -68,11 +68,11 @@ async def dial(pods: Pods, session: ForwardSession, port: int) -> socket.socket:
 async def _connect(pods: Pods, pod: Pod, family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
     connection = await _socket_in(pod, family)
     try:
-        _check_ready(pods.state.pods.get(pod.id) or pod)
+        _check_ready(find_pod(pods, pod.id))  # it may be gone meanwhile, and this socket would keep its namespace
         pods.forwards.add(pod.id, connection)
         async with asyncio.timeout(_CONNECT_LIMIT_S):
             await asyncio.get_running_loop().sock_connect(connection, address)
-        _check_ready(pods.state.pods.get(pod.id) or pod)
+        _check_ready(find_pod(pods, pod.id))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         connection.close()

@@ -64,35 +64,7 @@ async def start(pods: Pods, pod: Pod) -> Pod:
             ended already.
     """
     containers = pods.containers
-    program = await _program(pods, pod)
-    shared = pod.config.security.namespaces
-    own = shared if shared.pid is NamespaceMode.NODE else msgspec.structs.replace(shared, pid=NamespaceMode.CONTAINER)
-    config = ContainerConfig(
-        name="POD",
-        image=ImageSpec(image=pods.pause_image),
-        command=program.argv,
-        resources=Resources(oom_score_adj=OOM_SCORE_ADJ, cpuset_cpus=containers.rules.infra_cpus),
-        security=ContainerSecurity(
-            namespaces=own,
-            readonly_rootfs=True,
-            no_new_privs=True,
-            supplemental_groups=pod.config.security.supplemental_groups,
-        ),
-    )
-    request = SpecRequest(
-        container_id=pod.id,
-        container_name=pod.name,
-        config=config,
-        pod=pod_view(pod),
-        image=ImageDefaults(env=program.env),
-        user=_user(pod),
-        rootfs=program.rootfs,
-        cgroups_path=container_cgroup(driver_of(pod.cgroup_parent), pod.cgroup_parent, pod.id).spec_path,
-        image_name=pods.pause_image,
-        mounts=program.mounts,
-        is_infra=True,
-        defaults=containers.defaults_for(pod),
-    )
+    request = _request(pods, pod, await _program(pods, pod))
     bundle = containers.places.bundle(pod.id)
     await ready(containers, pod.config.security)
     built = await threads.files(_write_bundle, containers, pod, request)
@@ -111,7 +83,7 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         monitor_started=created.monitor_started,
     )
     pod = pods.state.pods.put(msgspec.structs.replace(pod, infra=process))  # so teardown waits for it
-    if shared.pid is NamespaceMode.POD:
+    if pod.config.security.namespaces.pid is NamespaceMode.POD:
         pod = await pin_pids(pods, pod, process)
     await runtime.start(pod.id, has_poststart=built.spec.has_poststart)
     return pod
@@ -140,7 +112,8 @@ async def remove(pods: Pods, pod: Pod) -> None:
         await threads.spawning(end_monitor_of, bundle)
     await runtime.delete(pod.id, cgroup_parent=pod.cgroup_parent, force=True)
     await containers.roots.remove(pod.id)
-    await threads.files(remove_tree, bundle)
+    with explain(f"remove the bundle of pod sandbox {pod.id}"):
+        await threads.files(remove_tree, bundle)
 
 
 async def _kill(pods: Pods, target: Watched) -> None:
@@ -205,6 +178,37 @@ async def _program(pods: Pods, pod: Pod) -> _Program:
             await threads.files(_make_rootfs, rootfs)
     mount = Mount(container_path="/catatonit", host_path=str(pods.catatonit), readonly=True)
     return _Program(str(rootfs), ("/catatonit", "-P"), (), (PlannedMount(mount=mount, source=str(pods.catatonit)),))
+
+
+def _request(pods: Pods, pod: Pod, program: _Program) -> SpecRequest:
+    shared = pod.config.security.namespaces
+    own = shared if shared.pid is NamespaceMode.NODE else msgspec.structs.replace(shared, pid=NamespaceMode.CONTAINER)
+    config = ContainerConfig(
+        name="POD",
+        image=ImageSpec(image=pods.pause_image),
+        command=program.argv,
+        resources=Resources(oom_score_adj=OOM_SCORE_ADJ, cpuset_cpus=pods.containers.rules.infra_cpus),
+        security=ContainerSecurity(
+            namespaces=own,
+            readonly_rootfs=True,
+            no_new_privs=True,
+            supplemental_groups=pod.config.security.supplemental_groups,
+        ),
+    )
+    return SpecRequest(
+        container_id=pod.id,
+        container_name=pod.name,
+        config=config,
+        pod=pod_view(pod),
+        image=ImageDefaults(env=program.env),
+        user=_user(pod),
+        rootfs=program.rootfs,
+        cgroups_path=container_cgroup(driver_of(pod.cgroup_parent), pod.cgroup_parent, pod.id).spec_path,
+        image_name=pods.pause_image,
+        mounts=program.mounts,
+        is_infra=True,
+        defaults=pods.containers.defaults_for(pod),
+    )
 
 
 def _make_rootfs(rootfs: Path) -> None:

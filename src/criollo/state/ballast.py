@@ -26,10 +26,13 @@ class Ballast:
 
     async def keep(self) -> None:
         """Hold the room, and again some time after it was needed; until cancelled."""
+        told = ""
         while True:
             error = await threads.files(self.hold)
-            if error is not None:
-                log.warning("no room held back for the databases", path=self._path, error=error.strerror)
+            cause = "" if error is None else error.strerror or str(error)
+            if cause and cause != told:  # a disk may be full for days
+                log.warning("no room held back for the databases", path=self._path, error=cause)
+            told = cause
             await asyncio.sleep(_EVERY_S)
 
     def hold(self) -> OSError | None:

@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from criollo.errors import CriolloError, Exists, Invalid, NotFound
+from criollo.errors import CriolloError, Exists, Invalid, NotFound, WrongState
 from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId, PodId
 from criollo.model.pod import Pod, PodState
@@ -181,7 +181,15 @@ class _Table(Generic[R]):
             self.put(self._records[record_id])
 
     def delete(self, record_id: str) -> None:
-        self._database.execute(f"DELETE FROM {self._table} WHERE id = ?", record_id)  # noqa: S608
+        """Forget a record; absence is success.
+
+        Raises:
+            WrongState: another row needs this one.
+        """
+        try:
+            self._database.execute(f"DELETE FROM {self._table} WHERE id = ?", record_id)  # noqa: S608
+        except IntegrityError as error:
+            raise WrongState(self.noun, record_id, "needed by a row of another kind", "that one removed first") from error
         self._unsaved.discard(record_id)
         record = self._records.pop(record_id, None)
         if record is not None:
@@ -189,7 +197,11 @@ class _Table(Generic[R]):
             self.changed(record, None)
 
     def _encode(self, record: R) -> str:
-        return self._encoder.encode(record).decode("utf-8", "surrogateescape")
+        """Raises Invalid: some text in it is no UTF-8."""
+        try:
+            return self._encoder.encode(record).decode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise Invalid(f"record of {self.noun} {record.id}", error.object[:100], "text that is UTF-8") from error
 
     def _keys(self, record: R) -> Mapping[str, str]:
         return {}

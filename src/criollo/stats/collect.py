@@ -109,7 +109,7 @@ class Collector:
             return None
         previous = self._last.get(name)
         sample = make_sample(stats, now, previous)
-        if previous is None or sample.at_ns - previous.at_ns >= _MIN_SPAN_NS:
+        if previous is None or not 0 <= sample.at_ns - previous.at_ns < _MIN_SPAN_NS:  # below 0: the clock was set back
             self._last[name] = sample
         if self.lasts_ns:
             self._shown[name] = sample

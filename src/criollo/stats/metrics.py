@@ -5,6 +5,7 @@ cgroup-v1/{cpuacct,memory,blkio-controller,hugetlb}.rst, proc(5).
 """
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from criollo.stats.opened import directory_v2, read_once
 _MAX_BYTES: Final = 1 << 16
 _MAX_PROCESSES: Final = 1000  # of one container whose descriptors are counted
 _MAX_DESCRIPTORS: Final = 100_000
+_MAX_CGROUPS: Final = 1000  # below that of one container, which may make as many as it likes
 _NS: Final = 1_000_000_000
 _US: Final = 1_000_000
 _IO_V1: Final = re.compile(rb"(\d{1,9}):(\d{1,9}) ([A-Z][a-z]{1,9}) (\d{1,19})")
@@ -239,7 +241,7 @@ def _process(source: MetricSource, stats: CgroupStats) -> Iterator[Value]:
 
 def _processes(place: str) -> list[int]:
     """Pids in a cgroup and below it."""
-    directories = [directory for directory, _, _ in os.walk(place)] if place else []
+    directories = [directory for directory, _, _ in itertools.islice(os.walk(place), _MAX_CGROUPS)] if place else []
     return [int(word) for each in directories for word in (_content(f"{each}/cgroup.procs") or b"").split()]
 
 

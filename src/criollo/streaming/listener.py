@@ -16,6 +16,7 @@ from typing import Final, cast
 from criollo.errors import explain
 from criollo.streaming.tls import Certificates
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.seldom import Seldom
 
 log = get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Listener:
         self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._refusals = Seldom()
         self.open_connections = 0
 
     def open(self) -> None:
@@ -101,7 +103,8 @@ class Listener:
 
     def admit(self, arrival: "_Arrival") -> bool:
         if self._group is None or self.open_connections >= self._limit:
-            log.warning("streaming connection refused: too many are open", limit=self._limit)
+            if times := self._refusals.due():
+                log.warning("connection refused: too many are open", what=self.what, limit=self._limit, times=times)
             return False
         self.open_connections += 1
         self._group.create_task(self._one(arrival))

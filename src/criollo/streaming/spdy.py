@@ -201,7 +201,8 @@ class SpdyConnection(asyncio.Protocol):
         self.flush()
 
     def reset(self, stream: SpdyStream, status: Reset) -> None:
-        """End a stream both ways, from here."""
+        """End a stream both ways, from here; what came on it and was not read takes no room any more."""
+        stream.drop()
         self.session.reset(stream.stream_id, status)
         self._drop(stream, "the stream was given up")
         self.flush()

@@ -123,7 +123,6 @@ class SpdyStream:
 
     async def reset(self) -> None:
         """Give up both directions; what was received and not read is dropped. Due for a stream that is not read to its end."""
-        self.drop()
         self._connection.reset(self, Reset.CANCEL)
 
     async def refuse(self) -> None:

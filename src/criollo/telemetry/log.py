@@ -132,4 +132,6 @@ class _JsonLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: Mapping[str, object] = getattr(record, "fields", {})
         document = {"time": _stamp(record.created), "level": record.levelname.lower(), "msg": record.getMessage()}
-        return json.dumps({**document, **{key: str(value) for key, value in fields.items()}}, ensure_ascii=False)
+        document |= {key: str(value) for key, value in fields.items() if key not in document}
+        line = json.dumps(document, ensure_ascii=False)
+        return line if line.isprintable() else json.dumps(document)  # JSON lets bidirectional characters pass

@@ -11,6 +11,7 @@ from criollo.telemetry.trail import STAGE, Step, Trail
 
 _TEXT: Final = 2000
 _SHORT: Final = 160
+_LOOK: Final = 16 << 10  # characters that are searched for secrets: a cut may go through none that begins before it
 
 
 class StepTold(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -84,7 +85,7 @@ def bounded(text: str, limit: int = _TEXT) -> str:
     """Text from elsewhere, as it may be kept and shown."""
     if not text:
         return ""
-    clean = scrubbed(text[-2 * limit :])
+    clean = scrubbed(text[-max(2 * limit, _LOOK) :])
     return (clean if clean.isprintable() else printable(clean))[-limit:]
 
 

@@ -12,12 +12,15 @@ import grpc
 import pytest
 from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import Daemon, running_daemon, wait_for, warm_up
 from support.image_node import pull, remove, status
 from support.registry import Registry
 
+from criollo.linux.cgroup import Hierarchies, Version, of_process
+
 pytestmark = pytest.mark.node
 
+V2 = Hierarchies.detect().version is Version.V2
 DONE = "configuration reload completed"
 
 
@@ -140,3 +143,61 @@ def test_default_seccomp_profile_is_read_again(daemon: Daemon) -> None:
     change(daemon, ("[crio.runtime]\n", f'[crio.runtime]\nseccomp_profile = "{profile}"\n'))
     profile.write_text("{nonsense")
     assert "seccomp.json" in change(daemon, said="unable to reload configuration")
+
+
+def throttle(daemon: Daemon, image: str) -> str:
+    """What a new container of the class Slow may read of the disk, as the kernel has it."""
+    pod = daemon.run_pod(daemon.pod_config(annotations={"blockio.resources.beta.kubernetes.io/pod": "Slow"}))
+    container = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
+    controller, name = ("", "io.max") if V2 else ("blkio", "blkio.throttle.read_bps_device")
+    cgroup = of_process(daemon.info(container)["pid"])[controller]
+    file = Hierarchies.detect().directory(controller, f"{cgroup}/{name}")
+    assert file is not None
+    said = file.read_text().strip()
+    daemon.remove_pod(pod)
+    return said.partition(" ")[2]
+
+
+@pytest.fixture
+def warm(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
+    """One that has run a container before."""
+    before = leaks.snapshot()
+    with running_daemon(tmp_path / "warm", registries=registry.registries_conf()) as running:
+        pull(running, registry.reference("busybox"))
+        warm_up(running, registry.reference("busybox"))
+        yield running
+        running.remove_everything()
+    assert leaks.leaked(before) == {}
+
+
+def test_classes_of_block_io_are_read_again(warm: Daemon, registry: Registry) -> None:
+    daemon, image = warm, registry.reference("busybox")
+    disk = max(Path("/sys/block").iterdir(), key=lambda each: int((each / "size").read_text())).name
+    classes, text = daemon.place / "classes.yaml", "Classes:\n  Slow:\n    - Devices: [/dev/{}]\n      ThrottleReadBps: {}Mi\n"
+    classes.write_text(text.format(disk, 2))
+    change(daemon, ("[crio.runtime]\n", f'[crio.runtime]\nblockio_config_file = "{classes}"\n'))
+    assert str(2 << 20) in throttle(daemon, image)
+    classes.write_text(text.format(disk, 3))
+    assert str(2 << 20) in throttle(daemon, image)
+    change(daemon)
+    assert str(3 << 20) in throttle(daemon, image)
+    classes.write_text(text.format(disk, "lots of "))
+    assert "classes.yaml" in change(daemon, said="unable to reload configuration")
+    assert str(3 << 20) in throttle(daemon, image)
+
+
+@pytest.mark.skipif(Path("/sys/fs/resctrl/schemata").exists(), reason="the node has resctrl")
+def test_classes_of_rdt_are_read_again_and_a_node_without_resctrl_says_so(daemon: Daemon, registry: Registry) -> None:
+    classes = daemon.place / "rdt.yaml"
+    classes.write_text("partitions: {all: {classes: {gold: {}}}}\n")
+    said = change(daemon, ("[crio.runtime]\n", f'[crio.runtime]\nrdt_config_file = "{classes}"\n'))
+    assert "RDT is not available" in said
+    classes.write_text("partitions: {all: {classes: 3}}\n")
+    assert "rdt.yaml" in change(daemon, said="unable to reload configuration")
+    classes.write_text("partitions: {}\n")
+    change(daemon)
+
+
+@pytest.mark.skipif(Path("/sys/kernel/security/apparmor/profiles").exists(), reason="tested where the kernel has AppArmor")
+def test_a_node_without_apparmor_takes_any_default_profile(daemon: Daemon) -> None:
+    assert "apparmor_profile" in change(daemon, ("[crio.runtime]\n", '[crio.runtime]\napparmor_profile = "elsewhere"\n'))

@@ -11,8 +11,9 @@ import grpc
 import pytest
 from support import leaks
 from support.containers_storage import HandmadeStore, skopeo_copy, skopeo_delete
-from support.cri import pb
+from support.cri import pb, told
 from support.daemon import Daemon, running_daemon, wait_for, warm_up
+from support.dead_mount import dead_mount
 from support.image_node import images, layers, remove, status
 from support.images import busybox_layer, directory, file, make_image, opaque, whiteout
 from support.signing import Gpg
@@ -257,3 +258,24 @@ def test_a_store_that_others_may_write_is_left_out(daemon: Daemon, store: Path, 
     assert status(daemon, "example.com/hostile:v1") is None
     hostile = store.with_name("hostile")
     wait_for(lambda: f"{hostile} belongs to user 0 and has mode 0777" in daemon.log())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the kernel has no FUSE")
+def test_a_store_that_hangs_keeps_neither_lists_nor_containers_nor_a_start(daemon: Daemon, store: Path, image: str) -> None:
+    pod = daemon.run_pod()
+    running = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))
+    listed = {each.id for each in images(daemon)}
+    with dead_mount(store):
+        seen = len(daemon.log())
+        for _ in range(3):
+            assert {each.id for each in images(daemon)} == listed
+        assert daemon.log()[seen:].count("image store hangs") == 1
+        assert f"image store {store} does not answer" in daemon.log()[seen:]
+        code, text = told(lambda: daemon.create(pod, daemon.container_config(image, "true", name="late")))
+        assert (code, f"the store {store} of another tool" in text) == (grpc.StatusCode.DEADLINE_EXCEEDED, True)
+        assert daemon.output(running, "echo", "there") == "there\n"  # the kernel holds what is mounted
+        daemon.restart()
+        assert daemon.status(running).state == pb.CONTAINER_RUNNING
+        assert images(daemon) == []
+    wait_for(lambda: {each.id for each in images(daemon)} == listed)
+    daemon.run_container(pod, daemon.container_config(image, "true", name="late"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from criollo.aio import threads
@@ -18,6 +19,7 @@ from criollo.linux.namespaces import NamespaceKind
 from criollo.model.ids import PodId
 from criollo.model.pod import NamespaceMode, Namespaces, Pod, PodConfig, PodSecurity, PodState
 from criollo.model.session import ForwardSession
+from criollo.pods import forward
 from criollo.pods.forward import check_forward, dial
 from criollo.pods.sockets import Forwards
 
@@ -168,3 +170,23 @@ def namespace_of(connection: socket.socket) -> int:
         return os.fstat(fd).st_ino
     finally:
         os.close(fd)
+
+
+def test_a_pod_that_goes_while_its_socket_is_made_gets_no_connection(netns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(port: int) -> Any:
+        pods = pods_of(netns)
+        make = forward._socket_in
+
+        async def made(pod: Pod, family: socket.AddressFamily) -> socket.socket:
+            found = await make(pod, family)
+            pods.state.pods = Rows(msgspec.structs.replace(pod, id=PodId("e" * 64)))  # the pod's row is no more
+            return found
+
+        monkeypatch.setattr(forward, "_socket_in", made)
+        with pytest.raises(NotFound):
+            await dial(pods, session(port), port)
+        return pods
+
+    with listen(netns, "127.0.0.1") as listener:
+        pods = asyncio.run(main(listener.getsockname()[1]))
+    assert not pods.forwards._sockets

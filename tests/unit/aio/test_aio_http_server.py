@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criollo.aio.http_server import HttpLimits, HttpServer, Reply, Request, text
-from criollo.errors import Invalid, NotFound, Unavailable, WrongState
+from criollo.errors import Forbidden, Invalid, NotFound, Unavailable, WrongState
 
 
 async def _echo(request: Request) -> Reply:
@@ -110,6 +110,32 @@ def test_head_has_no_body() -> None:
     assert body == b""
 
 
+def test_connection_is_kept_after_a_head() -> None:
+    answers = exchange(get("/info", method="HEAD") + get("/parts", method="HEAD") + get("/info"))
+    assert answers.count(b"HTTP/1.1 200") == 3
+    assert answers.count(b" 0\n") == 1
+
+
+@pytest.mark.parametrize("size", [60 << 10, 8 << 20])
+def test_a_client_that_takes_no_answer_keeps_no_descriptor(size: int) -> None:
+    async def large(request: Request) -> Reply:
+        return Reply(body=b"x" * size)
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 10)  # the end of the smaller answer stays with us
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+        theirs.sendall(get("/large", "Connection: close"))
+        await HttpServer({("GET", "/large"): large}, HttpLimits(write_s=0.2)).serve(transport)
+        async with asyncio.timeout(10):
+            while ours.fileno() >= 0:
+                await asyncio.sleep(0.01)
+        theirs.close()
+
+    asyncio.run(main())
+
+
 def test_body_arrives_by_length_and_by_chunks() -> None:
     assert b" 5\n" in exchange(get("/images/load", "Content-Length: 5", method="POST", body=b"12345"))
     chunked = get("/images/load", "Transfer-Encoding: chunked", method="POST", body=b"3\r\nabc\r\n0\r\n\r\n")
@@ -144,6 +170,7 @@ def test_unknown_paths_and_methods_say_so(target: str, method: str, expected: in
         (Invalid("path", "x", "y"), 400),
         (NotFound("container", "x"), 404),
         (WrongState("container", "x", "y", "z"), 409),
+        (Forbidden("the registry forbids it"), 403),
         (Unavailable("later"), 503),
         (KeyError("secret"), 500),
     ],

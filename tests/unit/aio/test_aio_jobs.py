@@ -1,6 +1,7 @@
 """Jobs: one per name, joined by requests, surviving them."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from criollo.aio.jobs import JOINED, Job, Jobs
 from criollo.errors import CriolloError, HostFailed, NotFound, Unavailable, WrongState
 from criollo.telemetry import hooks, trail
+from criollo.telemetry.log import Logger
 from criollo.telemetry.node_metrics import NodeMetrics
 from criollo.telemetry.trail import Trail
 
@@ -343,3 +345,28 @@ def test_when_it_comes_the_job_goes_on() -> None:
         assert request.result() == "thing"
 
     asyncio.run(main())
+
+
+def test_an_error_that_nobody_waits_for_is_told_once_and_not_by_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[object] = []
+    told: list[str] = []  # not the records, which keep the error and so its task
+    monkeypatch.setattr(Logger, "warning", lambda _, message, **fields: told.append(message))
+
+    async def scenario(scene: Scene, group: asyncio.TaskGroup) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
+
+        async def fails(job: Job[str]) -> str:
+            await scene.gate.wait()
+            raise HostFailed("no")
+
+        request = group.create_task(scene.jobs.join("a", fails))
+        await turns()
+        request.cancel()
+        await turns()
+        del request
+        scene.gate.set()
+        await turns()
+        gc.collect()
+
+    play(scenario)
+    assert (told, reported) == (["job failed with nobody waiting"], [])

@@ -1,6 +1,7 @@
 """Children: their output, their limits, and that nothing of them stays."""
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from criollo.aio import process
-from criollo.errors import HostFailed, TimedOut, ToolFailed
+from criollo.errors import Exhausted, HostFailed, TimedOut, ToolFailed
 from criollo.linux import proctree
 
 
@@ -140,3 +141,34 @@ def test_the_end_of_another_process_is_noticed() -> None:
             os.close(fd)
 
     assert asyncio.run(main()) == 7
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["echo --password=hunter2 >&2; exit 1", "echo --password=hunter2; exit 1", "echo --password=hunter2 >&2; sleep 1000"],
+)
+def test_secrets_in_a_programs_last_words_stay_there(script: str) -> None:
+    with pytest.raises((ToolFailed, TimedOut), match=r"--password=\*\*\*") as caught:
+        run(script, timeout_s=0.5)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_last_words_are_cut_after_secrets_have_gone_not_through_one() -> None:
+    long = b"token=" + b"s3cret" * 400 + b"\nend"
+    assert process.last_words(long) == "token=***\nend"
+    assert len(process.last_words(b"x" * (1 << 20))) == process.TAIL_BYTES
+
+
+def test_without_a_descriptor_to_wait_with_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        child = await process._start(process.Program(["true"]))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pidfd_open", none_left)
+            with pytest.raises(Exhausted, match="cannot wait for process"):
+                await process.wait(child)
+        await process._discard(child)
+
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """Threads: who is cancelled waits for what it has begun."""
 
 import asyncio
+import functools
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from criollo.aio import threads
+from criollo.errors import Exhausted
 
 POOLS = [threads.files, threads.mounts, threads.spawning, threads.transfers, threads.databases, threads.fresh]
 
@@ -122,3 +124,44 @@ def test_closing_waits_for_calls_in_progress() -> None:
     asyncio.run(main())
     threads.close()
     assert ended == [True]
+
+
+def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize("pool", [*POOLS, functools.partial(threads.forsaken, 10)])
+def test_without_a_thread_work_is_refused_and_not_done_later(pool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    async def main() -> None:
+        with monkeypatch.context() as patched:
+            no_more_threads(patched)
+            with pytest.raises(Exhausted, match=r"cannot start a thread: .* raise TasksMax"):
+                await pool(done.append, "refused")
+        await pool(done.append, "later")
+
+    threads.close()
+    asyncio.run(main())
+    assert done == ["later"]
+
+
+def test_without_a_further_thread_those_that_are_there_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        gate = threading.Event()
+        async with asyncio.TaskGroup() as group:
+            held = group.create_task(threads.databases(gate.wait, 10))
+            while "databases" not in threads._pools or not threads._pools["databases"]._threads:
+                await asyncio.sleep(0)
+            no_more_threads(monkeypatch)
+            waits = group.create_task(threads.databases(int, "7"))
+            await asyncio.sleep(0)
+            gate.set()
+        assert (held.result(), waits.result()) == (True, 7)
+
+    threads.close()
+    asyncio.run(main())
+    threads.close()

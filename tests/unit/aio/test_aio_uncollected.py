@@ -1,6 +1,7 @@
 """Results whose client went away: unseen, torn down in time, unless it asks again."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,7 +16,7 @@ from criollo.errors import HostFailed
 class Scene:
     """A job that waits at a gate, and what was torn down of its results."""
 
-    def __init__(self, tasks: Background, *, keep_s: float, fails: bool) -> None:
+    def __init__(self, tasks: Background, *, keep_s: float, fails: Exception | None) -> None:
         self.jobs: Jobs[str] = Jobs("make thing")
         self.ids: set[str] = set()
         self.gate = asyncio.Event()
@@ -25,8 +26,8 @@ class Scene:
 
     async def tear_down(self, made: str) -> None:
         self.torn.append(made)
-        if self.fails:
-            raise HostFailed("the host refused")
+        if self.fails is not None:
+            raise self.fails
 
     async def request(self) -> str:
         async def work(job: Job[str]) -> str:
@@ -51,7 +52,9 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def play(scenario: Callable[[Scene], Coroutine[Any, Any, None]], *, keep_s: float = 60, fails: bool = False) -> Scene:
+def play(
+    scenario: Callable[[Scene], Coroutine[Any, Any, None]], *, keep_s: float = 60, fails: Exception | None = None
+) -> Scene:
     async def main() -> Scene:
         async with asyncio.timeout(10), Background() as tasks:
             scene = Scene(tasks, keep_s=keep_s, fails=fails)
@@ -86,8 +89,8 @@ def test_who_asks_again_collects_it() -> None:
     assert play(scenario).ids == set()
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_in_the_end_it_is_torn_down_and_what_is_left_is_seen(fails: bool) -> None:
+@pytest.mark.parametrize("fails", [None, HostFailed("the host refused"), OSError(errno.EBUSY, "busy")])
+def test_in_the_end_it_is_torn_down_and_what_is_left_is_seen(fails: Exception | None) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.leave_one()
         while scene.ids:

@@ -1,6 +1,7 @@
 """aio.watch: directories watched, bursts debounced."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from criollo.aio import watch
 from criollo.aio.watch import Remembered, changes
 
 LIMIT_S = 20
@@ -106,6 +108,31 @@ def test_closing_frees_the_descriptor(tmp_path: Path) -> None:
 
     before, after = asyncio.run(work())
     assert after == before
+
+
+def test_without_watches_the_reader_looks_now_and_then_until_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusals = iter([OSError(errno.EMFILE, "Too many open files")] * 3)
+    real = watch.Inotify
+
+    def scarce() -> object:
+        for error in refusals:
+            raise error
+        return real()
+
+    monkeypatch.setattr(watch, "Inotify", scarce)
+    monkeypatch.setattr(watch, "UNWATCHED_S", 0.01)
+
+    async def work() -> None:
+        async with asyncio.timeout(LIMIT_S), aclosing(changes([tmp_path], quiet_s=0.05)) as rounds:
+            for _ in range(4):  # three looks without watches, and the one when they stand
+                await anext(rounds)
+            (tmp_path / "a").touch()
+            await anext(rounds)
+
+    asyncio.run(work())
+    assert [each.message for each in caplog.records].count("directories cannot be watched; looking at them now and then") == 1
 
 
 def remembered(directory: Path) -> tuple[Remembered[list[str]], list[int]]:

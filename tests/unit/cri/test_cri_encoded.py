@@ -49,6 +49,13 @@ def test_objects_that_are_gone_are_forgotten_in_the_end() -> None:
     assert len(lists._kept) <= encoded.KEPT + 1
 
 
+def test_items_that_are_asked_for_one_by_one_are_forgotten_in_the_end_too() -> None:
+    items = listing([])
+    for each in containers(encoded.KEPT + 10):
+        items.item(each)
+    assert len(items._kept) <= encoded.KEPT
+
+
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 300, 20_000])
 def test_message_within_a_message_is_its_field(length: int) -> None:
     inner = pb.PodSandboxStats(attributes=pb.PodSandboxAttributes(id="x" * length))

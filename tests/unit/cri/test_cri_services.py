@@ -335,3 +335,13 @@ def test_random_filters_are_answered_or_invalid(tmp_path_factory: Any, container
                 continue
 
     serve(tmp_path_factory.mktemp("node"), use)
+
+
+def test_image_with_an_unreadable_config_takes_no_other_off_the_list(tmp_path: Path) -> None:
+    broken = replace(IMAGE_ROW, id=ImageId("f" * 64), names=("docker.io/library/broken:latest",), config=b"{]")
+
+    async def use(client: Client) -> Any:
+        return await client.image("ListImages", pb.ListImagesRequest())
+
+    reply = serve(tmp_path, use, also=lambda pods: pods.containers.images.rows.add(broken))
+    assert sorted(each.id[0] for each in reply.images) == ["e", "f"]

@@ -201,3 +201,16 @@ def test_decision_never_changes_with_more_bytes(data: bytes) -> None:
     settled = [decision for decision in decisions if decision is not Speaks.UNCLEAR]
     assert len(set(settled)) <= 1
     assert Speaks.UNCLEAR not in decisions[len(decisions) - len(settled) :]
+
+
+def test_refused_connections_are_told_once_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def use(path: Path) -> None:
+        _, first = await asyncio.open_unix_connection(str(path))
+        try:
+            for _ in range(5):
+                await _say(path, b"GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        finally:
+            first.close()
+
+    through(_door(tmp_path / "s", DoorLimits(connections=1)), use)
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["connection refused: too many are open"]

@@ -30,3 +30,10 @@ def test_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
 
 def test_two_are_different() -> None:
     assert make(["a"])[1] != make(["a"])[1]
+
+
+def test_a_key_whose_certificate_cannot_be_written_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "no-directory").touch()
+    with pytest.raises(OSError, match="no-directory"):
+        main([str(tmp_path / "no-directory/cert.pem"), str(tmp_path / "key.pem"), "localhost"])
+    assert [each.name for each in tmp_path.iterdir()] == ["no-directory"]

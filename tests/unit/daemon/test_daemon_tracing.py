@@ -2,9 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
-from support.otlp import running_collector
+from support.otlp import Collector, running_collector
 from support.waiting import until
 
 from criollo.aio import threads
@@ -69,3 +71,27 @@ def test_collector_with_tls_is_trusted_by_the_nodes_store_alone(tmp_path: Path, 
         finally:
             threads.close()
         assert len(collector.spans) == 3
+
+
+def test_a_batch_that_is_refused_for_good_does_not_keep_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, refused = Collector.export, []
+
+    def export(self: Collector, request: Any, context: Any) -> Any:
+        if not refused:
+            refused.append(request)
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed")
+        return real(self, request, context)
+
+    monkeypatch.setattr(Collector, "export", export)
+
+    async def run() -> None:
+        tracer = Tracer(0)
+        exporter = Exporter(tracer, "127.0.0.1", collector.port, pause_s=0)
+        fill(tracer, BATCH + 1)
+        async with Background() as tasks:
+            tasks.start(exporter.run(), name="spans")
+            await until(lambda: len(collector.spans) == 1)
+
+    with running_collector() as collector:
+        asyncio.run(run())
+    assert len(refused) == 1

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from criollo.errors import Exhausted, HostFailed, Invalid, ToolFailed, Unsupported, explain
+from criollo.errors import CriolloError, Exhausted, HostFailed, Invalid, ToolFailed, Unsupported, explain
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,11 @@ def test_long_and_hostile_values_are_shortened_and_escaped() -> None:
 def test_a_tools_last_words_are_shown_escaped() -> None:
     text = str(ToolFailed("create container c", ["/usr/bin/crun"], 1, "no such\x07 file\n"))
     assert text == "create container c: /usr/bin/crun failed (exit status 1): no such\\x07 file"
+
+
+@pytest.mark.parametrize("kind", [HostFailed, Exhausted])
+def test_names_that_are_not_utf_8_do_not_get_into_a_text(kind: type[CriolloError]) -> None:
+    assert str(kind("cannot remove a\udcffb")) == "cannot remove a\\udcffb"
+    with pytest.raises(HostFailed) as caught, explain("remove \udcfe"):
+        raise OSError(errno.EBUSY, "busy", "/rootfs/\udcff")
+    assert str(caught.value) == "cannot remove \\udcfe: busy (/rootfs/\\udcff)"

@@ -78,3 +78,12 @@ def test_a_filter_by_an_image_that_is_not_there_is_told(kpod: Kpod, two: FakeNod
     said = kpod("images", "-f", "since=none")
     assert said.status == 1
     assert "none" in said.err
+
+
+@pytest.mark.parametrize(
+    "created", ["9999-12-31T23:59:59.9999-12:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.9999Z"]
+)
+def test_moments_beyond_the_calendar_are_none(kpod: Kpod, two: FakeNode, created: str) -> None:
+    two.http_answers["/images/config"] = json.dumps({"created": created}).encode()
+    said = kpod("images", "busybox", "--format", "{{.Created}}")
+    assert (said.status, said.out) == (0, "1970-01-01T00:00:00+00:00\n")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kpod_fake import log_line
 
+from criollo.aio.together import together
 from criollo.errors import CriolloError, NotFound
 from criollo.kpod.logfile import Output, entries, tail_start
 from criollo.wire.crilog import LogEntry
@@ -150,3 +151,23 @@ def test_output_joins_pieces_on_their_own_stream() -> None:
         output.write(LogEntry(1, stream, partial, content))
     assert out.getvalue() == b"1970-01-01T00:00:00.000000001Z ab\n"
     assert err.getvalue() == b"1970-01-01T00:00:00.000000001Z x\n"
+
+
+def test_a_log_that_becomes_something_else_is_told_as_such(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "0.log"
+        path.write_bytes(log_line("a"))
+        follower = Follower(path)
+
+        async def replace() -> None:
+            await follower.until(b"a")
+            path.unlink()
+            os.mkfifo(path)
+
+        async with asyncio.timeout(10):
+            await together([follower.run(), replace()])
+
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(CriolloError, match="no regular file"):
+        asyncio.run(main())
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -1,11 +1,17 @@
 """`kpod registry explain` without a network: what it reads, what it says, what it never shows."""
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from kpod_fake import Kpod
+
+from criollo.errors import Forbidden
+from criollo.kpod.registry import _ask
+from criollo.oci.reference import Reference
+from criollo.registry.endpoints import Endpoint
 
 
 @pytest.fixture
@@ -147,3 +153,13 @@ def test_a_proxy_that_cannot_be_used_is_a_problem_and_no_end(home: Path, kpod: K
     said = kpod("registry", "explain", "r.example/app")
     assert "problem of https://r.example/v2/app: cannot use the proxy of HTTPS_PROXY: socks5:// is not supported" in said.out
     assert "hunter2" not in said.out + said.err
+
+
+def test_a_registry_that_forbids_is_said_to_forbid() -> None:
+    class Forbidding:
+        async def probe(self, *_: object) -> tuple[float, str]:
+            raise Forbidden("registry r forbids it")
+
+    client, ref, endpoint = Forbidding(), Reference.parse("r.example/a:1"), Endpoint(host="r.example", repository="a")
+    answer = asyncio.run(_ask(client, ref, endpoint, None))  # type: ignore[arg-type]
+    assert answer.status == "forbidden"

@@ -396,6 +396,13 @@ def test_play_runs_init_containers_first_and_names_what_it_leaves_out(
     assert (tmp_path / "root/kpod/volumes" / pod_uid("default", "duo") / "scratch").is_dir()
 
 
+def test_play_that_cannot_have_its_volumes_leaves_none(kpod: Kpod, node: FakeNode, duo: Path, tmp_path: Path) -> None:
+    duo.write_text(DUO + f"  - {{name: absent, hostPath: {{path: {tmp_path}/absent, type: Directory}}}}\n")
+    said = kpod("play", duo)
+    assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (1, "kpod")
+    assert not (tmp_path / "root/kpod/volumes").exists()
+
+
 def test_play_twice_says_that_it_runs(kpod: Kpod, node: FakeNode, duo: Path) -> None:
     node.program = run_app_only
     kpod("play", duo)

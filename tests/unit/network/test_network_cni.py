@@ -678,3 +678,16 @@ def test_no_descriptor_is_left(node: Node, script: str) -> None:
         assert descriptors() == before
 
     run(work())
+
+
+def test_a_leftover_that_stays_is_told_once(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        cni = await attached(node, "one")
+        node.make("DEL", "one", "echo busy >&2; exit 1")
+        for _ in range(3):
+            assert await cni.gc([], verb=False) == (POD,)
+        node.unmake()
+        assert await cni.gc([], verb=False) == ()
+
+    run(work())
+    assert caplog.text.count("leftover network attachment stays") == 1

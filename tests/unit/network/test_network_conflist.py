@@ -279,3 +279,9 @@ def test_a_directory_is_no_plugin(plugin_dir: Path) -> None:
     (plugin_dir / "dir").mkdir()
     with pytest.raises(Invalid):
         find_plugin("dir", [plugin_dir])
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named_in_text_that_is(conf_dir: Path, plugin_dir: Path) -> None:
+    (conf_dir / os.fsdecode(b"10-\xff.conf")).write_text("{")
+    loaded = load(conf_dir, [plugin_dir])
+    assert "10-\\udcff.conf" in loaded.problem.encode().decode()

@@ -76,3 +76,18 @@ def test_who_has_no_network_of_its_own_or_has_gone_down_is_not_asked_about(state
     state.pods.delete(POD)
     asyncio.run(connection.check(SimpleNamespace(state=state, network=network, locks=KeyedLocks()), POD, limit_s=1))  # type: ignore[arg-type]
     assert network.asked == 0
+
+
+def test_a_deletion_that_goes_on_failing_is_told_and_written_once(state: State, caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing:
+        async def delete(self, attachment: Attachment) -> None:
+            raise ToolFailed("cannot tear down network", ["bridge"], 1, "busy")
+
+    changes: list[Pod | None] = []
+    state.pods.changed = lambda before, after: changes.append(after)
+    pods: Any = SimpleNamespace(state=state, network=Refusing(), locks=KeyedLocks())
+    for _ in range(3):
+        asyncio.run(connection.disconnect(pods, POD))
+    assert "busy" in state.pod(POD).trouble
+    assert caplog.text.count("network deletion failed") == 1
+    assert len(changes) == 1

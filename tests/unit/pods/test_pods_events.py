@@ -234,3 +234,22 @@ def test_nobody_is_kept_after_leaving(state: State) -> None:
 
     events = asyncio.run(main())
     assert not events._followers
+
+
+def test_client_that_stays_just_too_slow_is_told_of_once(state: State, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> Events:
+        events = events_of(state, limit=3)
+        stream = events.follow()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_first(stream))
+            await asyncio.sleep(0)
+            pod = move(state, add_pod(state), PodState.READY)
+        for number in range(6):
+            container = move(state, add_container(state, pod, f"c{number}"), ContainerState.CREATED, ContainerState.RUNNING)
+            move(state, container, ContainerState.EXITED)
+            await anext(stream)
+        await stream.aclose()
+        return events
+
+    assert asyncio.run(main()).dropped > 6
+    assert caplog.text.count("reads too slowly") == 1

@@ -1,5 +1,6 @@
 """pods.files: the text of line files, and where they are."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from criollo.errors import Invalid
 from criollo.model.ids import PodId
 from criollo.model.pod import Dns, NamespaceMode, Namespaces, Pod, PodConfig, PodSecurity, PodState
-from criollo.pods.files import locate, resolv_conf
+from criollo.pods.files import locate, remove_logs, resolv_conf
 
 POD = PodId("ab" * 32)
 
@@ -70,3 +71,12 @@ def test_host_ipc_has_the_nodes_shm(tmp_path: Path) -> None:
 
 def test_host_network_has_a_hosts_file_of_its_own(tmp_path: Path) -> None:
     assert locate(pod(network=NamespaceMode.NODE), runroot=tmp_path)["hosts"].startswith(str(tmp_path))
+
+
+def test_logs_of_a_pod_without_a_record_go_and_nothing_else_does(tmp_path: Path) -> None:
+    for name in (POD, "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.log").touch()
+    for log_dir, pod_id in (("", POD), (str(tmp_path), ".."), (str(tmp_path), "kept"), (str(tmp_path), POD)):
+        asyncio.run(remove_logs(log_dir, pod_id))
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]

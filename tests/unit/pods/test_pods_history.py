@@ -42,10 +42,10 @@ def add_pod(state: State) -> Pod:
     )
 
 
-def add_container(state: State, pod: Pod) -> Container:
+def add_container(state: State, pod: Pod, name: str = "k8s_app") -> Container:
     config = ContainerConfig(name="app", image=ImageSpec(image="i"))
     made = Container(
-        id=ContainerId(new_id()), pod_id=pod.id, name="k8s_app", config=config, handler="", state=ContainerState.CREATING,
+        id=ContainerId(new_id()), pod_id=pod.id, name=name, config=config, handler="", state=ContainerState.CREATING,
         created_ns=1,
     )  # fmt: skip
     return state.containers.insert(made)
@@ -123,7 +123,7 @@ def test_running_containers_are_listened_for_until_they_end(state: State, tmp_pa
         names[first.id] = "before"
         state.containers.put(msgspec.structs.replace(first, state=ContainerState.RUNNING))
         history = History(state, Chronicle())
-        history.watch_memory(lambda container_id: tmp_path / names[container_id])
+        history.watch_memory(lambda container_id: tmp_path / names[container_id], lambda _: None)
         try:
             (tmp_path / "before" / "oom").touch()
             await until(lambda: "OOM" in [move for move, _ in moves(history, first.id)])
@@ -134,3 +134,22 @@ def test_running_containers_are_listened_for_until_they_end(state: State, tmp_pa
         return [move for move, _ in moves(history, first.id)]
 
     assert asyncio.run(main()) == ["OOM", "EXITED"]
+
+
+def test_kills_are_heard_of_by_the_counters_of_the_cgroup_where_there_are_any(state: State, tmp_path: Path) -> None:
+    def events(container: Container) -> Path:
+        file = tmp_path / container.id
+        file.write_text("oom_kill 1\n")
+        return file
+
+    async def main() -> list[list[str]]:
+        pod = add_pod(state)
+        first, second = add_container(state, pod), add_container(state, pod, "k8s_second")
+        state.containers.put(msgspec.structs.replace(first, state=ContainerState.RUNNING))
+        history = History(state, Chronicle())
+        history.watch_memory(lambda _: tmp_path / "none", events)
+        state.containers.put(msgspec.structs.replace(second, state=ContainerState.RUNNING))
+        history.close()
+        return [[move for move, _ in moves(history, each.id)] for each in (first, second)]
+
+    assert asyncio.run(main()) == [[], ["RUNNING", "OOM"]], "an earlier daemon has told of the first"

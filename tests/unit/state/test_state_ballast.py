@@ -1,5 +1,6 @@
 """state.ballast and what a database does with it: on a full disk, the room that was held back is used."""
 
+import asyncio
 import errno
 import os
 import sqlite3
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from criollo.errors import Exhausted
+from criollo.state import ballast
 from criollo.state.ballast import BYTES, Ballast
 from criollo.state.database import Database
 
@@ -95,3 +97,26 @@ def test_where_there_is_no_room_nothing_is_left(tmp_path: Path, monkeypatch: pyt
     assert error is not None
     assert error.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_stays_full_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def hold(self: Ballast) -> OSError | None:
+        looks.append(1)
+        return OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Ballast, "hold", hold)
+    monkeypatch.setattr(ballast, "_EVERY_S", 0)
+
+    async def main() -> None:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            keeper = group.create_task(Ballast(tmp_path / "ballast").keep())
+            while len(looks) < 5:
+                await asyncio.sleep(0.001)
+            keeper.cancel()
+
+    asyncio.run(main())
+    assert [each.message for each in caplog.records] == ["no room held back for the databases"]

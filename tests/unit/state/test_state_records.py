@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from criollo.errors import Damaged, Exhausted, Exists, HostFailed, Invalid, NotFound, Unsupported
+from criollo.errors import Damaged, Exhausted, Exists, HostFailed, Invalid, NotFound, Unsupported, WrongState
 from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
 from criollo.model.ids import ContainerId, PodId, new_id
 from criollo.model.pod import Pod, PodConfig, PodState
@@ -116,7 +116,7 @@ class Rows(RuleBasedStateMachine):
     def delete_pod(self, data: st.DataObject) -> None:
         gone = data.draw(st.sampled_from(sorted(self.pods.values(), key=lambda each: each.name)))
         if any(each.pod_id == gone.id for each in self.containers.values()):
-            with pytest.raises(sqlite3.IntegrityError):
+            with pytest.raises(WrongState):
                 self.state.pods.delete(gone.id)
         else:
             self.state.pods.delete(gone.id)
@@ -320,3 +320,21 @@ def test_a_full_disk_is_told_as_such(path: Path) -> None:
         with pytest.raises(Exhausted, match="the disk is full; free some space"):
             state.pods.insert(pod(hostname="x" * 100_000))
         assert state.pods.all() == []
+
+
+def test_a_row_that_another_one_needs_stays(path: Path) -> None:
+    with opened(path) as state:
+        owner = state.pods.insert(pod())
+        state.containers.insert(container(owner))
+        with pytest.raises(WrongState, match="needed by a row of another kind"):
+            state.pods.delete(owner.id)
+        assert state.pods.get(owner.id) == owner
+
+
+def test_text_that_cannot_be_written_costs_the_row_and_nobody_else(path: Path) -> None:
+    with opened(path) as state:
+        made = state.pods.insert(pod())
+        state.pods.keep(msgspec.structs.replace(made, trouble="cannot remove \udcff"))
+        with pytest.raises(Invalid, match="text that is UTF-8"):
+            state.pods.save()
+        assert state.pods.get(made.id) != made

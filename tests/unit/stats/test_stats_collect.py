@@ -151,3 +151,14 @@ def test_a_young_sample_is_told_again_where_that_is_wanted(tmp_path: Path) -> No
         used.append(collector.collect({"x": "/c1"}, anew=anew)["x"].cpu_ns)
     assert used == [1000, 1000, 3000, 4000]
     collector.close()
+
+
+def test_rate_goes_on_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    moments = iter([1000 * SECOND, 1001 * SECOND, 10 * SECOND, 11 * SECOND])
+    collector = Collector(Hierarchies({}, tmp_path), clock=lambda: next(moments))
+    rates = []
+    for used_us in (0, 500_000, 600_000, 850_000):
+        use(tmp_path / "c1", used_us)
+        rates.append(collector.collect({"x": "/c1"})["x"].nano_cores)
+    collector.close()
+    assert rates == [None, 500_000_000, 500_000_000, 250_000_000]

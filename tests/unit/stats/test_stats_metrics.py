@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,3 +172,11 @@ def test_a_device_is_told_by_its_name() -> None:
 def test_any_content_of_io_stat_is_parsed(content: bytes) -> None:
     metrics._io_v2(content)
     metrics._io_v2(b"8:0 " + content)
+
+
+def test_a_container_with_many_cgroups_costs_no_more_than_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = version_2(tmp_path)
+    for number in range(20):
+        write(tmp_path / "c1" / str(number), {"cgroup.procs": f"{os.getpid()}\n"})
+    monkeypatch.setattr(metrics, "_MAX_CGROUPS", 5)
+    assert told(source, "process")["processes",] == 5

@@ -167,3 +167,14 @@ def test_taken_port_is_an_error_of_ours() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.0.2.7"])
 def test_an_address_is_told_as_it_is(address: str) -> None:
     assert reachable(address) == address
+
+
+def test_refused_connections_are_told_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with listening(limit=0) as listener:
+            for _ in range(3):
+                with contextlib.suppress(ConnectionError):
+                    assert await get(listener) == b""
+
+    asyncio.run(main())
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["connection refused: too many are open"]

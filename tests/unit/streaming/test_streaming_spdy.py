@@ -263,6 +263,24 @@ def test_server_that_takes_no_more_refuses_those_that_wait_too() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("refuses_all", [False, True])
+def test_refused_stream_that_had_come_whole_counts_no_more(refuses_all: bool) -> None:
+    async def test() -> None:
+        async with raw() as (peer, server):
+            whole = frames.syn_stream(1, Deflater().block({})) + frames.payload_head(1, 1000, frames.FIN) + bytes(1000)
+            await asyncio.get_running_loop().sock_sendall(peer, whole)
+            await until(lambda: server._unread_bytes == 1000)
+            if refuses_all:
+                server.take_no_more()
+            else:
+                stream = await server.accept()
+                assert stream is not None
+                await stream.refuse()
+            assert server._unread_bytes == 0
+
+    run(test())
+
+
 def test_closing_delivers_what_was_written_though_the_client_still_sends() -> None:
     async def test() -> None:
         async with both(has_flow=False) as (client, server):

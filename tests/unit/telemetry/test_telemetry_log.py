@@ -89,3 +89,11 @@ def test_filter_lets_lines_through_in_whose_message_or_fields_it_matches() -> No
         "serving",
         '"all again"',
     ]
+
+
+def test_json_lines_show_bidirectional_characters_as_escapes_and_keep_their_own_words() -> None:
+    log, out = written(form="json")
+    log.info("name", value="a\u202eb", level="mine")
+    assert "\u202e" not in out.getvalue()
+    told = json.loads(out.getvalue())
+    assert (told["value"], told["level"]) == ("a\u202eb", "info")

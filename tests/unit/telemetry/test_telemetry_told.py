@@ -43,3 +43,7 @@ def test_json_of_it_comes_back() -> None:
     told = tell(work)
     assert msgspec.json.decode(msgspec.json.encode(told), type=WorkTold) == told
     assert "\x1b" not in told.error
+
+
+def test_a_secret_longer_than_what_is_kept_does_not_show_its_end() -> None:
+    assert bounded("pulling with Bearer " + "a1b2" * 500, 160) == "pulling with Bearer ***"
