@@ -42,5 +42,10 @@ def _last(request: Request, key: str) -> str:
 
 
 def _listed(images: list[NamedImage]) -> Reply:
-    document = {"images": [{"id": each.image.id, "names": each.names, "note": each.note} for each in images]}
-    return Reply(body=msgspec.json.encode(document), content_type=JSON)
+    return Reply(body=msgspec.json.encode({"images": [_told(each) for each in images]}), content_type=JSON)
+
+
+def _told(image: NamedImage) -> dict[str, object]:
+    """An image of an answer; `note` only where there is one."""
+    told: dict[str, object] = {"id": image.image.id, "names": image.names}
+    return told | {"note": image.note} if image.note else told
