@@ -19,7 +19,6 @@ from criollo.config.files import find_default
 from criollo.config.host import Host, settle_on_host
 from criollo.config.load import Loaded, load
 from criollo.config.settings import defaults
-from criollo.config.template import render
 from criollo.config.values import Duration
 from criollo.errors import CriolloError, Invalid
 
@@ -67,6 +66,8 @@ class _Crio(click.Group):
 @click.pass_context
 def _config(context: click.Context, only_defaults: bool) -> None:
     """Print the configuration in force, as a file that crio reads."""
+    from criollo.config.template import render
+
     if only_defaults:
         base = defaults(systemd=Host.here(os.environ).systemd)
         click.echo(render(base, commented_defaults=False, base=base), nl=False)

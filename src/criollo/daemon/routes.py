@@ -7,7 +7,6 @@ from criollo.admin.containers import container_routes
 from criollo.admin.server import routes
 from criollo.admin.views import HOST_IDS, NodeDescription
 from criollo.aio.http_server import HttpServer, Reply, Request, Routes, Upgrade
-from criollo.config.template import render
 from criollo.engine.opening import Engine
 from criollo.model.container import ContainerState
 from criollo.streaming.server import Streaming
@@ -28,8 +27,15 @@ def http_face(engine: Engine, streaming: Streaming) -> HttpServer:
         "/saved": functools.partial(_saved, engine),
         **streaming.upgrades(),
     }
-    often = routes(node, lambda: render(engine.in_force.settings), further=container_routes(engine.containers))
+    often = routes(node, functools.partial(_in_force, engine), further=container_routes(engine.containers))
     return HttpServer(often, upgrades=upgrades, rare=functools.partial(_rare_routes, engine))
+
+
+def _in_force(engine: Engine) -> str:
+    """The configuration in force, as a file."""
+    from criollo.config.template import render
+
+    return render(engine.in_force.settings)
 
 
 async def _files(engine: Engine, request: Request, transport: asyncio.Transport) -> Reply | None:

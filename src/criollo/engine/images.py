@@ -33,7 +33,6 @@ from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
 from criollo.storage.storage_conf import StorageConf, driver_options, find_stores, find_unfollowed
 from criollo.telemetry.log import get_logger
-from criollo.trust.gpg import remove_leftovers
 from criollo.trust.judge import Judge
 from criollo.trust.policies import Policies
 from criollo.trust.policy import EXAMPLE, SYSTEM_FILE, Policy, find_policy
@@ -183,7 +182,10 @@ def _open_judge(settings: Settings, environ: Mapping[str, str]) -> Judge:
     else:
         Policy.load(found)
     scratch = Path(settings.runroot) / "trust"
-    remove_leftovers(scratch)
+    if scratch.exists():
+        from criollo.trust.gpg import remove_leftovers
+
+        remove_leftovers(scratch)
     return Judge(open_policies(settings, environ), scratch=scratch)
 
 

@@ -17,9 +17,7 @@ from criollo.linux.home import with_home
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import SignatureKind
-from criollo.registry import attached, lookaside
 from criollo.registry.client import Registry, Shown
-from criollo.registry.registries_d import SignaturePlaces, default_lookaside
 from criollo.telemetry.log import get_logger
 from criollo.trust.judge import Case, Evidence
 
@@ -67,6 +65,9 @@ async def find_signatures(registry: Registry, conf: Path | None, asked: Asked, k
         Denied: those files cannot be read.
         Unavailable: where the signatures are does not answer.
     """
+    from criollo.registry import attached, lookaside  # a node whose policy wants no signatures does without
+    from criollo.registry.registries_d import SignaturePlaces, default_lookaside
+
     ref, digest = asked.reference, Digest.of(asked.raw)
     try:
         places = await threads.files(SignaturePlaces.load, conf)

@@ -4,6 +4,7 @@ A verdict is about one manifest digest. It is remembered by all that it depends 
 signatures) and for as long as keys stay valid, so judging an accepted image again costs a few stat calls.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,8 +18,6 @@ from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import Signature, SignatureKind, parse_blob
 from criollo.telemetry.log import get_logger
-from criollo.trust import gpg, sigstore
-from criollo.trust.payload import parse_payload
 from criollo.trust.policies import Policies, Stamp, stamp_of
 from criollo.trust.policy import Policy
 from criollo.trust.requirements import ACCEPT, REJECT, SIGNED_BY, SIGSTORE_SIGNED, Requirement
@@ -162,7 +161,7 @@ class Judge:
 
     async def _meet_all(self, case: Case, scope: _Scope, evidence: Evidence | None) -> float:
         """When the first of the demands will have to be looked at again."""
-        until = gpg.FOREVER
+        until = math.inf
         for requirement in scope.requirements:
             if requirement.type == ACCEPT:
                 continue
@@ -205,6 +204,8 @@ _Checked = Sequence[tuple[bytes, float] | str]  # per signature: its text and un
 
 
 async def _check_simple(requirement: Requirement, signatures: Sequence[Signature], scratch: Path) -> _Checked:
+    from criollo.trust import gpg  # this, and what checks the others, with the first signature
+
     keys = await _keys(requirement)
     found: list[tuple[bytes, float] | str] = []
     async with gpg.keyring(keys, scratch=scratch) as ring:
@@ -219,9 +220,11 @@ async def _check_simple(requirement: Requirement, signatures: Sequence[Signature
 
 
 async def _check_sigstore(requirement: Requirement, signatures: Sequence[Signature], scratch: Path) -> _Checked:
+    from criollo.trust import sigstore
+
     outcomes = await sigstore.verify(requirement, signatures)
     return [
-        outcome.reason or (signature.payload, outcome.until or gpg.FOREVER)
+        outcome.reason or (signature.payload, outcome.until or math.inf)
         for signature, outcome in zip(signatures, outcomes, strict=True)
     ]
 
@@ -233,11 +236,15 @@ _CHECKS: Final[dict[str, Callable[[Requirement, Sequence[Signature], Path], Awai
 
 
 async def _keys(requirement: Requirement) -> list[bytes]:
+    from criollo.trust import sigstore
+
     return list(await sigstore.read_sources(requirement.keys))
 
 
 def _compare(payload: bytes, kind: SignatureKind, requirement: Requirement, *, reference: Reference, digest: Digest) -> None:
     """That a verified text is about this manifest under this name."""
+    from criollo.trust.payload import parse_payload
+
     claim = parse_payload(payload, kind)
     if claim.digest != digest:
         raise Denied(f"a signature is for manifest {claim.digest}, this is {digest}")
@@ -249,6 +256,8 @@ def _compare(payload: bytes, kind: SignatureKind, requirement: Requirement, *, r
 
 def _of_kind(evidence: Evidence, requirement: Requirement) -> list[Signature]:
     """The signatures that a requirement may be met by."""
+    from criollo.trust import sigstore
+
     found = []
     for blob in evidence.blobs[:MAX_SIGNATURES]:
         try:
