@@ -245,6 +245,9 @@ def test_it_ends_when_its_daemon_is_gone(node: Node) -> None:
 
 @pytest.mark.parametrize("limit", [2, 3, 4])
 def test_where_there_is_no_room_in_the_container_the_command_runs_all_the_same(node: Node, limit: int) -> None:
+    if node.hierarchies.is_unified and limit < 3:
+        pytest.skip("on cgroup version 2 crun itself needs room for two processes")
+
     async def work(probed: Probed) -> None:
         await probed.until_one_waits()
         assert (await probed.run("echo", "hello")).stdout == b"hello\n"
