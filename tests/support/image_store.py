@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,9 @@ from criollo.registry.client import Registry
 from criollo.registry.hosts import Hosts
 from criollo.state.images import ImageRows, LayerRow
 from criollo.storage.layers import Layers
+from criollo.trust.judge import Judge
+from criollo.trust.policies import Policies
+from criollo.trust.policy import Policy
 from criollo.workers.pool import Workers
 
 NOT_NEEDED = cast(Any, None)
@@ -44,6 +48,20 @@ def run(root: Path, body: Callable[[Images], Coroutine[object, object, None]]) -
             await body(images)
 
         asyncio.run(inside())
+
+
+def run_judged(root: Path, policy: dict[str, Any], body: Callable[[Images], Coroutine[object, object, None]]) -> None:
+    """`run` with workers, and a policy that images are judged by."""
+
+    async def inside(images: Images) -> None:
+        async with images.workers:
+            await images.layers.open()
+            parsed = Policy.parse(json.dumps(policy).encode(), where="test policy")
+            images.judge = Judge(Policies.of(parsed), scratch=root / "scratch")
+            await body(images)
+
+    with image_store(root, workers=Workers()) as images:
+        asyncio.run(inside(images))
 
 
 def add_image(

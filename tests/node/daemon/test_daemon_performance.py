@@ -44,11 +44,6 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
     assert leaks.leaked(before) == {}
 
 
-@pytest.fixture
-def image(daemon: Daemon, registry: Registry) -> str:
-    return registry.reference("busybox")
-
-
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """Whatever a test does, the node is left as it was."""

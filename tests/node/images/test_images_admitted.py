@@ -1,13 +1,10 @@
 """What may come from files: one rule for `kpod load` and for the preload directory, and signatures that travel in a dir."""
 
-import asyncio
-import json
-from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.image_store import image_store
+from support.image_store import run_judged
 from support.images import Image, file, make_image, write_docker_archive, write_oci_layout
 from support.signing import Gpg, payload
 
@@ -17,40 +14,12 @@ from criollo.images.load import load_images
 from criollo.images.preload import Preload
 from criollo.images.trusted import judge_local
 from criollo.model.container import ImageSpec
-from criollo.trust.judge import Judge
-from criollo.trust.policies import Policies
-from criollo.trust.policy import Policy
-from criollo.workers.pool import Workers
 
 pytestmark = pytest.mark.node
 
 NAME = "registry.example/team/app:v1"
 SPELT = "registry.example%2Fteam%2Fapp:v1"
 ACCEPT, REJECT = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
-
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gpg, str, Path]]:
-    home = tmp_path_factory.mktemp("gpg")
-    gpg = Gpg(home / "home")
-    try:
-        key = gpg.make_key("release@example.com")
-        (home / "key.gpg").write_bytes(gpg.export(key))
-        yield gpg, key, home / "key.gpg"
-    finally:
-        gpg.close()
-
-
-def run(root: Path, policy: dict[str, Any], body: Callable[[Images], Coroutine[object, object, None]]) -> None:
-    async def inside(images: Images) -> None:
-        async with images.workers:
-            await images.layers.open()
-            parsed = Policy.parse(json.dumps(policy).encode(), where="test policy")
-            images.judge = Judge(Policies.of(parsed), scratch=root / "scratch")
-            await body(images)
-
-    with image_store(root, workers=Workers()) as images:
-        asyncio.run(inside(images))
 
 
 def write_dir(path: Path, image: Image, *signatures: bytes) -> Path:
@@ -80,13 +49,13 @@ def test_a_dir_brings_the_signatures_that_its_name_needs(tmp_path: Path, ring: t
         assert loaded.names == (NAME,)
         await judge_local(images, loaded.image, ImageSpec(image=NAME))
 
-    run(tmp_path, signed_by(public, dir={"": ACCEPT}), body)
+    run_judged(tmp_path, signed_by(public, dir={"": ACCEPT}), body)
 
     async def again(images: Images) -> None:
         [kept] = images.rows.all()
         await judge_local(images, kept, ImageSpec(image=NAME))
 
-    run(tmp_path, signed_by(public), again)
+    run_judged(tmp_path, signed_by(public), again)
 
 
 @pytest.mark.parametrize("what", ["none", "other name", "other image", "nonsense"])
@@ -109,7 +78,7 @@ def test_a_dir_without_the_right_signature_is_refused_and_leaves_nothing(
         assert images.rows.all() == []
         assert images.layers.names() == set()
 
-    run(tmp_path, signed_by(public, dir={"": ACCEPT}), body)
+    run_judged(tmp_path, signed_by(public, dir={"": ACCEPT}), body)
 
 
 def test_a_preloaded_dir_is_called_as_its_name_spells(tmp_path: Path, ring: tuple[Gpg, str, Path]) -> None:
@@ -124,7 +93,7 @@ def test_a_preloaded_dir_is_called_as_its_name_spells(tmp_path: Path, ring: tupl
         await Preload(images, there).look()
         assert sorted(each.names for each in images.rows.all()) == [(), (NAME,)]
 
-    run(tmp_path, signed_by(public, dir={"": ACCEPT}), body)
+    run_judged(tmp_path, signed_by(public, dir={"": ACCEPT}), body)
 
 
 @pytest.mark.parametrize("way", ["load", "preload"])
@@ -154,7 +123,7 @@ def test_both_ways_ask_both_questions(tmp_path: Path, way: str, transports: dict
                 await load_images(images, there / "a.tar")
         assert [each.names for each in images.rows.all()] == ([(NAME,)] if passes else [])
 
-    run(tmp_path, {"default": REJECT, "transports": transports}, body)
+    run_judged(tmp_path, {"default": REJECT, "transports": transports}, body)
 
 
 def test_an_image_without_a_name_is_asked_about_when_it_runs(tmp_path: Path) -> None:
@@ -165,7 +134,7 @@ def test_an_image_without_a_name_is_asked_about_when_it_runs(tmp_path: Path) -> 
         with pytest.raises(Denied):
             await judge_local(images, loaded.image, ImageSpec(image=loaded.image.id))
 
-    run(tmp_path, {"default": REJECT, "transports": {"dir": {"": ACCEPT}}}, body)
+    run_judged(tmp_path, {"default": REJECT, "transports": {"dir": {"": ACCEPT}}}, body)
 
 
 def test_a_layout_is_its_own_transport(tmp_path: Path) -> None:
@@ -175,4 +144,4 @@ def test_a_layout_is_its_own_transport(tmp_path: Path) -> None:
         with pytest.raises(Denied, match="oci images"):
             await load_images(images, path)
 
-    run(tmp_path, {"default": ACCEPT, "transports": {"oci": {str(tmp_path): REJECT}}}, body)
+    run_judged(tmp_path, {"default": ACCEPT, "transports": {"oci": {str(tmp_path): REJECT}}}, body)

@@ -92,18 +92,6 @@ def copier(registries: tuple[Registry, Registry], tmp_path: Path) -> Iterator[Co
     assert made.left() == []
 
 
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gpg, str, Path]]:
-    home = tmp_path_factory.mktemp("gpg")
-    gpg = Gpg(home / "home")
-    try:
-        key = gpg.make_key("release@example.com")
-        (home / "key.gpg").write_bytes(gpg.export(key))
-        yield gpg, key, home / "key.gpg"
-    finally:
-        gpg.close()
-
-
 @pytest.mark.parametrize("way", ["oci:{}/layout:x", "oci-archive:{}/a.tar:x", "dir:{}/d"])
 def test_an_index_goes_through_a_file_and_comes_back(
     copier: Copier, registries: tuple[Registry, Registry], tmp_path: Path, way: str

@@ -1,15 +1,14 @@
 """A `dir` keeps the signatures of an image whose bytes can be made again; gpg signs, skopeo is the second opinion."""
 
-import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.image_store import image_store
+from support.image_store import run_judged
 from support.images import file, make_image, make_index, write_docker_archive, write_oci_layout
 from support.signing import SIGSTORE, Gpg, SigstoreKey, payload
 
@@ -19,27 +18,11 @@ from criollo.images.load import load_images
 from criollo.images.save import Shape, save_images
 from criollo.oci.digest import Digest
 from criollo.oci.signature import sigstore
-from criollo.trust.judge import Judge
-from criollo.trust.policies import Policies
-from criollo.trust.policy import Policy
-from criollo.workers.pool import Workers
 
 pytestmark = pytest.mark.node
 
 NAME = "registry.example/team/app:v1"
 ACCEPT, REJECT = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
-
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gpg, str, Path]]:
-    home = tmp_path_factory.mktemp("gpg")
-    gpg = Gpg(home / "home")
-    try:
-        key = gpg.make_key("release@example.com")
-        (home / "key.gpg").write_bytes(gpg.export(key))
-        yield gpg, key, home / "key.gpg"
-    finally:
-        gpg.close()
 
 
 def run(root: Path, public: Path | None, body: Callable[[Images], Coroutine[object, object, None]]) -> None:
@@ -49,16 +32,8 @@ def run(root: Path, public: Path | None, body: Callable[[Images], Coroutine[obje
     if public is None:
         policy["default"] = ACCEPT
 
-    async def inside(images: Images) -> None:
-        async with images.workers:
-            await images.layers.open()
-            parsed = Policy.parse(json.dumps(policy).encode(), where="test policy")
-            images.judge = Judge(Policies.of(parsed), scratch=root / "scratch")
-            await body(images)
-
     root.mkdir(exist_ok=True)
-    with image_store(root, workers=Workers()) as images:
-        asyncio.run(inside(images))
+    run_judged(root, policy, body)
 
 
 def skopeo(*words: object, home: Path | None = None, policy: Path | None = None) -> str:
