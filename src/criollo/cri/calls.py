@@ -10,10 +10,9 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from criollo.cri.errors import Code, Refused, bug, refusal
@@ -21,6 +20,9 @@ from criollo.errors import CriolloError
 from criollo.telemetry import hooks
 from criollo.telemetry.log import context, get_logger
 from criollo.telemetry.trail import CALL, Trail
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor
 
 log = get_logger(__name__)
 
@@ -146,7 +148,7 @@ async def _within(deadline: float | None, name: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         if timer.expired():
-            notes = getattr(error.__cause__, "__notes__", ())  # which job was waited for, and where it is (aio.jobs)
+            notes = getattr(error.__context__, "__notes__", ())  # which job, and where it is (aio.jobs)
             text = "; ".join((f"{name} did not finish before the caller's deadline", *notes))
             raise Refused(Code.DEADLINE_EXCEEDED, text) from error
         raise
@@ -203,7 +205,7 @@ def _walk(message: Message, parts: list[str], depth: int) -> None:
             parts.append(f"{field.name}:{_scalar(field, value)}")
 
 
-def _items(field: FieldDescriptor, values: Any, parts: list[str], depth: int) -> None:
+def _items(field: "FieldDescriptor", values: Any, parts: list[str], depth: int) -> None:
     for value in values[:20]:
         if field.message_type is not None:
             _nested(field.name, value, parts, depth)
@@ -219,7 +221,7 @@ def _nested(name: str, value: Message, parts: list[str], depth: int) -> None:
     parts.append("}")
 
 
-def _scalar(field: FieldDescriptor, value: Any) -> str:
+def _scalar(field: "FieldDescriptor", value: Any) -> str:
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else str(value)

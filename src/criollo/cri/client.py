@@ -13,7 +13,6 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import message_factory
 from google.protobuf.message import Message
 
 from criollo.cri import grpc
@@ -235,4 +234,5 @@ async def _closing(side: _Calling) -> AsyncIterator[Client]:
 
 def _reply_type(service: str, method: str) -> type[Message]:
     described = api_pb2.DESCRIPTOR.services_by_name[service.rpartition(".")[2]].methods_by_name[method]
-    return message_factory.GetMessageClass(described.output_type)
+    found: type[Message] = getattr(api_pb2, described.output_type.name)
+    return found

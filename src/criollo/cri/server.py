@@ -18,7 +18,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from google.protobuf import message_factory
 
 from criollo.cri import grpc
 from criollo.cri.calls import Calls, Handler, Method, Observer, StreamHandler
@@ -362,8 +361,8 @@ def _methods(services: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
             method = Method(
                 service=service.full_name,
                 name=described.name,
-                request_type=message_factory.GetMessageClass(described.input_type),
-                reply_type=message_factory.GetMessageClass(described.output_type),
+                request_type=getattr(api_pb2, described.input_type.name),
+                reply_type=getattr(api_pb2, described.output_type.name),
                 streams=described.server_streaming,
                 handler=handler,
                 is_plain=handler is not None and not inspect.iscoroutinefunction(handler),

@@ -38,7 +38,7 @@ class Peer:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.sock.connect(str(path))
         config = h2.config.H2Configuration(client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False)
         self.h2 = h2.connection.H2Connection(config)
@@ -100,7 +100,7 @@ def attack(path: Path, act: Callable[[Peer], Any], server: Server | None = None)
     async def main() -> Any:
         async with listening(server, path), connect(path) as steady:
             result = await in_thread(blocking)
-            reply = await steady.runtime("Version", pb.VersionRequest(), timeout_s=5)
+            reply = await steady.runtime("Version", pb.VersionRequest(), timeout_s=60)
             assert reply.version == "0.1.0"
             await until(lambda: server.in_flight_bytes == 0)
             return result
@@ -216,7 +216,7 @@ def test_flood_of_frames_that_move_nothing_ends_the_connection(tmp_path: Path, f
                 peer.sock.sendall(frame * 100)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        reader.join(10)
+        reader.join(60)
         return not reader.is_alive()
 
     assert attack(tmp_path / "s", act)
@@ -322,8 +322,8 @@ def test_stream_of_a_client_that_reads_nothing_is_not_asked_for_more(tmp_path: P
     def act(peer: Peer) -> int:
         peer.sock.sendall(b"\0\0\x04\x08\0\0\0\0\0\x7f\0\0\0" + b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff")
         peer.request(b"\0\0\0\0\0", list((dict(HEADERS) | {":path": f"/{RUNTIME}/GetContainerEvents"}).items()))
-        before = -1
-        while before != made:  # until it stands still
+        before = 0
+        while before != made or made == 0:  # until it stands still
             before = made
             threading.Event().wait(0.2)
         return made

@@ -86,7 +86,42 @@ def test_generated_code_is_what_the_proto_file_gives(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "scripts/make_proto.py", tmp_path], check=True)
     for name in ("api_pb2.py", "api_pb2.pyi"):
         made, kept = tmp_path / "criollo/cri/pb" / name, ROOT / "src/criollo/cri/pb" / name
-        assert made.read_bytes() == kept.read_bytes(), f"{name} is stale: run `make proto`"
+        assert made.read_bytes() == kept.read_bytes(), f"{name} is stale: run scripts/make_proto.py"
+
+
+_SHOWN = """
+import sys
+if sys.argv[1] == "absent":
+    sys.modules["google._upb"] = None
+if sys.argv[1] == "changed":
+    from google._upb import _message
+    from google.protobuf import message_factory
+    _message.MessageMeta = None
+from criollo.cri import client, server
+from criollo.cri.pb import api_pb2 as pb
+config = pb.PodSandboxConfig(labels={"a": "b"}, linux=pb.LinuxPodSandboxConfig(sysctls={"c": "d"}))
+config.port_mappings.add(container_port=80, protocol=pb.UDP)
+print(config.SerializeToString(deterministic=True).hex(), config)
+print(pb.PodSandboxConfig.FromString(config.SerializeToString()) == config, pb.ContainerState.Name(1), pb.Signal.items())
+print(pb.SecurityProfile.Localhost, sorted(name for name in vars(pb) if not name.startswith("__")))
+print("google.protobuf.internal.python_message" in sys.modules, file=sys.stderr)
+"""
+
+
+def _shown(part_in_c: str) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, "-c", _SHOWN, part_in_c], capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("part_in_c", ["absent", "changed"])
+def test_messages_are_the_same_without_the_part_in_c(part_in_c: str) -> None:
+    shown, loaded = _shown(part_in_c)
+    assert loaded == "True\n"
+    assert shown == _shown("there")[0]
+
+
+def test_protobufs_own_python_is_not_loaded() -> None:
+    assert _shown("there")[1] == "False\n"
 
 
 def test_every_method_and_credential_is_marked() -> None:
