@@ -7,6 +7,7 @@ second spelling of a host escapes a rule about it. The first word is a domain on
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final, Self
 
 import msgspec
@@ -80,6 +81,22 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
         if not _TAG.fullmatch(tag):
             raise Invalid("tag", tag, "1 to 128 letters, digits and . _ -")
         return type(self)(domain=self.domain, path=self.path, tag=tag)
+
+    def scopes(self) -> Iterator[str]:
+        """What rules may name for this image, the most specific first: itself, its repository, each namespace above, the host,
+        and `*.` of each domain above that, for all its ports.
+
+        Source: containers-policy.json(5), containers-registries.d(5).
+        """
+        yield str(self)
+        name = self.name
+        while name:
+            yield name
+            name = name.rpartition("/")[0]
+        host = "" if self.domain.startswith("[") else self.domain.partition(":")[0]
+        while "." in host:
+            host = host.partition(".")[2]
+            yield f"*.{host}"
 
     def __str__(self) -> str:
         return self.name + self._suffix()

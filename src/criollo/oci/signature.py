@@ -16,7 +16,9 @@ import msgspec
 from criollo.errors import Invalid
 from criollo.oci import document
 
-MAX_BYTES: Final = 4 << 20  # of one signature
+MAX_BYTES: Final = 4 << 20  # of the payload of one signature
+MAX_BLOB_BYTES: Final = 3 * MAX_BYTES  # as it is kept: that in base64, and annotations that came in a manifest
+MAX_SIGNATURES: Final = 1000  # of one manifest: as many as an image that holds them can have
 MAX_ANNOTATIONS: Final = 64
 SIGSTORE_TYPE: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 _SIMPLE_NAME: Final = b"simple-signing"
@@ -63,22 +65,29 @@ def parse_blob(blob: bytes, *, what: str = "signature") -> Signature:
     Raises:
         Invalid: it is neither kind, too long or malformed.
     """
-    if len(blob) > MAX_BYTES:
-        raise Invalid(what, f"{len(blob)} bytes", f"at most {MAX_BYTES} bytes")
+    if len(blob) > MAX_BLOB_BYTES:
+        raise Invalid(what, f"{len(blob)} bytes", f"at most {MAX_BLOB_BYTES} bytes")
     if blob[:1] != b"\0":
+        _check_size(blob, what)
         if not blob or blob[0] not in _OPENPGP:
             raise Invalid(what, blob[:8], "an OpenPGP message, or a blob that begins with a zero byte and its format")
         return simple(blob)
     name, newline, chunk = blob[1:].partition(b"\n")
     if newline and name == _SIMPLE_NAME:
+        _check_size(chunk, what)
         return simple(chunk)
     if newline and name == _SIGSTORE_NAME:
         return _sigstore(chunk, what)
     raise Invalid(what, name[:40], "the format simple-signing or sigstore-json")
 
 
+def _check_size(payload: bytes, what: str) -> None:
+    if len(payload) > MAX_BYTES:
+        raise Invalid(what, f"{len(payload)} bytes", f"at most {MAX_BYTES} bytes")
+
+
 def _sigstore(chunk: bytes, what: str) -> Signature:
-    fields = document.parse_object(chunk, what=what, limit_bytes=MAX_BYTES)
+    fields = document.parse_object(chunk, what=what, limit_bytes=MAX_BLOB_BYTES)
     media_type, payload, annotations = (fields.get(key) for key in ("mimeType", "payload", "annotations"))
     if not isinstance(media_type, str) or not isinstance(payload, str):
         raise Invalid(what, sorted(fields)[:10], "mimeType and payload as strings")
@@ -86,6 +95,7 @@ def _sigstore(chunk: bytes, what: str) -> Signature:
         decoded = base64.b64decode(payload, validate=True)
     except (ValueError, binascii.Error):
         raise Invalid(f"{what}.payload", payload[:40], "base64") from None
+    _check_size(decoded, f"{what}.payload")
     return sigstore(decoded, media_type=media_type, annotations={} if annotations is None else annotations, what=what)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, NoReturn
+from urllib.parse import urlencode
 
 import msgspec
 from urllib3.response import BaseHTTPResponse
@@ -26,8 +27,8 @@ _PASSING: Final = frozenset({408, 425})
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of an endpoint: `path` below its repository (`manifests/latest`), with the credentials it may get.
 
-    `url` wins over `path`: where the endpoint said to send something. `actions` is what a token must be good for, in the
-    repository and, to read, in `sources`.
+    `url` wins over `path`: where the endpoint said to send something; so does `place`, a path of its server that lies outside
+    the repository. `actions` is what a token must be good for, in the repository and, to read, in `sources`.
     """
 
     endpoint: Endpoint
@@ -37,10 +38,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     logins: Logins | None = None  # where to look for credentials when there are none; the client's own if None
     method: str = "GET"
     url: str = ""
+    place: str = ""
     actions: str = "pull"
     sources: tuple[str, ...] = ()
     expects: tuple[int, ...] = (200, 206)
     body: Body | None = None
+
+    @property
+    def target(self) -> str:
+        """Path and query at the endpoint's server."""
+        if self.place:
+            return self.place
+        stands_for = f"?{urlencode({'ns': self.endpoint.namespace})}" if self.endpoint.namespace else ""
+        return f"{self.endpoint.base}/{self.endpoint.repository}/{self.path}{stands_for}"
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -107,13 +117,19 @@ def error_text(body: bytes) -> str:
 def wait_s(answer: BaseHTTPResponse) -> float:
     """Retry-After in seconds, from either of its forms; 0 where there is none.
 
-    Source: RFC 9110, section 10.2.3.
+    A date is meant by the clock of whoever wrote it, which the answer tells: ours may be years off.
+    Source: RFC 9110, sections 10.2.3 and 6.6.1.
     """
     text = answer.headers.get("Retry-After", "").strip()[:64]
     if text.isascii() and text.isdecimal():
         return float(text[:9])
+    at_s, now_s = _seconds(text), _seconds(answer.headers.get("Date", "").strip()[:64])
+    return 0.0 if at_s is None else max(0.0, at_s - (time.time() if now_s is None else now_s))
+
+
+def _seconds(date: str) -> float | None:
+    """A date of a header, in seconds since the epoch; None for anything else."""
     try:
-        at = parsedate_to_datetime(text)
-        return max(0.0, at.timestamp() - time.time())
+        return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
-        return 0.0
+        return None

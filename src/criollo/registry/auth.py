@@ -49,23 +49,31 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     __str__ = __repr__
 
     @classmethod
-    def of_auth(cls, auth: str, *, field: str, identity_token: str = "") -> "Credentials":
-        """From the base64 of `user:password`, as docker's configuration and the CRI write it.
+    def of_auth(cls, auth: str, *, field: str, identity_token: str = "", or_none: bool = False) -> "Credentials":
+        """From the base64 of `user:password`, as docker's configuration and the CRI write it; the user may be empty.
 
         Raises:
-            Invalid: not base64, or without a colon; the text itself is not shown.
+            Invalid: not base64, or without a colon (unless these are then `or_none`); the text itself is not shown.
         """
         try:
-            username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+            plain = base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True).decode()
         except (binascii.Error, ValueError):
             raise Invalid(field, Hidden(), "base64 of user:password") from None
-        if not colon or not username:
+        username, colon, password = plain.partition(":")
+        if not colon:
+            if or_none:
+                return cls()
             raise Invalid(field, Hidden(), "base64 of user:password")
-        return cls(username=username, password=password.rstrip("\0"), identity_token=identity_token)
+        return cls(username=username, password=password.strip("\0"), identity_token=identity_token)
 
     @property
     def is_empty(self) -> bool:
         return not (self.username or self.password or self.identity_token or self.registry_token)
+
+    @property
+    def has_password(self) -> bool:
+        """Whether they are a user and password; some registries take a password without a user."""
+        return bool(self.username or self.password)
 
     def basic_header(self) -> str:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()

@@ -21,10 +21,16 @@ from criollo.linux import files
 from criollo.oci import document
 from criollo.registry.auth import Credentials, Hidden
 from criollo.registry.endpoints import Endpoint
+from criollo.registry.keys import folded
+from criollo.telemetry.log import get_logger
+
+log = get_logger(__name__)
 
 _MAX_FILE_BYTES: Final = 4 << 20
 _DOCKER_INDEX: Final = "https://index.docker.io/v1/"
 _DOCKER_KEYS: Final = (_DOCKER_INDEX, "index.docker.io", "registry-1.docker.io")
+_DOCKER_HOSTS: Final = ("docker.io", "registry-1.docker.io")  # one registry under two names
+_TOP_KEYS: Final = ("auths", "credHelpers", "credsStore")
 _PROGRAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LEGACY_NAME: Final = ".dockercfg"  # docker before 1.7: its `auths` are the whole file
 
@@ -55,7 +61,7 @@ class AuthFile(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             Invalid: an entry for it is malformed; its secrets are not shown.
         """
-        for key in (endpoint.host, *(_DOCKER_KEYS if endpoint.host == "docker.io" else ())):
+        for key in (endpoint.host, *(_DOCKER_KEYS if endpoint.host in _DOCKER_HOSTS else ())):
             if key in self.programs:
                 yield Source(f"credHelpers of {self.where}", program=self.programs[key], server=key)
                 break
@@ -63,7 +69,7 @@ class AuthFile(msgspec.Struct, frozen=True, kw_only=True):
         if found is not None:
             yield Source(f"auths[{key}] of {self.where}", credentials=found)
         elif self.store:
-            server = _DOCKER_INDEX if endpoint.host == "docker.io" else endpoint.host
+            server = _DOCKER_INDEX if endpoint.host in _DOCKER_HOSTS else endpoint.host
             yield Source(f"credsStore of {self.where}", program=self.store, server=server)
 
     def _entry(self, endpoint: Endpoint) -> tuple[str, Credentials | None]:
@@ -84,6 +90,9 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return "_Entry(***)"
+
+
+_ENTRY_KEYS: Final = tuple(field.encode_name for field in msgspec.structs.fields(_Entry))
 
 
 def find_auth_files(environ: Mapping[str, str], uid: int) -> list[Path]:
@@ -138,10 +147,11 @@ def parse(raw: bytes, *, where: str, is_legacy: bool = False) -> AuthFile:
     Raises:
         Invalid: it is malformed; its secrets are not shown.
     """
-    table = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES)
+    whole = document.parse_object(raw, what=where, limit_bytes=_MAX_FILE_BYTES)
+    table = folded(whole, _TOP_KEYS, where)
     if is_legacy and "auths" not in table:
-        return AuthFile(where=where, auths=table)
-    auths, programs, store = (table.get(key) for key in ("auths", "credHelpers", "credsStore"))
+        return AuthFile(where=where, auths={_host_of(key): entry for key, entry in reversed(whole.items())})
+    auths, programs, store = (table.get(key) for key in _TOP_KEYS)
     for key, value in (("auths", auths), ("credHelpers", programs)):
         if value is not None and not isinstance(value, dict):
             raise Invalid(f"{where}: {key}", type(value).__name__, "an object")
@@ -155,23 +165,29 @@ def parse(raw: bytes, *, where: str, is_legacy: bool = False) -> AuthFile:
 def _names(endpoint: Endpoint) -> list[str]:
     parts = endpoint.name.split("/")
     names = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    return names + list(_DOCKER_KEYS) if endpoint.host == "docker.io" else names
+    return [*names, "docker.io", *_DOCKER_KEYS] if endpoint.host in _DOCKER_HOSTS else names
 
 
 def _normal(key: str) -> str:
     """A docker key may be a URL: only its host counts."""
     if key in _DOCKER_KEYS:
         return key
-    rest = key.removeprefix("https://").removeprefix("http://")
-    return rest.partition("/")[0] if rest != key else rest.rstrip("/")
+    return _host_of(key) if key.startswith(("https://", "http://")) else key.rstrip("/")
+
+
+def _host_of(key: str) -> str:
+    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
 def _credentials(value: object, where: str) -> Credentials | None:
     if not isinstance(value, dict):
         raise Invalid(where, type(value).__name__, "an object")
-    entry = document.convert(document.without_nulls(value), _Entry, what=where)
+    entry = document.convert(document.without_nulls(folded(value, _ENTRY_KEYS, where)), _Entry, what=where)
     if entry.auth:
-        found = Credentials.of_auth(entry.auth, field=f"{where}.auth", identity_token=entry.identity_token)
+        token = entry.identity_token
+        found = Credentials.of_auth(entry.auth, field=f"{where}.auth", identity_token=token, or_none=True)
+        if found.is_empty:
+            log.warning("an entry of an auth file is no user and password, and is passed over", entry=where)
     else:
         found = Credentials(username=entry.username, password=entry.password, identity_token=entry.identity_token)
     found = msgspec.structs.replace(found, registry_token=entry.registry_token)

@@ -2,7 +2,7 @@
 
 Bytes go to the sink as they come, so whoever reads it must keep the result apart until the transfer has succeeded: the digest
 is known only at the end. A connection that breaks off is resumed from the byte reached, at any endpoint; a server that does
-not know ranges sends the beginning again, which is dropped.
+not know ranges, or has none there, sends the beginning again, which is dropped.
 """
 
 import contextlib
@@ -18,10 +18,12 @@ from urllib3.response import BaseHTTPResponse
 
 from criollo.errors import Damaged, HostFailed, explain
 from criollo.oci.digest import Digest
-from criollo.registry.connections import CHUNK_BYTES, Limits, Retryable, broken
+from criollo.registry.connections import Limits, Retryable, broken
 from criollo.registry.endpoints import Endpoint
 from criollo.registry.lifeline import Lifeline
 
+_LEAST_BYTES: Final = 32 << 10  # to ask for at once: more than a record of TLS holds would be allocated in vain
+_MOST_BYTES: Final = 512 << 10  # the larger a piece, the less it costs beside its bytes
 _PIPE_BYTES: Final = 256 << 10  # larger ones only cost memory: 1 MiB was no faster
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
 
@@ -139,11 +141,11 @@ class Download:
         return self.done
 
     def _copy(self, answer: BaseHTTPResponse, skip: int, host: str) -> None:
-        size = self._blob.size
+        size, wanted = self._blob.size, _LEAST_BYTES
         while True:
             started = time.monotonic()
             try:
-                chunk = answer.read1(CHUNK_BYTES)
+                chunk = answer.read1(wanted)
             except (HTTPError, OSError) as error:
                 self._lifeline.check()
                 if self.done == size:
@@ -152,6 +154,7 @@ class Download:
             if not chunk:
                 break
             waited_s, came = time.monotonic() - started, len(chunk)
+            wanted = min(max(_LEAST_BYTES, 2 * came), _MOST_BYTES)
             if skip:
                 dropped = min(skip, len(chunk))
                 skip -= dropped

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from urllib3.response import BaseHTTPResponse
 
 from criollo.aio import threads
 from criollo.aio.locks import KeyedSlots
@@ -44,6 +45,7 @@ T = TypeVar("T")
 Shown = Credentials | Logins | None
 TRANSFERS_PER_REGISTRY: Final = 6
 _MAX_PREFERRED: Final = 256
+_NO_SUCH_RANGE: Final = 416
 
 
 class FetchedManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +159,7 @@ class Registry:
             download = Download(descriptor, sink_fd, lifeline=lifeline, limits=self._limits, progress=progress)
 
             def take(endpoint: Endpoint) -> None:
-                answer = self._exchange.ask(question_for(ref, endpoint, shown, path=path, headers=download.headers()))
+                answer = self._rest(question_for(ref, endpoint, shown, path=path, headers=download.headers()))
                 route.came_from(descriptor, endpoint)
                 download.take(answer, endpoint.api_host)
 
@@ -167,17 +169,20 @@ class Registry:
         async with self._slots.hold(ref.domain):
             await self._in_thread(fetch)
 
-    async def converse(self, ref: Reference, talk: Callable[[Exchange, Endpoint], T], *, source: str = "") -> T:
+    async def converse(
+        self, ref: Reference, talk: Callable[[Exchange, Endpoint], T], *, source: str = "", moved: bool = True
+    ) -> T:
         """What `talk` gives, which puts several questions to the registry of `ref`, or to the mirror that is called `source`.
 
-        It runs in a transfer thread, and again from its beginning when it failed for a reason that may pass.
+        Without `moved` it is the host of the name itself: registries.conf moves pulls alone. It runs in a transfer thread, and
+        again from its beginning when it failed for a reason that may pass.
 
         Raises:
             whatever `talk` raises; Forbidden when registries.conf blocks the name.
         """
 
         def work(lifeline: Lifeline) -> T:
-            *mirrors, home = self.hosts.endpoints(ref)
+            *mirrors, home = self.hosts.endpoints(ref) if moved else [self.hosts.home(ref)]
             asked = next((each for each in mirrors if each.name == source), home)
             return persist([asked], lambda endpoint: talk(self._exchange, endpoint), limits=self._limits, lifeline=lifeline)
 
@@ -233,6 +238,20 @@ class Registry:
         """The proxy on the way to an endpoint, without its password; empty if none. Raises Unavailable: none we can use."""
         found = self._connections.proxy(f"{endpoint.schemes[0]}://{endpoint.api_host}/")
         return without_userinfo(found) if found else ""
+
+    def _rest(self, question: Question) -> BaseHTTPResponse:
+        """What is missing of a blob, or all of it where the server says that it has nothing at that place: a cache may have
+        dropped or cut its copy meanwhile. Raises as `Exchange.ask`.
+
+        Source: RFC 9110, section 15.5.17.
+        """
+        if not question.headers:
+            return self._exchange.ask(question)
+        answer = self._exchange.ask(msgspec.structs.replace(question, expects=(*question.expects, _NO_SUCH_RANGE)))
+        if answer.status != _NO_SUCH_RANGE:
+            return answer
+        answer.close()
+        return self._exchange.ask(msgspec.structs.replace(question, headers={}))
 
     def _manifest(self, ref: Reference, question: Question) -> FetchedManifest:
         endpoint = question.endpoint

@@ -1,17 +1,22 @@
 """HTTP connections to registries, each request held by the lifeline of its transfer.
 
-One request is one hop: no redirects, no retries, no decoding of content; those belong to the callers. There is one pool for
+One request is one hop: no redirects, no retries, no decoding of content; those belong to the callers. Only what was asked on
+a kept connection that its server gave up meanwhile is asked again, on a new one, as Go's clients do. There is one pool for
 plain HTTP, one for verified TLS and one without verification (only for hosts marked insecure), each once more per proxy and per
 set of certificate files as they are on the disk now; they are made on first need, since a trust store takes megabytes.
 Everything here runs in transfer threads, except `close_idle`.
 """
 
+import functools
+import queue
 import socket
 import ssl
 import threading
+import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -25,6 +30,7 @@ from urllib3.exceptions import (
     LocationParseError,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ProxyError,
     ReadTimeoutError,
     SSLError,
@@ -40,7 +46,10 @@ from criollo.registry.redirects import Origin, origin
 
 CHUNK_BYTES: Final = 128 << 10  # measured best with http.client's read1
 _MAX_ADDRESSES: Final = 4
+# How the end of a connection shows itself, in plain and in TLS.
+_ENDED: Final = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _MAX_POOLS: Final = 32
+_BARE: Final = {"redirect": False, "retries": False, "preload_content": False, "decode_content": False}
 _NO_END: Final = "its answer has headers or framing without end; check what answers there"
 _thread = threading.local()
 
@@ -105,8 +114,11 @@ class Connections:
         insecure: bool,
         body: bytes | Body | None = None,
         tls: Tls = NO_TLS,
+        connect_s: float = 0,
     ) -> BaseHTTPResponse:
-        """Send one request and return the answer with its body unread; the caller closes or releases it.
+        """Send one request and return the answer with its body unread and its `url` whole; the caller closes or releases it.
+
+        `connect_s` takes the place of the limit of that name, if there is one.
 
         Raises:
             Unreachable, NoTls: no answer; the message says why and what to look at.
@@ -117,23 +129,18 @@ class Connections:
         proxy = self.proxy(url)
         trust = "none" if there.scheme == "http" else "anybody" if insecure else "store"
         pool = self._pool(trust, proxy, NO_TLS if trust == "none" else tls)
+        limits = self._limits if not connect_s else msgspec.structs.replace(self._limits, connect_s=connect_s)
         lifeline = current()
         lifeline.check()
+        send = functools.partial(pool.urlopen, method, url, body=body, headers=dict(headers), **_BARE, timeout=_timeout(limits))
         try:
-            return pool.urlopen(
-                method,
-                url,
-                body=body,
-                headers=dict(headers),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            answer = _sent(send, may_repeat=body is None)
         except (HTTPError, OSError) as error:
             lifeline.check()
             kind = NoTls if isinstance(error, SSLError) else Unreachable
-            raise kind(_why(error, there, proxy, self._limits)) from error
+            raise kind(_why(error, there, proxy, limits)) from error
+        answer.url = url
+        return answer
 
     def proxy(self, url: str) -> str:
         """The proxy for a URL, or an empty string; it may hold a password."""
@@ -178,12 +185,33 @@ def current() -> Lifeline:
     return lifeline
 
 
+class _GivenUp(ProtocolError):
+    """A kept connection ended before anything of an answer came: most likely its server had closed it already."""
+
+
+def _sent(send: Callable[[], BaseHTTPResponse], *, may_repeat: bool) -> BaseHTTPResponse:
+    """The answer; from a new connection, if a kept one was given up by its server."""
+    try:
+        return send()
+    except _GivenUp:
+        current().check()
+        if not may_repeat:
+            raise
+    _thread.wants_new = True
+    try:
+        return send()
+    finally:
+        _thread.wants_new = False
+
+
 class _PlainConnection(HTTPConnection):
     """urllib3's, but its socket belongs to the transfer at hand, and its answers are bounded."""
 
     response_class = BoundedResponse
+    was_kept = False
 
     def _new_conn(self) -> socket.socket:
+        self.was_kept = False
         return _connect(self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -195,8 +223,10 @@ class _TlsConnection(HTTPSConnection):
     """The same over TLS."""
 
     response_class = BoundedResponse
+    was_kept = False
 
     def _new_conn(self) -> socket.socket:
+        self.was_kept = False
         return _connect(self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -204,11 +234,35 @@ class _TlsConnection(HTTPSConnection):
         super().request(*args, **kwargs)
 
 
-class _PlainPool(urllib3.HTTPConnectionPool):
+class _Keeping(urllib3.HTTPConnectionPool):
+    """urllib3's, but a connection that it keeps is no transfer's any more."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection = super()._get_conn(timeout)
+        if getattr(_thread, "wants_new", False):
+            connection.close()  # it connects anew
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        current().let_go()
+        if conn is not None:
+            conn.was_kept = True
+        super()._put_conn(conn)
+
+    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
+        try:
+            return super()._make_request(conn, *args, **kwargs)
+        except (OSError, HTTPException) as error:
+            if conn.was_kept and isinstance(error, _ENDED):
+                raise _GivenUp("the server gave up a kept connection", error) from error
+            raise
+
+
+class _PlainPool(_Keeping):
     ConnectionCls = _PlainConnection
 
 
-class _TlsPool(urllib3.HTTPSConnectionPool):
+class _TlsPool(_Keeping, urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
@@ -251,11 +305,18 @@ def _connect(connection: HTTPConnection) -> socket.socket:
 
 
 def _close_idle(manager: urllib3.PoolManager) -> None:
-    for key in manager.pools.keys():  # noqa: SIM118 - its own container, which cannot be iterated
-        pool = manager.pools.get(key)
-        if pool is not None:
-            pool.close()
-    manager.clear()  # alone, it leaves the sockets to the garbage collector
+    """Close what is idle now. Who holds one of the pools goes on with it: they stay open."""
+    pools = [manager.pools.get(key) for key in manager.pools.keys()]  # noqa: SIM118 - its own container: no iterating
+    manager.clear()
+    for pool in pools:
+        kept = pool.pool if pool is not None else None
+        while kept is not None:
+            try:
+                connection = kept.get(block=False)
+            except queue.Empty:
+                break
+            if connection is not None:
+                connection.close()
 
 
 def _as_they_are(tls: Tls) -> tuple[tuple[int, int], ...]:
@@ -297,9 +358,12 @@ def _context(trust: str, tls: Tls) -> ssl.SSLContext | None:
     return context
 
 
+def _timeout(limits: Limits) -> urllib3.Timeout:
+    return urllib3.Timeout(connect=limits.connect_s, read=limits.idle_s)
+
+
 def _make_pool(limits: Limits, context: ssl.SSLContext | None, proxy: str) -> urllib3.PoolManager:
-    timeout = urllib3.Timeout(connect=limits.connect_s, read=limits.idle_s)
-    arguments: dict[str, Any] = {"num_pools": 16, "maxsize": 8, "block": False, "timeout": timeout}
+    arguments: dict[str, Any] = {"num_pools": 16, "maxsize": 8, "block": False, "timeout": _timeout(limits)}
     if context is not None:
         arguments["ssl_context"] = context
     if proxy:
@@ -342,6 +406,9 @@ def _tls_cause(error: SSLError) -> str:
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text:
         cause = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "not trusted"
+        if cause.endswith(("not yet valid", "has expired")):
+            now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            return f"its certificate is refused ({cause}); it is {now} by this node's clock: set it, or have a new one issued"
         return f"its certificate is refused ({cause}); add its CA to the node's store, or mark it insecure in registries.conf"
     if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
         return "it does not speak TLS; if that is meant, mark it insecure in registries.conf"

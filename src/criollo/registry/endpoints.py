@@ -7,6 +7,10 @@ from typing import Final
 
 import msgspec
 
+# What a server may be asked for, in containerd's words.
+RESOLVE: Final = "resolve"
+PULL: Final = "pull"
+PUSH: Final = "push"
 # The name docker.io is served by another host (docker's own convention).
 _API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
 
@@ -26,8 +30,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A repository on a server: where an image may be fetched.
 
     `scheme` is empty where https is meant, and http too if it is insecure. `base` comes before the repository in the path,
-    `namespace` names the registry that a mirror stands for (containerd's `ns`). `because` says which line of which file
-    brought it here.
+    `namespace` names the registry that a mirror stands for (containerd's `ns`). `dial_s` is how long a connection to it may
+    take, 0 for the client's own limit. `because` says which line of which file brought it here.
     """
 
     host: str
@@ -39,6 +43,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     tls: Tls = NO_TLS
+    dial_s: float = 0
     because: str = ""
 
     @property

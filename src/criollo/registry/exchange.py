@@ -20,7 +20,7 @@ from criollo.registry import auth, redirects
 from criollo.registry.answers import GIVE, Question, error_text, refuse, refuse_token, wait_s
 from criollo.registry.auth import Challenge, Credentials
 from criollo.registry.connections import CHUNK_BYTES, Body, Connections, Limits, NoTls, Retryable, Unreachable, broken, current
-from criollo.registry.endpoints import NO_TLS, Endpoint
+from criollo.registry.endpoints import NO_TLS, Endpoint, Tls
 from criollo.registry.hosts import Hosts
 from criollo.registry.logins import Logins
 from criollo.registry.redirects import Origin, next_hop, origin
@@ -61,7 +61,7 @@ class Exchange:
         self._permits: dict[_Key, _Permit] = {}
 
     def ask(self, question: Question) -> BaseHTTPResponse:
-        """The answer, of a status that the question expects, with its body unread.
+        """The answer, of a status that the question expects, with its body unread; its `url` is where it came from.
 
         Raises:
             NotFound, Unauthenticated, Forbidden: the registry says so.
@@ -76,11 +76,6 @@ class Exchange:
         if answer.status not in question.expects:
             refuse(answer, question, self._error_text(answer))
         return answer
-
-    def home(self, endpoint: Endpoint) -> str:
-        """The URL of an endpoint's repository, by the scheme that it was found to speak."""
-        scheme = self._schemes.get(endpoint.api_host, endpoint.schemes[0])
-        return f"{scheme}://{endpoint.api_host}{endpoint.base}/{endpoint.repository}"
 
     def read(self, answer: BaseHTTPResponse, limit_bytes: int, *, what: str, host: str) -> bytes:
         """The whole of a small body.
@@ -130,9 +125,7 @@ class Exchange:
     def _authorized(self, question: Question, scheme: str) -> BaseHTTPResponse:
         endpoint = question.endpoint
         home = f"{scheme}://{endpoint.api_host}"
-        url = question.url or f"{home}{endpoint.base}/{endpoint.repository}/{question.path}"
-        if endpoint.namespace and not question.url:
-            url += "?" + urlencode({"ns": endpoint.namespace})
+        url = question.url or f"{home}{question.target}"
         key = (home, question.scopes, question.credentials)
         is_home = origin(url) == origin(f"{home}/")
         shown = self._known(key) if is_home else ""
@@ -197,19 +190,28 @@ class Exchange:
                 headers={**self._headers, **own, **question.headers, **headers, **length},
                 insecure=self._is_insecure(here, endpoint),
                 body=sent,
-                tls=(
-                    endpoint.tls
-                    if is_home and endpoint.tls != NO_TLS
-                    else self.hosts.tls(endpoint.host if is_home else here.netloc)
-                ),
+                tls=self._tls(here, endpoint, is_home=is_home),
+                connect_s=endpoint.dial_s if is_home else 0,
             )
             if answer.status == 429:
                 passage.refused(wait_s(answer))
         return answer
 
+    def _tls(self, here: Origin, endpoint: Endpoint, *, is_home: bool) -> Tls:
+        """Token servers and redirects may be known by the authorities of the server that named them; our certificate is not
+        shown to them."""
+        own = endpoint.tls if endpoint.tls != NO_TLS else self.hosts.tls(endpoint.host)
+        if is_home:
+            return own
+        there = self.hosts.tls(here.netloc)
+        return msgspec.structs.replace(there, authorities=tuple(dict.fromkeys((*there.authorities, *own.authorities))))
+
     def _is_insecure(self, there: Origin, endpoint: Endpoint) -> bool:
+        """The line of the files that led to an endpoint decides for its server, whatever others say of the same host."""
         if endpoint.is_insecure and there.host == _host_of(endpoint):
             return True
+        if there == origin(f"{there.scheme}://{endpoint.api_host}/"):
+            return False
         return self.hosts.is_insecure(there.netloc)
 
     def _permit(self, question: Question, home: Origin, answer: BaseHTTPResponse) -> _Permit:
@@ -225,7 +227,7 @@ class Exchange:
         if challenge.scheme == "bearer":
             token = self._token(challenge, question, home)
             return _Permit(f"Bearer {token.value}", time.monotonic() + token.life_s - _TOKEN_MARGIN_S)
-        if credentials is None or not credentials.username:
+        if credentials is None or not credentials.has_password:
             raise Unauthenticated(f"registry {endpoint.api_host} wants a user and password for {endpoint.name}; {GIVE}")
         return _Permit(credentials.basic_header(), time.monotonic() + 3600)
 
@@ -246,12 +248,12 @@ class Exchange:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._send(realm, plain, headers, urlencode(form).encode())
         else:
-            named = credentials is not None and bool(credentials.username)
             asked += [("scope", scope) for scope in question.scopes]
-            if credentials is not None and named:
+            basic = credentials.basic_header() if credentials is not None and credentials.has_password else ""
+            if credentials is not None and credentials.username:
                 asked.append(("account", credentials.username))
             url = realm + ("&" if "?" in realm else "?") + urlencode(asked)
-            answer, _ = self._follow(url, plain, credentials.basic_header() if credentials is not None and named else "")
+            answer, _ = self._follow(url, plain, basic)
         if answer.status != 200:
             refuse_token(answer, question, server.netloc, self._error_text(answer))
         return auth.parse_token(

@@ -92,11 +92,12 @@ def all_endpoints(hosts: Hosts, ref: Reference) -> list[tuple[Endpoint, str]]:
     found: list[tuple[Endpoint, str]] = []
     left = list(content)
     for endpoint in named:
-        if endpoint in left:
-            at = left.index(endpoint)
-            found += [(each, CONTENT) for each in left[:at]]
-            left = left[at + 1 :]
-            found.append((endpoint, EVERYTHING))
+        # The last one to ask for names is no mirror there, and may be one for content.
+        same = [at for at, each in enumerate(left) if msgspec.structs.replace(each, is_mirror=endpoint.is_mirror) == endpoint]
+        if same:
+            found += [(each, CONTENT) for each in left[: same[0]]]
+            found.append((left[same[0]], EVERYTHING))
+            left = left[same[0] + 1 :]
         else:
             found.append((endpoint, NAMES))
     return found + [(each, CONTENT) for each in left]

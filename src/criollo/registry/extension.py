@@ -52,9 +52,8 @@ async def fetch(
     """
 
     def talk(exchange: Exchange, endpoint: Endpoint) -> list[bytes] | None:
-        root = exchange.home(endpoint).removesuffix(f"{endpoint.base}/{endpoint.repository}")
         try:
-            ping = exchange.ask(question_for(ref, endpoint, shown, path="", url=f"{root}{endpoint.base}/"))
+            ping = exchange.ask(question_for(ref, endpoint, shown, path="", place=f"{endpoint.base}/"))
         except (Forbidden, NotFound, Unauthenticated, Unavailable) as error:
             log.info("a registry does not say whether it keeps signatures", endpoint=endpoint, error=error)
             return None
@@ -63,8 +62,8 @@ async def fetch(
         if not announced:
             return None
         path = f"signatures/{digest}"
-        url = f"{root}/extensions/v2/{endpoint.repository}/{path}"
-        answer = exchange.ask(question_for(ref, endpoint, shown, path=path, url=url))
+        place = f"/extensions/v2/{endpoint.repository}/{path}"
+        answer = exchange.ask(question_for(ref, endpoint, shown, path=path, place=place))
         raw = exchange.read(answer, _MAX_LIST_BYTES, what="list of signatures", host=endpoint.api_host)
         return parse(raw, what=f"signatures of {endpoint.name}@{digest}")
 

@@ -1,10 +1,11 @@
 """Which server answers for an image name, and what a short name stands for: registries.conf, else hosts.toml.
 
-The longest matching `[[registry]]` table decides; its mirrors come first, its own location last. A name without a table is
-served as the hosts.toml of its registry says, and without that by its own domain. Plain HTTP and unverified TLS exist only
-where a file says so, for the host it names.
+The longest matching `[[registry]]` table decides; its mirrors come first, its own location last. What a table blocks is not
+asked, as a mirror or location of another table neither; mirrors of a blocked table are. A name without a table is served as
+the hosts.toml of its registry says, and without that by its own domain. Plain HTTP and unverified TLS exist only where a file
+says so, for the host it names; a hosts.toml without a server says so of this node's own addresses.
 
-Source: containers-registries.conf(5); containerd's document on registry hosts.
+Source: containers-registries.conf(5); containers/image, pkg/sysregistriesv2; containerd's document on registry hosts.
 """
 
 import copy
@@ -12,11 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from criollo.errors import Forbidden, Invalid, printable
 from criollo.oci.reference import DEFAULT_DOMAIN, Reference, is_short
 from criollo.registry import certs, registries_conf
 from criollo.registry.conf_files import find_drop_ins
-from criollo.registry.endpoints import NO_TLS, Endpoint, Tls
+from criollo.registry.endpoints import NO_TLS, PULL, PUSH, RESOLVE, Endpoint, Tls
 from criollo.registry.registries_conf import AUTH_FILES, Alias, Mirror, Mode, Rule
 from criollo.registry.terms import USUAL, Terms
 
@@ -43,7 +46,7 @@ class Hosts:
         directories: Sequence[Path] = (),
     ) -> None:
         """`search` is None where no file has the list: short names are then docker.io's. `directories`: see `certs`."""
-        self._rules = tuple(rules)
+        self._rules = tuple(sorted(rules, key=lambda rule: rule.prefix))  # of two prefixes of one length the first counts
         self.search = None if search is None else tuple(search)
         self.mode = mode
         self.credential_programs: tuple[str, ...] = (AUTH_FILES,)
@@ -131,7 +134,7 @@ class Hosts:
         `for_content`: for what is known by its digest already, such as the blobs of a manifest.
 
         Raises:
-            Forbidden: the name is blocked.
+            Forbidden: the name is blocked, or no host of its hosts.toml may be asked.
             Invalid: its hosts.toml is malformed, or a table leads nowhere.
         """
         return self._terms.applied(self._by_files(ref, for_content=for_content))
@@ -139,12 +142,39 @@ class Hosts:
     def _by_files(self, ref: Reference, *, for_content: bool) -> list[Endpoint]:
         rule = self.rule(ref)
         if rule is None:
-            return self._by_hosts_toml(ref, for_content=for_content)
+            return self._by_hosts_toml(ref, PULL if for_content or ref.digest is not None else RESOLVE)
+        found = [_moved(ref, rule, mirror, mirror=True) for mirror in rule.mirror if _serves(mirror, rule, ref)]
+        found = [endpoint for endpoint in found if self._block_of(endpoint) is None]
+        home = _moved(ref, rule, rule)
+        blocked = rule if rule.blocked else self._block_of(home)
+        if blocked is None:
+            return [*found, home]
+        if not found:
+            raise Forbidden(f"cannot pull {ref}: registries.conf blocks {blocked.prefix}; remove `blocked` there to allow it")
+        because = f"{found[-1].because}, the last that may be asked: {blocked.prefix} is blocked"
+        return [*found[:-1], msgspec.structs.replace(found[-1], is_mirror=False, because=because)]
+
+    def _block_of(self, endpoint: Endpoint) -> Rule | None:
+        """The table that blocks what an endpoint is called."""
+        rule = self._rule_of(endpoint.host, endpoint.repository)
+        return rule if rule is not None and rule.blocked else None
+
+    def home(self, ref: Reference) -> Endpoint:
+        """The server for pushes: that of the name itself, or the first host of its hosts.toml that is said to take them.
+
+        Raises:
+            Forbidden: the name is blocked, or no host of its hosts.toml takes pushes.
+            Invalid: its hosts.toml is malformed.
+        """
+        rule = self.rule(ref)
+        if rule is None:
+            found = self._by_hosts_toml(ref, PUSH)[0]
+            return self._terms.applied([msgspec.structs.replace(found, is_mirror=False)])[0]
         if rule.blocked:
-            raise Forbidden(f"cannot pull {ref}: registries.conf blocks {rule.prefix}; remove `blocked` there to allow it")
-        mirrors = [mirror for mirror in rule.mirror if _serves(mirror, rule, ref)]
-        moved = [_moved(ref, rule, mirror.location, insecure=mirror.insecure, mirror=True) for mirror in mirrors]
-        return [*moved, _moved(ref, rule, rule.location, insecure=rule.insecure)]
+            raise Forbidden(f"cannot use {ref}: registries.conf blocks {rule.prefix}; remove `blocked` there to allow it")
+        because = f"{rule.file or 'registries.conf'}: {rule.prefix}; only pulls are moved"
+        endpoint = Endpoint(host=ref.domain, repository=ref.path, is_insecure=rule.insecure, because=because)
+        return self._terms.applied([endpoint])[0]
 
     def on(self, terms: Terms) -> "Hosts":
         """These rules, but for what is said about TLS."""
@@ -154,7 +184,12 @@ class Hosts:
 
     def rule(self, ref: Reference) -> Rule | None:
         """The `[[registry]]` table for a reference."""
-        matching = [rule for rule in self._rules if _matches(rule.prefix, ref)]
+        return self._rule_of(ref.domain, ref.path, tag=ref.tag, digest=ref.digest or "")
+
+    def _rule_of(self, domain: str, path: str, *, tag: str = "", digest: str = "") -> Rule | None:
+        name = f"{domain}/{path}"
+        whole = {name, *([f"{name}:{tag}"] if tag else []), *([f"{name}@{digest}"] if digest else [])}
+        matching = [rule for rule in self._rules if rule.prefix in whole or _begins(rule.prefix, name) is not None]
         return max(matching, key=lambda rule: len(rule.prefix), default=None)
 
     def on_host(self, host: str) -> Endpoint:
@@ -183,7 +218,7 @@ class Hosts:
                 return True
         return False
 
-    def _by_hosts_toml(self, ref: Reference, *, for_content: bool) -> list[Endpoint]:
+    def _by_hosts_toml(self, ref: Reference, capability: str) -> list[Endpoint]:
         found = certs.find_hosts_toml(self._directories, ref.domain) if self._directories else None
         if found is None:
             return [Endpoint(host=ref.domain, repository=ref.path, because="its own domain")]
@@ -191,8 +226,10 @@ class Hosts:
 
         path, raw = found
         file = hosts_toml.parse(raw, path=path, domain=ref.domain)
-        capability = hosts_toml.PULL if for_content or ref.digest is not None else hosts_toml.RESOLVE
-        return file.endpoints(ref, capability=capability)
+        allowed = [each for each in file.endpoints(ref, capability=capability) if self._block_of(each) is None]
+        if not allowed:
+            raise Forbidden(f"cannot use {ref}: registries.conf blocks each host of {path} for it; remove `blocked` there")
+        return [*allowed[:-1], msgspec.structs.replace(allowed[-1], is_mirror=False)]
 
 
 def _without_tag(text: str) -> str:
@@ -201,14 +238,14 @@ def _without_tag(text: str) -> str:
     return head + slash + last.partition(":")[0]
 
 
-def _matches(prefix: str, ref: Reference) -> bool:
-    names = [ref.name, *([f"{ref.name}:{ref.tag}"] if ref.tag else []), *([f"{ref.name}@{ref.digest}"] if ref.digest else [])]
-    if not prefix.startswith("*."):
-        return prefix in names or ref.name.startswith(prefix + "/")
-    host, slash, path = prefix.partition("/")
-    if not ref.domain.endswith(host[1:]) or len(ref.domain) < len(host):
-        return False
-    return not slash or any(name.partition("/")[2] == path for name in names) or ref.path.startswith(path + "/")
+def _begins(prefix: str, name: str) -> int | None:
+    """How much of a name a prefix stands for, if it is one: up to a slash, or up to the port, as the other tools take it."""
+    if prefix.startswith("*."):
+        host = name.partition("/")[0].rpartition(":")[0] or name.partition("/")[0]
+        return len(host) if host.endswith(prefix[1:]) and len(host) >= len(prefix) else None
+    if name.startswith((f"{prefix}/", f"{prefix}:")) or name == prefix:
+        return len(prefix)
+    return None
 
 
 def _serves(mirror: Mirror, rule: Rule, ref: Reference) -> bool:
@@ -217,19 +254,16 @@ def _serves(mirror: Mirror, rule: Rule, ref: Reference) -> bool:
     return mirror.pull_from_mirror != "tag-only" or ref.digest is None
 
 
-def _moved(ref: Reference, rule: Rule, location: str, *, insecure: bool, mirror: bool = False) -> Endpoint:
-    """The reference's place below `location` instead of below the rule's prefix."""
+def _moved(ref: Reference, rule: Rule, to: Rule | Mirror, *, mirror: bool = False) -> Endpoint:
+    """The reference's place below the location of `to` instead of below the rule's prefix."""
     because = f"{rule.file or 'registries.conf'}: {'mirror' if mirror else 'location'} of {rule.prefix}"
-    if not location:
-        return Endpoint(host=ref.domain, repository=ref.path, is_insecure=insecure, is_mirror=mirror, because=because)
-    prefix = _bare(rule.prefix)
-    if prefix.startswith("*."):
-        prefix = ref.domain + prefix[len(prefix.partition("/")[0]) :]
-    moved = _bare(location) + ref.name[len(prefix) :]
-    host, slash, repository = moved.partition("/")
-    if not slash or not repository:
-        raise Invalid("registries.conf", location, f"a location that names a repository for {ref.name}")
-    return Endpoint(host=host, repository=repository, is_insecure=insecure, is_mirror=mirror, because=because)
+    name = ref.name
+    if to.location:
+        name = _bare(to.location) + name[_begins(_bare(rule.prefix), name) or 0 :]
+    host, _, repository = name.partition("/")
+    if not repository or ":" in repository or not registries_conf.is_host(host):
+        raise Invalid("registries.conf", to.location, f"a location that names a repository for {ref.name}")
+    return Endpoint(host=host, repository=repository, is_insecure=to.insecure, is_mirror=mirror, because=because)
 
 
 def _bare(location: str) -> str:
@@ -240,4 +274,5 @@ def _bare(location: str) -> str:
 
 
 def _covers(location: str, host: str) -> bool:
-    return host.endswith(location[1:]) and len(host) > len(location) - 1 if location.startswith("*.") else location == host
+    """Whether a location is all of a host, at whichever port where it names none."""
+    return location == host or ("/" not in location and _begins(location, f"{host}/") is not None)

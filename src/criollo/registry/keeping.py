@@ -25,7 +25,6 @@ from criollo.registry import auth_files
 from criollo.registry.answers import Question
 from criollo.registry.auth import Credentials
 from criollo.registry.client import Registry
-from criollo.registry.connections import NoTls, Unreachable
 from criollo.registry.endpoints import Endpoint
 from criollo.registry.exchange import Exchange
 from criollo.registry.programs import LIMIT_S, PREFIX
@@ -68,15 +67,7 @@ async def check(registry: Registry, place: Place, credentials: Credentials) -> N
 
     def talk(exchange: Exchange, _: Endpoint) -> None:
         endpoint = registry.hosts.on_host(place.host)
-        for scheme in endpoint.schemes:
-            url = f"{scheme}://{endpoint.api_host}/v2/"
-            try:
-                exchange.ask(Question(endpoint=endpoint, path="", url=url, actions="", credentials=credentials)).close()
-            except (Unreachable, NoTls):
-                if scheme == endpoint.schemes[-1]:
-                    raise
-            else:
-                return
+        exchange.ask(Question(endpoint=endpoint, path="", place="/v2/", actions="", credentials=credentials)).close()
 
     await registry.converse(Reference.parse(f"{place.host}/any"), talk)
 

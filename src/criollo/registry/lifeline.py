@@ -74,6 +74,11 @@ class Lifeline:
                 self._held = copy
         self.check()
 
+    def let_go(self) -> None:
+        """The transfer depends on no socket now: the last one may become another's."""
+        with self._lock:
+            self._let_go()
+
     def pause(self, seconds: float) -> None:
         """Wait, unless the transfer is ended meanwhile."""
         waiting = select.poll()
@@ -104,9 +109,11 @@ class Lifeline:
             work.close()
             raise RuntimeError("this lifeline knows no loop")
         done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        started, ended, told = threading.Event(), threading.Event(), threading.Event()
+        started, ended, given_up = threading.Event(), threading.Event(), threading.Event()
 
         async def run() -> T:
+            if given_up.is_set():  # set on the loop as well, so that either comes first: `work` and `done` are gone
+                raise asyncio.CancelledError
             started.set()
             try:
                 return await work
@@ -119,10 +126,10 @@ class Lifeline:
             self.wait_readable(done)
             return future.result()
         except Aborted:
-            future.cancel()
-            loop.call_soon_threadsafe(told.set)
-            told.wait()  # from here on it is certain whether it was started at all
+            loop.call_soon_threadsafe(given_up.set)
+            given_up.wait()
             if started.is_set():
+                future.cancel()
                 ended.wait()
             else:
                 work.close()

@@ -1,10 +1,10 @@
 """registries.conf and its drop-ins as checked values: tables, search list, short-name mode and aliases, credential programs.
 
-A file that cannot be understood is refused whole: a rule that was meant must not be lost, so a key of a `[[registry]]` table
-that nobody knows refuses it too, while others are named in the log. Later files replace tables of the same prefix, aliases of
-the same name, and the lists that they have.
+A file that cannot be understood is refused whole: a rule that was meant must not be lost, so a misspelt key of a `[[registry]]`
+table refuses it too, while keys like no other are named in the log. Later files replace tables of the same prefix, aliases of
+the same name, and the lists that they have. A file of format 1 is read as what it says in format 2; a drop-in must not be one.
 
-Source: containers-registries.conf(5) and containers-registries.conf.d(5), format version 2.
+Source: containers-registries.conf(5) and containers-registries.conf.d(5); containers/image, pkg/sysregistriesv2.
 """
 
 import re
@@ -20,6 +20,7 @@ from criollo.errors import Invalid, explain, printable
 from criollo.linux import files
 from criollo.oci import document
 from criollo.oci.reference import Reference, is_short
+from criollo.registry.keys import check_unknown, folded
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -29,7 +30,8 @@ _MAX_FILE_BYTES: Final = 4 << 20
 _KNOWN_KEYS: Final = frozenset(
     {"registry", "unqualified-search-registries", "short-name-mode", "aliases", "credential-helpers"},
 )
-_NOT_OURS: Final = frozenset({"additional-layer-store-auth-helper"})
+_FORMAT_1: Final = "registries"  # the key of its tables
+_NOT_OURS: Final = frozenset({"additional-layer-store-auth-helper", _FORMAT_1})
 _LOCATION: Final = re.compile(
     r"(?P<host>(?:\*\.)?[A-Za-z0-9.\-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?)(?P<path>/\S+)?"
 )
@@ -94,11 +96,17 @@ def load(conf: Path | None, drop_ins: Iterable[Path] = (), *, aliases_file: Path
     """
     whole = _read(conf) if conf is not None else Conf()
     for path in drop_ins:
-        whole = _merged(whole, _read(path, may_be_missing=True))
+        whole = _merged(whole, _read(path, is_drop_in=True))
     if aliases_file is not None:
-        recorded = _read(aliases_file, may_be_missing=True, aliases_only=True)
+        recorded = _read(aliases_file, is_drop_in=True, aliases_only=True)
         whole = msgspec.structs.replace(whole, aliases={**whole.aliases, **recorded.aliases})
     return whole
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is `host[:port]`, and no wildcard."""
+    found = _LOCATION.fullmatch(text)
+    return found is not None and not found["path"] and not text.startswith("*")
 
 
 def _merged(before: Conf, after: Conf) -> Conf:
@@ -113,24 +121,15 @@ def _merged(before: Conf, after: Conf) -> Conf:
     )
 
 
-def _read(path: Path, *, may_be_missing: bool = False, aliases_only: bool = False) -> Conf:
+def _read(path: Path, *, is_drop_in: bool = False, aliases_only: bool = False) -> Conf:
     where = str(path)
-    table = _table(path, may_be_missing=may_be_missing)
+    table = _format_2(_table(path, may_be_missing=is_drop_in), where, is_drop_in=is_drop_in)
     aliases = document.convert(table.get("aliases", {}), dict[str, str], what=f"{where}: aliases")
     checked = {name: Alias(_target(name, target, where), where) for name, target in aliases.items()}
     if aliases_only:
         return Conf(aliases=checked)
-    if "registries" in table:
-        raise Invalid(where, "tables of format version 1", f"version 2: {_translated(table['registries'])}")
-    for key in table.keys() - _KNOWN_KEYS - _NOT_OURS:
-        log.warning("unknown key in registries.conf", key=key, file=where)
-    tables = table.get("registry", [])
-    _check_keys(tables, where)
-    rules: dict[str, Rule] = {}
-    for rule in document.convert(tables, list[Rule], what=f"{where}: registry"):
-        checked_rule = _checked(rule, where)
-        if rules.setdefault(checked_rule.prefix, checked_rule) is not checked_rule:
-            log.warning("several tables of one prefix: the first counts", prefix=checked_rule.prefix, file=where)
+    tables = _folded_tables(table.get("registry", []), where)
+    rules = _rules(document.convert(tables, list[Rule], what=f"{where}: registry"), where)
     return Conf(
         rules=tuple(rules.values()),
         search=_search(table.get("unqualified-search-registries"), where),
@@ -138,6 +137,46 @@ def _read(path: Path, *, may_be_missing: bool = False, aliases_only: bool = Fals
         aliases=checked,
         credential_programs=_programs(table.get("credential-helpers"), where),
     )
+
+
+def _format_2(table: dict[str, Any], where: str, *, is_drop_in: bool) -> dict[str, Any]:
+    """The known keys of a file's top table, of whichever format it is."""
+    own = folded(table, _KNOWN_KEYS, where)
+    said = folded(table, _NOT_OURS, where)
+    for key in table:
+        if key.lower() not in _KNOWN_KEYS | _NOT_OURS:
+            log.warning("unknown key in registries.conf", key=printable(key[:255]), file=where)
+    if _FORMAT_1 not in said:
+        return own
+    from criollo.registry import format_1  # few files are of it
+
+    lists = format_1.lists_of(said, where)
+    if not any(lists.values()):
+        return own
+    if is_drop_in or own:
+        got = "tables of format version 1 in a drop-in" if is_drop_in else "tables of format versions 1 and 2"
+        raise Invalid(where, got, f"version 2: {format_1.told(lists)}")
+    return format_1.translated(lists)
+
+
+def _rules(tables: Iterable[Rule], where: str) -> dict[str, Rule]:
+    """The tables of one file by prefix, checked alone and against each other."""
+    rules: dict[str, Rule] = {}
+    places: dict[str, Rule] = {}
+    for table in tables:
+        rule = _checked(table, where)
+        place = rule.location or rule.prefix
+        other = places.setdefault(place, rule)
+        for key, here, there in (
+            ("insecure", rule.insecure, other.insecure),
+            ("blocked", rule.blocked, other.blocked),
+        ):
+            if here is not there:
+                got = f"{str(here).lower()}, and {str(there).lower()} for {other.prefix}"
+                raise Invalid(f"{where}: [[registry]] {rule.prefix}: {key}", got, f"the same for all that is at {place}")
+        if rules.setdefault(rule.prefix, rule) is not rule:
+            log.warning("several tables of one prefix: the first counts", prefix=rule.prefix, file=where)
+    return rules
 
 
 def _table(path: Path, *, may_be_missing: bool) -> dict[str, Any]:
@@ -154,42 +193,47 @@ def _table(path: Path, *, may_be_missing: bool) -> dict[str, Any]:
         raise Invalid(where, str(error) or "deep nesting", "a TOML document") from None
 
 
-def _check_keys(tables: object, where: str) -> None:
-    """Refuse keys of `[[registry]]` and its mirrors that are not known: a misspelt `blocked` must not allow.
+def _folded_tables(tables: object, where: str) -> object:
+    """The `[[registry]]` tables with the keys that we know; a misspelt `blocked` must not allow.
 
     What else is wrong with them is found where they are converted.
+
+    Raises:
+        Invalid: a key was meant and is none.
     """
-    for at, table in enumerate(tables if isinstance(tables, list) else ()):
+    if not isinstance(tables, list):
+        return tables
+    found = []
+    for at, table in enumerate(tables):
         if not isinstance(table, dict):
-            continue
-        shown = str(table.get("prefix") or table.get("location") or f"number {at + 1}")[:255]
-        _check_table(table, _RULE_KEYS, f"{where}: [[registry]] {shown}")
-        mirrors = table.get("mirror")
-        for mirror in mirrors if isinstance(mirrors, list) else ():
-            if isinstance(mirror, dict):
-                place = f"{where}: [[registry.mirror]] {str(mirror.get('location', ''))[:255]} of {shown}"
-                _check_table(mirror, _MIRROR_KEYS, place)
+            return tables
+        known = folded(table, _RULE_KEYS, where)
+        shown = str(known.get("prefix") or known.get("location") or f"number {at + 1}")[:255]
+        check_unknown(table, _RULE_KEYS, f"{where}: [[registry]] {shown}", elsewhere=_MIRROR_KEYS)
+        mirrors = known.get("mirror")
+        if isinstance(mirrors, list):
+            known["mirror"] = [_folded_mirror(mirror, shown, where) for mirror in mirrors]
+        found.append(known)
+    return found
 
 
-def _check_table(table: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    for key in table:
-        if key in known:
-            continue
-        import difflib  # a quarter of a MiB that only a misspelt key needs
-
-        near = difflib.get_close_matches(key[:64].lower().replace("_", "-"), sorted(known), n=1)
-        hint = f"{near[0]}? All keys are " if near else "one of "
-        raise Invalid(printable(where), printable(key[:255]), hint + ", ".join(sorted(known)))
+def _folded_mirror(mirror: object, of: str, where: str) -> object:
+    if not isinstance(mirror, dict):
+        return mirror
+    known = folded(mirror, _MIRROR_KEYS, where)
+    place = f"{where}: [[registry.mirror]] {str(known.get('location', ''))[:255]} of {of}"
+    check_unknown(mirror, _MIRROR_KEYS, place, elsewhere=_RULE_KEYS)
+    return known
 
 
 def _search(listed: object, where: str) -> tuple[str, ...] | None:
     if listed is None:
         return None
-    search = document.convert(listed, list[str], what=f"{where}: unqualified-search-registries")
+    field = f"{where}: unqualified-search-registries"
+    search = [entry.rstrip("/") for entry in document.convert(listed, list[str], what=field)]
     for entry in search:
-        found = _LOCATION.fullmatch(entry)
-        if found is None or found["path"] or entry.startswith("*"):
-            raise Invalid(f"{where}: unqualified-search-registries", entry, "registry hosts")
+        if not is_host(entry):
+            raise Invalid(field, entry, "registry hosts")
     return tuple(dict.fromkeys(entry.lower() for entry in search))
 
 
@@ -226,22 +270,6 @@ def _target(name: str, target: str, where: str) -> str:
     return Reference.parse(target, field=field).name
 
 
-def _translated(tables: object) -> str:
-    """What a file of version 1 says, in version 2."""
-    if not isinstance(tables, dict):
-        return "write [[registry]] tables, see containers-registries.conf(5)"
-
-    def hosts(kind: str) -> list[str]:
-        table = tables.get(kind)
-        listed = table.get("registries") if isinstance(table, dict) else None
-        return [str(host)[:255] for host in listed[:8]] if isinstance(listed, list) else []
-
-    lines = [f"unqualified-search-registries = {hosts('search')}"] if hosts("search") else []
-    lines += [f'[[registry]] location = "{host}" insecure = true' for host in hosts("insecure")]
-    lines += [f'[[registry]] location = "{host}" blocked = true' for host in hosts("block")]
-    return "write instead " + "; ".join(lines or ["[[registry]] tables"]).replace("'", '"')
-
-
 def _checked(rule: Rule, where: str) -> Rule:
     """The rule in normal spelling: prefix set, no trailing slashes, hosts in lower case."""
     location = _normal(rule.location, f"{where}: registry.location") if rule.location else ""
@@ -252,6 +280,8 @@ def _checked(rule: Rule, where: str) -> Rule:
         location = prefix
     if location.startswith("*"):
         raise Invalid(f"{where}: registry.location", location, "a host; a wildcard is for prefix alone")
+    if prefix.startswith("*") and not set(prefix).isdisjoint("/:@"):
+        raise Invalid(f"{where}: registry.prefix", prefix, "a wildcard as *.example.com, without port and path")
     mirrors = []
     for mirror in rule.mirror:
         moved = _normal(mirror.location, f"{where}: registry.mirror.location")

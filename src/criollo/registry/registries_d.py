@@ -1,12 +1,12 @@
 """registries.d: where the signatures of an image are, by its name.
 
 The most specific scope that says something decides: the reference itself, its repository, each namespace above, the host,
-`*.` of the domains above it, then `default-docker`. Each key is looked for on its own.
+`*.` of the domains above it (for all its ports), then `default-docker`. Each key is looked for on its own.
 
 Source: containers-registries.d(5).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -65,16 +65,19 @@ class SignaturePlaces:
         return next((each.lookaside for each in self._of(reference) if each.lookaside), None)
 
     def staging(self, reference: Reference) -> str | None:
-        """The URL below which signatures of the repository are written; None if no file says."""
-        told = next((each.staging for each in self._of(reference) if each.staging), None)
-        return told or self.lookaside(reference)
+        """The URL below which signatures of the repository are written; None if no file says.
+
+        A scope that says only where they are read says that they are written there too, whatever wider scopes say.
+        """
+        return next((each.staging or each.lookaside for each in self._of(reference) if each.staging or each.lookaside), None)
 
     def uses_attachments(self, reference: Reference) -> bool:
         """Whether sigstore signatures are looked for in the registry itself."""
         return next((each.attachments for each in self._of(reference) if each.attachments is not None), False)
 
     def _of(self, reference: Reference) -> Iterable[Places]:
-        for scope in _scopes(reference):
+        named = reference if reference.digest is None else reference.with_digest(reference.digest)
+        for scope in named.scopes():
             if scope in self._scopes:
                 yield self._scopes[scope]
         yield self._default
@@ -95,20 +98,6 @@ def find_directory(environ: Mapping[str, str]) -> Path:
     return own if own is not None and own.exists() else SYSTEM_DIRECTORY
 
 
-def _scopes(reference: Reference) -> Iterable[str]:
-    yield str(reference if reference.digest is None else reference.with_digest(reference.digest))
-    name = reference.name
-    while name:
-        yield name
-        name = name.rpartition("/")[0]
-    host = reference.domain
-    while "." in host and not host.startswith("["):
-        host = host.partition(".")[2]
-        yield f"*.{host}"
-        if ":" in host:
-            yield f"*.{host.partition(':')[0]}"
-
-
 def _find(directory: Path | None) -> list[Path]:
     if directory is None:
         return []
@@ -124,17 +113,12 @@ def _find(directory: Path | None) -> list[Path]:
 
 def _read(path: Path) -> list[tuple[str, Places]]:
     """The scopes of one file; the empty one is `default-docker`."""
-    import yaml  # 1 MiB, 11 ms: only where a policy wants signatures
-
     with explain(f"read {path}"):
         try:
             raw = files.read_limited(path, _MAX_BYTES)
         except FileNotFoundError:
             return []
-    try:
-        whole = yaml.load(raw, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Invalid(str(path), f"no YAML ({str(error)[:200]})", "a file of registries.d") from None
+    whole = _loaded(raw, path)
     if whole is None:
         return []
     if not isinstance(whole, dict):
@@ -151,6 +135,43 @@ def _read(path: Path) -> list[tuple[str, Places]]:
         host, slash, rest = scope.partition("/")
         found.append((host.lower() + slash + rest, _places(said, f"{path}: docker.{scope}")))
     return found
+
+
+def _loaded(raw: bytes, path: Path) -> Any:
+    """The one document of a file, in which no key is twice: readers do not agree on which would count."""
+    import yaml  # 1 MiB, 11 ms: only where a policy wants signatures
+
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(raw)  # both are safe
+        try:
+            node = loader.get_single_node()
+            twin = next(_twins(node), None)
+            whole = None if node is None or twin is not None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Invalid(str(path), f"no YAML ({str(error)[:200]})", "a file of registries.d") from None
+    if twin is not None:
+        raise Invalid(str(path), f"the key {twin[:200]!r} twice", "each key once")
+    return whole
+
+
+def _twins(root: Any) -> Iterator[str]:
+    """The keys that some table in a tree of nodes has twice."""
+    pending, seen = [root], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):  # an alias, or no table and no list
+            continue
+        seen.add(id(node))
+        keys = set()
+        for member in node.value:
+            key, value = member if isinstance(member, tuple) else (None, member)
+            pending += [key, value]
+            if isinstance(getattr(key, "value", None), str):
+                if (key.tag, key.value) in keys:
+                    yield key.value
+                keys.add((key.tag, key.value))
 
 
 def _places(said: Any, where: str) -> Places:

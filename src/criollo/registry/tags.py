@@ -38,8 +38,7 @@ async def list_tags(registry: Registry, ref: Reference, shown: Shown = None) -> 
             tags += _parse(raw)
             if more is None or len(tags) > MAX_TAGS:
                 break
-            here = url or f"{exchange.home(endpoint)}/tags/list"
-            url = next_hop(here, more[1], may_be_plain=lambda there: registry.hosts.is_insecure(there.netloc))
+            url = next_hop(str(answer.url), more[1], may_be_plain=lambda there: registry.hosts.is_insecure(there.netloc))
         if more is not None:
             raise Invalid("list of tags", f"over {len(tags)} tags of {ref.name}", f"at most {MAX_TAGS}")
         return tags

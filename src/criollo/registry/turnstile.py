@@ -69,6 +69,14 @@ class Turnstile:
             self._leave(passage)
 
     def _enter(self, lifeline: Lifeline, *, may_wait: bool) -> None:
+        try:
+            self._wait(lifeline, may_wait=may_wait)
+        except BaseException:
+            with self._lock:
+                self._tell()  # it may have been this one's turn: without that the others would wait for nobody
+            raise
+
+    def _wait(self, lifeline: Lifeline, *, may_wait: bool) -> None:
         while True:
             with self._lock:
                 closed_s = self._closed_until - time.monotonic()
@@ -99,9 +107,12 @@ class Turnstile:
                 self._places = min(self._places + 1, _OPEN)
             else:
                 self._close(passage.wait_s)
-            for _ in range(max(0, self._places - self._inside)):
-                if self._waiting:
-                    os.eventfd_write(self._waiting.popleft(), 1)
+            self._tell()
+
+    def _tell(self) -> None:
+        """As many of those who wait as there are places, that they may try. Each enters, waits on or tells the next."""
+        for _ in range(min(self._places - self._inside, len(self._waiting))):
+            os.eventfd_write(self._waiting.popleft(), 1)
 
     def _close(self, asked_s: float) -> None:
         now = time.monotonic()

@@ -24,7 +24,7 @@ from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.registry.answers import Question
 from criollo.registry.client import Registry, Shown, question_for
-from criollo.registry.connections import current
+from criollo.registry.connections import Retryable, current
 from criollo.registry.endpoints import Endpoint
 from criollo.registry.exchange import Exchange
 from criollo.registry.redirects import next_hop
@@ -70,6 +70,42 @@ class BytesBody:
         return piece
 
 
+class Unrepeatable(Unavailable):
+    """An upload failed for a reason that may pass, and what was sent is not there any more: its owner may begin it anew."""
+
+
+class PipeBody:
+    """What comes through a pipe, once. The last piece is held back until `is_right()` at the pipe's end: else the registry
+    would have a blob whose source has failed."""
+
+    def __init__(self, fd: int, size: int, is_right: Callable[[], bool]) -> None:
+        self._fd, self._at, self._is_right = fd, 0, is_right
+        self.size = size
+
+    @property
+    def is_spent(self) -> bool:
+        return self._at > 0
+
+    def rewind(self) -> None:
+        if self.is_spent:
+            raise Unrepeatable("cannot push a blob: the registry wants it sent again; try again later")
+
+    def read(self, count: int = -1, /) -> bytes:
+        left = self.size - self._at
+        if not left:
+            return b""
+        piece = self._piece(left if count < 0 else min(count, left))
+        self._at += len(piece)
+        if not piece or (self._at == self.size and (self._piece(1) or not self._is_right())):
+            raise Unavailable("cannot push a blob: its source has failed")
+        return piece
+
+    def _piece(self, count: int) -> bytes:
+        current().wait_readable(self._fd)
+        with explain("read a blob that is pushed"):
+            return os.read(self._fd, count)
+
+
 class Uploads:
     """Uploads into the repository of one reference. `sources` are other repositories there that blobs may be taken from."""
 
@@ -94,7 +130,7 @@ class Uploads:
             answer.close()
             return int(length[:19]) if length.isascii() and length.isdecimal() else -1
 
-        return await self._registry.converse(self._ref, talk)
+        return await self._registry.converse(self._ref, talk, moved=False)
 
     async def mount(self, digest: Digest) -> bool:
         """Take a blob from one of the sources; False when none gives it."""
@@ -114,18 +150,19 @@ class Uploads:
                 self._drop(exchange, endpoint, answer)
             return False
 
-        return bool(self.sources) and await self._registry.converse(self._ref, talk)
+        return bool(self.sources) and await self._registry.converse(self._ref, talk, moved=False)
 
-    async def send(self, digest: Digest, body: FileBody | BytesBody) -> None:
+    async def send(self, digest: Digest, body: FileBody | BytesBody | PipeBody) -> None:
         """Send a blob. After a failure that may pass it is sent again.
 
         Raises:
+            Unrepeatable: it cannot be, since it came through a pipe.
             Unauthenticated, Forbidden, Unavailable: the registry says so, or does not answer.
         """
 
         def talk(exchange: Exchange, endpoint: Endpoint) -> None:
             started = exchange.ask(self._question(endpoint, "blobs/uploads/", method="POST", expects=(202,)))
-            place = self._place(exchange, endpoint, started)
+            place = self._place(endpoint, started)
             question = self._question(
                 endpoint,
                 "blobs/uploads/",
@@ -135,9 +172,14 @@ class Uploads:
                 expects=(201,),
                 body=body,
             )
-            exchange.ask(question).close()
+            try:
+                exchange.ask(question).close()
+            except Retryable as error:
+                if isinstance(body, PipeBody) and body.is_spent:
+                    raise Unrepeatable(str(error)) from error
+                raise
 
-        await self._registry.converse(self._ref, talk)
+        await self._registry.converse(self._ref, talk, moved=False)
 
     async def manifest(self, media_type: str, raw: bytes) -> Digest:
         """Put a manifest under the reference's tag, or its digest; returns the digest.
@@ -164,23 +206,23 @@ class Uploads:
             if said and said not in (digest, asked):
                 raise Damaged(f"cannot push {self._ref}: registry {endpoint.api_host} has it as {said[:200]!r}, it is {digest}")
 
-        await self._registry.converse(self._ref, talk)
+        await self._registry.converse(self._ref, talk, moved=False)
         return digest
 
     def _question(self, endpoint: Endpoint, path: str, **asked: Any) -> Question:
         return question_for(self._ref, endpoint, self._shown, path=path, actions=_ACTIONS, **asked)
 
-    def _place(self, exchange: Exchange, endpoint: Endpoint, answer: BaseHTTPResponse) -> str:
+    def _place(self, endpoint: Endpoint, answer: BaseHTTPResponse) -> str:
         """Where the registry wants to have the bytes; the answer is closed."""
         answer.close()
-        location, url = answer.headers.get("Location", ""), f"{exchange.home(endpoint)}/blobs/uploads/"
+        location = answer.headers.get("Location", "")
         if not location:
             raise Unavailable(f"cannot push {self._ref}: registry {endpoint.api_host} says no place for the upload")
-        return next_hop(url, location, may_be_plain=lambda there: self._registry.hosts.is_insecure(there.netloc))
+        return next_hop(str(answer.url), location, may_be_plain=lambda there: self._registry.hosts.is_insecure(there.netloc))
 
     def _drop(self, exchange: Exchange, endpoint: Endpoint, answer: BaseHTTPResponse) -> None:
         """An upload that was begun for nothing: many registries keep it for a week."""
         with contextlib.suppress(CriolloError):
-            place = self._place(exchange, endpoint, answer)
+            place = self._place(endpoint, answer)
             question = self._question(endpoint, "blobs/uploads/", method="DELETE", url=place, expects=(200, 202, 204))
             exchange.ask(question).close()

@@ -1,11 +1,11 @@
 """The client against Debian's docker-registry; images by our own pusher and by skopeo."""
 
-import asyncio
 import json
 import os
 import subprocess
 
 import pytest
+from support.asking import ask
 from support.images import (
     Image,
     busybox_image,
@@ -19,14 +19,12 @@ from support.images import (
 )
 from support.registry import IDENTITY_TOKEN, PASSWORD, USERNAME, run_registry
 
-from criollo.aio import threads
 from criollo.errors import NotFound, Unauthenticated, Unavailable
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import Index, check_layers, compression_of, decode_config, decode_manifest
 from criollo.oci.platform import Platform, select
 from criollo.oci.reference import Reference
 from criollo.registry.auth import Credentials
-from criollo.registry.client import Registry
 from criollo.registry.hosts import Hosts
 
 pytestmark = pytest.mark.node
@@ -64,22 +62,8 @@ def hosts(tmp_path):
     return load
 
 
-def using(hosts, work):
-    async def main():
-        client = Registry(hosts, user_agent="criollo/test")
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(main())
-    finally:
-        threads.close()
-
-
 def fetch_manifest(hosts, text, credentials=None):
-    return using(hosts, lambda client: client.manifest(Reference.parse(text), credentials))
+    return ask(hosts, lambda client: client.manifest(Reference.parse(text), credentials))
 
 
 async def fetch_blob(client, ref, descriptor, credentials=None):
@@ -104,7 +88,7 @@ def test_an_image_comes_back_as_it_was_pushed(plain, hosts, docker, compression)
         config = await fetch_blob(client, ref, manifest.config)
         return found, manifest, config, [await fetch_blob(client, ref, layer) for layer in manifest.layers]
 
-    found, manifest, config, layers = using(hosts(plain), work)
+    found, manifest, config, layers = ask(hosts(plain), work)
     assert (found.raw, found.digest, found.media_type) == (image.manifest, image.digest, image.media_type)
     assert Digest.of(config).hex == image.id
     assert layers == [layer.blob for layer in image.layers]
@@ -145,7 +129,7 @@ def test_a_blob_streams_into_a_pipe(plain, hosts):
 
     with subprocess.Popen(["sha256sum"], stdin=reading, stdout=subprocess.PIPE) as reader:
         os.close(reading)
-        using(hosts(plain), work)
+        ask(hosts(plain), work)
         assert reader.stdout.read().split()[0].decode() == layer.digest.hex
 
 
@@ -186,15 +170,7 @@ def test_an_auth_file_opens_its_registry(behind_password, hosts, tmp_path):
     path.write_text(json.dumps({"auths": {f"{behind_password.host}/team": entry}}))
     ref = Reference.parse(behind_password.reference("team/app", "v1"))
 
-    async def work():
-        client = Registry(hosts(behind_password), user_agent="criollo/test", auth_paths=[path])
-        try:
-            return await client.manifest(ref)
-        finally:
-            await client.close()
-
-    assert asyncio.run(work()).raw
-    threads.close()
+    assert ask(hosts(behind_password), lambda client: client.manifest(ref), auth_paths=[path]).raw
 
 
 @pytest.mark.parametrize("credentials", [ALICE, Credentials(identity_token=IDENTITY_TOKEN)])
@@ -206,7 +182,7 @@ def test_a_token_opens_its_registry(behind_tokens, hosts, credentials):
         return await fetch_blob(client, ref, decode_manifest(found.raw).config, credentials)
 
     before = len(behind_tokens.tokens.requests)
-    assert decode_config(using(hosts(behind_tokens), work))
+    assert decode_config(ask(hosts(behind_tokens), work))
     asked = behind_tokens.tokens.requests[before:]
     assert [request[1]["scope"] for request in asked] == [["repository:team/app:pull"]]
 

@@ -11,7 +11,7 @@ import pytest
 from support.bad_registry import cut_after, drip, extra, flip, hang, run_bad_registry, status
 from support.image_store import image_store
 from support.images import file, make_image, push
-from support.registry import PASSWORD, USERNAME, free_port, run_registry
+from support.registry import DEAD_HOST, PASSWORD, USERNAME, run_registry
 
 from criollo.errors import Denied, Invalid, NotFound, Unauthenticated
 from criollo.images.pull import pull_image
@@ -114,7 +114,7 @@ def test_whatever_a_mirror_does_the_registry_serves(tmp_path, upstream, mirror, 
 
 
 def test_a_good_mirror_saves_the_registry_all_questions(tmp_path, mirror, hosts):
-    dead = f"127.0.0.1:{free_port()}"
+    dead = DEAD_HOST
     text = f'[[registry]]\nprefix = "r.example"\nlocation = "{dead}"\ninsecure = true\n'
     text += f'[[registry.mirror]]\nlocation = "{mirror.host}"\ninsecure = true\n'
     assert pull(tmp_path, hosts(text), "r.example/team/app:v1") == IMAGE.id
@@ -125,7 +125,7 @@ def test_two_bad_mirrors_and_a_dead_one(tmp_path, upstream, mirror, hosts):
         other.add("team/app", "v1", IMAGE)
         for each in (mirror, other):
             each.break_at("/blobs/", flip(60))
-        listed = (f"127.0.0.1:{free_port()}", mirror.host, other.host)
+        listed = (DEAD_HOST, mirror.host, other.host)
         assert pull(tmp_path, hosts(mirrored(upstream, *listed)), upstream.reference("team/app", "v1")) == IMAGE.id
 
 
@@ -161,8 +161,7 @@ def test_hosts_toml_leads_to_a_registry_behind_tls(tmp_path, guarded):
     place.mkdir(parents=True)
     (place / "own.pem").write_bytes(guarded.ca.read_bytes())
     (place / "hosts.toml").write_text(
-        f'[host."https://127.0.0.1:{free_port()}"]\n'
-        f'[host."https://{guarded.host}"]\nca = "own.pem"\ncapabilities = ["pull", "resolve"]\n'
+        f'[host."https://{DEAD_HOST}"]\n[host."https://{guarded.host}"]\nca = "own.pem"\ncapabilities = ["pull", "resolve"]\n'
     )
     auth = tmp_path / "auth.json"
     auth.write_text(json.dumps({"auths": {f"{guarded.host}/team": {"auth": AUTH}}}))
@@ -233,7 +232,7 @@ def explain(tmp_path, guarded, monkeypatch, capsys):
     (place / "ca.crt").write_bytes(guarded.ca.read_bytes())
     (home / ".config/containers/policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
     conf = home / ".config/containers/registries.conf"
-    dead = f"127.0.0.1:{free_port()}"
+    dead = DEAD_HOST
     conf.write_text(
         f'[[registry]]\nprefix = "r.example"\nlocation = "{guarded.host}"\n'
         f'[[registry.mirror]]\nlocation = "{dead}"\ninsecure = true\n'

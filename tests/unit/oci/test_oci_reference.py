@@ -133,3 +133,19 @@ def test_identifier_prefers_the_digest():
     assert str(ref.with_tag("other")) == "a.b/c:other"
     with pytest.raises(Invalid):
         ref.with_tag("a/b")
+
+
+@pytest.mark.parametrize(
+    ("text", "scopes"),
+    [
+        (
+            "a.b.example:5000/team/app:v1",
+            "a.b.example:5000/team/app:v1 a.b.example:5000/team/app a.b.example:5000/team "
+            "a.b.example:5000 *.b.example *.example",
+        ),
+        ("localhost/app:1", "localhost/app:1 localhost/app localhost"),
+        ("[::1]:5000/app:1", "[::1]:5000/app:1 [::1]:5000/app [::1]:5000"),
+    ],
+)
+def test_rules_may_name_an_image_and_all_that_is_above_it(text: str, scopes: str) -> None:
+    assert list(Reference.parse(text).scopes()) == scopes.split()

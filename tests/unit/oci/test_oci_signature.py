@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.errors import Invalid
-from criollo.oci.signature import MAX_ANNOTATIONS, MAX_BYTES, SIGSTORE_TYPE, SignatureKind, parse_blob, sigstore, simple
+from criollo.oci.image_spec import MAX_LAYERS
+from criollo.oci.signature import (
+    MAX_ANNOTATIONS,
+    MAX_BLOB_BYTES,
+    MAX_BYTES,
+    MAX_SIGNATURES,
+    SIGSTORE_TYPE,
+    SignatureKind,
+    parse_blob,
+    sigstore,
+    simple,
+)
 
 texts = st.text(max_size=20)
 
@@ -59,6 +70,32 @@ def test_absent_annotations_are_none():
     assert parse_blob(blob).annotations == {}
 
 
+def test_there_are_as_many_as_an_image_can_hold():
+    assert MAX_SIGNATURES == MAX_LAYERS
+
+
+def test_the_longest_payload_is_read_however_it_is_kept():
+    message = b"\x90" + bytes(MAX_BYTES - 1)
+    assert parse_blob(message).payload == message
+    assert parse_blob(b"\0simple-signing\n" + message).payload == message
+    longest = sigstore(message, media_type=SIGSTORE_TYPE, annotations={"a": "b" * MAX_BYTES})
+    assert parse_blob(longest.to_blob()) == longest
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"\x90" + bytes(MAX_BYTES),
+        b"\0simple-signing\n\x90" + bytes(MAX_BYTES),
+        sigstore(bytes(MAX_BYTES + 1), media_type=SIGSTORE_TYPE, annotations={}).to_blob(),
+    ],
+    ids=["bare", "simple", "sigstore"],
+)
+def test_a_longer_one_is_refused_by_what_it_is(blob):
+    with pytest.raises(Invalid, match=rf"{MAX_BYTES + 1} bytes.*at most {MAX_BYTES} bytes"):
+        parse_blob(blob)
+
+
 def test_a_blob_has_a_limit():
-    with pytest.raises(Invalid, match="at most"):
-        parse_blob(b"\x90" + bytes(MAX_BYTES))
+    with pytest.raises(Invalid, match=f"at most {MAX_BLOB_BYTES} bytes"):
+        parse_blob(b"\0sigstore-json\n" + bytes(MAX_BLOB_BYTES))

@@ -1,26 +1,24 @@
 """registry.attached: signatures in the registry, whatever it serves under their name."""
 
-import asyncio
 import json
 
 import pytest
+from support.asking import ask
 from support.bad_registry import run_bad_registry, status
 from support.images import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of, make_image, make_index
 
-from criollo.aio import threads
 from criollo.errors import Damaged, Invalid, NotFound, Unavailable
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import MAX_BYTES, SIGSTORE_TYPE, SignatureKind
+from criollo.oci.signature import MAX_BYTES, MAX_SIGNATURES, SIGSTORE_TYPE, SignatureKind, parse_blob, sigstore
+from criollo.registry.attached import attach as add
 from criollo.registry.attached import fetch
-from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
-from criollo.registry.lookaside import MAX_SIGNATURES
 from criollo.registry.registries_conf import Rule
 
 DIGEST = Digest.of(b"manifest")
-QUICK = Limits(connect_s=5, idle_s=1, document_s=5, rounds=1, backoff_s=0.01, longest_wait_s=1)
+QUICK = Limits(rounds=1, backoff_s=0.01, longest_wait_s=1)
 
 
 @pytest.fixture
@@ -30,18 +28,9 @@ def registry():
 
 
 def found(registry):
-    async def ask():
-        rule = Rule(prefix=registry.host, location=registry.host, insecure=True)
-        client = Registry(Hosts([rule]), user_agent="t", limits=QUICK, environ={})
-        try:
-            return await fetch(client, Reference.parse(f"{registry.host}/team/app:v1"), DIGEST)
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(ask())
-    finally:
-        threads.close()
+    rule = Rule(prefix=registry.host, location=registry.host, insecure=True)
+    ref = Reference.parse(f"{registry.host}/team/app:v1")
+    return ask(Hosts([rule]), lambda client: fetch(client, ref, DIGEST), limits=QUICK)
 
 
 def test_nothing_attached(registry):
@@ -93,16 +82,42 @@ def test_a_payload_that_is_gone(registry):
         found(registry)
 
 
-def test_too_many_or_too_long(registry):
+def test_one_is_added_at_each_signing_and_all_count(registry):
+    """With one payload, which is asked for once: only the annotations differ."""
+    attach(registry, [layer(registry, b"x", annotations={"at": str(at)}) for at in range(MAX_SIGNATURES)])
+    signatures = found(registry)
+    assert [each.annotations["at"] for each in signatures] == [str(at) for at in range(MAX_SIGNATURES)]
+    assert {each.payload for each in signatures} == {b"x"}
+    assert len(registry.asked("/blobs/")) == 1
+
+
+def test_there_is_an_end_to_it(registry):
     attach(registry, [layer(registry, b"x")] * (MAX_SIGNATURES + 1))
-    with pytest.raises(Invalid, match="too many or too long"):
+    with pytest.raises(Invalid, match=rf"manifest\.layers.*{MAX_SIGNATURES}"):
         found(registry)
-    attach(registry, [layer(registry, b"x", size=MAX_BYTES + 1)])
-    with pytest.raises(Invalid, match="too many or too long"):
+
+
+@pytest.mark.parametrize("sizes", [[MAX_BYTES + 1], [MAX_BYTES, 1], [MAX_BYTES // 4] * 5])
+def test_payloads_have_a_limit_together(registry, sizes):
+    attach(registry, [layer(registry, b"x", size=size) for size in sizes])
+    with pytest.raises(Invalid, match=f"{sum(sizes)} bytes of payloads.*at most {MAX_BYTES}"):
         found(registry)
-    attach(registry, [layer(registry, b"x", size=MAX_BYTES)] * 5)
-    with pytest.raises(Invalid, match="too many or too long"):
-        found(registry)
+    assert registry.asked("/blobs/") == []
+
+
+def test_a_payload_of_the_whole_limit_is_kept_and_read_again(registry):
+    attach(registry, [layer(registry, bytes(MAX_BYTES))])
+    (signature,) = found(registry)
+    assert parse_blob(signature.to_blob()) == signature
+
+
+def test_no_more_are_added_than_can_be_read(registry):
+    attach(registry, [layer(registry, b"x")] * MAX_SIGNATURES)
+    rule = Rule(prefix=registry.host, location=registry.host, insecure=True)
+    ref = Reference.parse(f"{registry.host}/team/app:v1")
+    further = sigstore(b"y", media_type=SIGSTORE_TYPE, annotations={})
+    with pytest.raises(Invalid, match="remove old ones"):
+        ask(Hosts([rule]), lambda client: add(client, ref, DIGEST, further), limits=QUICK)
 
 
 def test_an_index_is_no_signature(registry):

@@ -86,7 +86,15 @@ def test_base64_credentials_are_read():
     assert Credentials.of_auth(encoded("alice:p\0\0"), field="auth").password == "p"
 
 
-@pytest.mark.parametrize("auth", ["!", encoded("no colon"), encoded(":p"), "////", encoded("a:b") + "\n", "Q"])
+def test_base64_may_be_in_lines_and_the_user_empty():
+    found = Credentials.of_auth(encoded(":p")[:2] + "\r\n" + encoded(":p")[2:], field="auth")
+    assert (found.username, found.password, found.has_password) == ("", "p", True)
+    assert Credentials.of_auth(encoded("no colon"), field="auth", or_none=True).is_empty
+    with pytest.raises(Invalid):
+        Credentials.of_auth("!", field="auth", or_none=True)
+
+
+@pytest.mark.parametrize("auth", ["!", encoded("no colon"), "////", encoded("a:b") + " ", "Q"])
 def test_malformed_credentials_are_not_shown(auth):
     with pytest.raises(Invalid) as caught:
         Credentials.of_auth(auth, field="auth")

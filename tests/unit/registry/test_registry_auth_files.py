@@ -43,9 +43,32 @@ def test_old_docker_keys_name_their_host(found, key):
     assert found({key: auth("h:1")}) == "h:1"
 
 
-@pytest.mark.parametrize("key", ["docker.io", "https://index.docker.io/v1/", "index.docker.io", "docker.io/library"])
-def test_docker_hub_has_several_names(found, key):
-    assert found({key: auth("h:1")}, "docker.io", "library/busybox") == "h:1"
+@pytest.mark.parametrize("key", ["docker.io", "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io"])
+@pytest.mark.parametrize("host", ["docker.io", "registry-1.docker.io"])
+def test_docker_hub_has_several_names(found, key, host):
+    assert found({key: auth("h:1")}, host, "library/busybox") == "h:1"
+    assert found({f"{host}/library": auth("h:1"), key: auth("i:2")}, host, "library/busybox") == "h:1"
+
+
+@pytest.mark.parametrize("key", ["r.example", "r.example/v1/", "https://r.example/v1/", "http://r.example"])
+def test_the_oldest_file_has_hosts_alone(tmp_path, key):
+    path = tmp_path / ".dockercfg"
+    path.write_text(json.dumps({key: auth("h:1")}))
+    assert lookup([path], Endpoint(host="r.example", repository="team/app")).username == "h"
+    assert lookup([path], Endpoint(host="s.example", repository="team/app")) is None
+
+
+def test_keys_count_in_any_case(tmp_path):
+    path = tmp_path / "auth.json"
+    path.write_text(json.dumps({"Auths": {"r.example": {"AUTH": auth("h:1")["auth"], "IdentityToken": "t"}}}))
+    found = lookup([path], Endpoint(host="r.example", repository="team/app"))
+    assert (found.username, found.identity_token) == ("h", "t")
+
+
+def test_an_entry_that_is_no_user_and_password_is_passed_over_without_its_secret(found, caplog):
+    assert found({"r.example/team": auth("secret"), "r.example": auth("h:1")}) is None
+    assert "passed over" in caplog.text
+    assert "secret" not in caplog.text + str(caplog.records)
 
 
 def test_plain_fields_and_tokens_count_too(found, tmp_path):
@@ -60,9 +83,7 @@ def test_an_empty_entry_gives_nothing(found, entry):
     assert found({"r.example": entry}) is None
 
 
-@pytest.mark.parametrize(
-    "entry", [{"auth": "!!secret!!"}, {"auth": 7}, [], "secret", {"auth": base64.b64encode(b"secret").decode()}]
-)
+@pytest.mark.parametrize("entry", [{"auth": "!!secret!!"}, {"auth": 7}, [], "secret", {"auth": "YTpi", "Auth": "secret"}])
 def test_a_malformed_entry_is_named_without_its_secret(found, entry):
     with pytest.raises(Invalid, match=r"auth\.json") as caught:
         found({"r.example": entry})

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bad_registry import drip_bytes, endless_bytes, run_bad_registry
 from support.images import make_image
-from test_registry_client import using
+from test_registry_client import IMPATIENT, QUICK, using
 
 from criollo.errors import Unavailable
 from criollo.oci.reference import Reference
@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def read(sent, *, piece=1 << 16, limit_s=5.0, interval_s=0.0):
+def read(sent, *, piece=1 << 16, limit_s=60.0, interval_s=0.0):
     """What an answer of these bytes holds; they come in pieces, and the connection stays open until it is read."""
     ours, theirs = socket.socketpair()
     done = threading.Event()
@@ -42,6 +42,7 @@ def read(sent, *, piece=1 << 16, limit_s=5.0, interval_s=0.0):
         writer.start()
         try:
             with BoundedResponse(ours, method="GET") as answer:
+                ours.settimeout(60)  # one byte may take its time; all of them have the limit
                 answer.begin()
                 return b"".join(iter(lambda: answer.read1(1000), b""))
         finally:
@@ -105,19 +106,19 @@ def test_framing_in_drops_ends_at_the_limit(sent):
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "said", "limits"),
     [
-        (endless_bytes(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "without end"),
-        (endless_bytes(CHUNKED + b"2\r\n{}\r\n0\r\n", b"X: y\r\n"), "without end"),
-        (drip_bytes(OK, b"X: y\r\n", 0.02), "no answer"),
-        (drip_bytes(CHUNKED, b"0", 0.02), "no byte"),
+        (endless_bytes(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "without end", QUICK),
+        (endless_bytes(CHUNKED + b"2\r\n{}\r\n0\r\n", b"X: y\r\n"), "without end", QUICK),
+        (drip_bytes(OK, b"X: y\r\n", 0.02), "no answer", IMPATIENT),
+        (drip_bytes(CHUNKED, b"0", 0.02), "no byte", IMPATIENT),
     ],
     ids=["interim answers", "trailers", "dripped headers", "dripped chunk size"],
 )
-def test_a_transfer_ends_and_says_why(fault, said):
+def test_a_transfer_ends_and_says_why(fault, said, limits):
     with run_bad_registry() as bad:
         bad.add("team/app", "v1", make_image([[]]))
         bad.break_at("/manifests/", fault)
         rules = [Rule(prefix=bad.host, location=bad.host, insecure=True)]
         with pytest.raises(Unavailable, match=said):
-            using(rules, lambda client: client.manifest(Reference.parse(f"{bad.host}/team/app:v1")))
+            using(rules, lambda client: client.manifest(Reference.parse(f"{bad.host}/team/app:v1")), limits)

@@ -7,8 +7,11 @@ import select
 import threading
 import time
 
+import msgspec
 import pytest
+from support.asking import ask
 from support.bad_registry import (
+    EMPTY_IMAGE,
     challenge,
     cut_after,
     cut_at_once,
@@ -22,38 +25,31 @@ from support.bad_registry import (
     ignore_range,
     redirect,
     run_bad_registry,
+    run_bad_registry_of,
     status,
 )
-from support.images import make_image
-from support.registry import free_port
+from support.registry import DEAD_HOST
+from support.waiting import PATIENCE_S
 
-from criollo.aio import threads
 from criollo.errors import Damaged, Exhausted, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, Unsupported
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_LAYER, Descriptor, decode_manifest
 from criollo.oci.reference import Reference
 from criollo.registry.auth import Credentials
 from criollo.registry.blobs import ReaderGone
-from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
 from criollo.registry.registries_conf import Mirror, Rule
 
-QUICK = Limits(
-    **{"connect_s": 5, "idle_s": 0.3, "document_s": 0.5, "rounds": 3, "backoff_s": 0.001, "longest_wait_s": 0.05},
-    **{"keep_s": 0.01, "limited_s": 0.2, "limited_backoff_s": 0.001},
-)
+QUICK = Limits(rounds=3, backoff_s=0.001, longest_wait_s=0.05, keep_s=0.01, limited_backoff_s=0.001)
+IMPATIENT = msgspec.structs.replace(QUICK, idle_s=0.3, document_s=0.5, limited_s=0.2)  # with hosts that never get it right
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
-IMAGE = make_image([[]])
 ALICE = Credentials(username="alice", password="hunter2")
-PATIENCE_S = 30
 
 
 @pytest.fixture
 def bad():
-    with run_bad_registry() as registry:
-        registry.add("team/app", "v1", IMAGE)
-        registry.add_blob("team/app", CONTENT)
+    with run_bad_registry_of(CONTENT) as registry:
         yield registry
 
 
@@ -63,24 +59,12 @@ def insecure(*hosts):
 
 def using(rules, work, limits=QUICK):
     """Run `work(client)` in a loop of its own with a client for these rules."""
-
-    async def main():
-        client = Registry(Hosts(rules), user_agent="criollo/test", limits=limits, environ={})
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await work(client)
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(main())
-    finally:
-        threads.close()
+    return ask(Hosts(rules), work, limits=limits)
 
 
-def manifest(bad, text="team/app:v1", credentials=None):
+def manifest(bad, text="team/app:v1", credentials=None, limits=QUICK):
     ref = Reference.parse(f"{bad.host}/{text}")
-    return using(insecure(bad.host), lambda client: client.manifest(ref, credentials))
+    return using(insecure(bad.host), lambda client: client.manifest(ref, credentials), limits)
 
 
 def descriptor(content=CONTENT, size=None):
@@ -105,15 +89,15 @@ def blob(bad, wanted=None, *, rules=None, limits=QUICK):
 
 def test_a_manifest_comes_with_type_digest_and_source(bad):
     found = manifest(bad)
-    assert found.raw == IMAGE.manifest
-    assert found.media_type == IMAGE.media_type
-    assert found.digest == IMAGE.digest
+    assert found.raw == EMPTY_IMAGE.manifest
+    assert found.media_type == EMPTY_IMAGE.media_type
+    assert found.digest == EMPTY_IMAGE.digest
     assert found.source == f"{bad.host}/team/app"
     assert decode_manifest(found.raw, found.media_type).layers
 
 
 def test_a_manifest_is_found_by_digest(bad):
-    assert manifest(bad, f"team/app@{IMAGE.digest}").raw == IMAGE.manifest
+    assert manifest(bad, f"team/app@{EMPTY_IMAGE.digest}").raw == EMPTY_IMAGE.manifest
 
 
 def test_the_client_names_itself_and_refuses_encodings(bad):
@@ -121,7 +105,7 @@ def test_the_client_names_itself_and_refuses_encodings(bad):
     (request,) = bad.asked("/manifests/")
     assert request.headers["user-agent"] == "criollo/test"
     assert request.headers["accept-encoding"] == "identity"
-    assert IMAGE.media_type in request.headers["accept"]
+    assert EMPTY_IMAGE.media_type in request.headers["accept"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +133,7 @@ def test_the_client_names_itself_and_refuses_encodings(bad):
 def test_each_status_has_its_error(bad, code, error):
     bad.break_at("/manifests/", status(code))
     with pytest.raises(error, match=bad.host):
-        manifest(bad)
+        manifest(bad, limits=IMPATIENT if code == 429 else QUICK)
 
 
 def test_what_the_registry_says_is_shown_without_control_characters(bad):
@@ -172,7 +156,7 @@ def test_any_error_body_is_survived(bad, body):
 )
 def test_passing_failures_are_tried_again(bad, fault):
     bad.break_at("/manifests/", fault, times=2)
-    assert manifest(bad).digest == IMAGE.digest
+    assert manifest(bad).digest == EMPTY_IMAGE.digest
     assert len(bad.asked("/manifests/")) == 3
 
 
@@ -186,13 +170,13 @@ def test_settled_answers_are_not_asked_again(bad):
 def test_a_stalling_manifest_ends_at_a_limit(bad, fault):
     bad.break_at("/manifests/", fault)
     with pytest.raises((Unavailable, Invalid), match=r"4194304 bytes|took over|no byte|no answer"):
-        manifest(bad)
+        manifest(bad, limits=IMPATIENT)
 
 
 def test_a_manifest_must_have_the_digest_it_was_asked_by(bad):
-    bad.add_manifest("team/app", IMAGE.digest, IMAGE.media_type, b'{"other":1}')
+    bad.add_manifest("team/app", EMPTY_IMAGE.digest, EMPTY_IMAGE.media_type, b'{"other":1}')
     with pytest.raises(Damaged, match=r"bytes have digest sha256"):
-        manifest(bad, f"team/app@{IMAGE.digest}")
+        manifest(bad, f"team/app@{EMPTY_IMAGE.digest}")
 
 
 def test_a_manifest_must_have_the_digest_its_header_names(bad):
@@ -204,7 +188,7 @@ def test_a_manifest_must_have_the_digest_its_header_names(bad):
 @pytest.mark.parametrize("named", ["", "junk", "sha256:../../canary", "md5:00"])
 def test_a_header_that_is_no_digest_is_ignored(bad, named):
     bad.break_at("/manifests/", headers(Docker_Content_Digest=named))
-    assert manifest(bad).digest == IMAGE.digest
+    assert manifest(bad).digest == EMPTY_IMAGE.digest
 
 
 def test_schema_1_is_named_by_the_decoder(bad):
@@ -217,7 +201,7 @@ def test_schema_1_is_named_by_the_decoder(bad):
 
 
 def test_a_dead_registry_is_named_with_its_remedy():
-    host = f"127.0.0.1:{free_port()}"
+    host = DEAD_HOST
     with pytest.raises(Unavailable, match=rf"cannot reach registry {host}: connection refused; check"):
         using(insecure(host), lambda client: client.manifest(Reference.parse(f"{host}/x")))
 
@@ -256,6 +240,40 @@ def test_a_server_without_ranges_sends_the_beginning_again(bad):
     bad.break_at("/blobs/", cut_after(70_000), times=1)
     bad.break_at("/blobs/", ignore_range())
     assert blob(bad) == (CONTENT, len(CONTENT))
+
+
+def test_a_server_that_has_no_such_range_is_asked_for_all_of_it(bad):
+    """At once, in the same round: those who cannot serve a part may well serve the whole."""
+    bad.break_at("/blobs/", cut_after(70_000), times=1)
+    bad.break_at("/blobs/", status(416, Content_Range=f"bytes */{len(CONTENT)}"), times=1)
+    assert blob(bad, limits=msgspec.structs.replace(QUICK, rounds=2)) == (CONTENT, len(CONTENT))
+    assert [each.headers.get("range") for each in bad.asked("/blobs/")] == [None, "bytes=70000-", None]
+
+
+def test_a_server_that_has_no_range_and_no_whole_is_asked_no_further(bad):
+    bad.break_at("/blobs/", cut_after(70_000), times=1)
+    bad.break_at("/blobs/", status(416))
+    with pytest.raises(Unavailable, match="it answers 416"):
+        blob(bad)
+    assert [each.headers.get("range") for each in bad.asked("/blobs/")] == [None, "bytes=70000-", None]
+
+
+def test_a_server_whose_copy_is_shorter_than_what_we_have_is_told_so(bad):
+    bad.break_at("/blobs/", cut_after(70_000), times=1)
+    bad.break_at("/blobs/", status(416), times=1)
+    bad.break_at("/blobs/", status(200, CONTENT[:1000]))
+    with pytest.raises(Damaged, match="it has 1000 bytes"):
+        blob(bad)
+
+
+def test_a_mirror_without_the_range_leads_to_the_registry(bad, mirror):
+    mirror.add_blob("m/team/app", CONTENT)
+    mirror.break_at("/blobs/", cut_after(300_000), times=1)
+    mirror.break_at("/blobs/", status(416))
+    bad.break_at("/blobs/", cut_at_once(), times=1)
+    assert blob(bad, rules=mirrored(bad, mirror)) == (CONTENT, len(CONTENT))
+    assert len(mirror.asked("/blobs/")) == 3
+    assert [each.headers.get("range") for each in bad.asked("/blobs/")] == ["bytes=300000-"] * 2
 
 
 def test_patience_is_bounded_when_nothing_moves(bad):
@@ -305,7 +323,7 @@ def test_a_size_that_differs_is_found_before_the_first_byte(bad):
 def test_a_blob_that_trickles_or_stops_ends_at_the_idle_limit(bad, fault):
     bad.break_at("/blobs/", fault)
     with pytest.raises(Unavailable, match=r"no byte|no answer|under 4096 bytes"):
-        blob(bad)
+        blob(bad, limits=IMPATIENT)
 
 
 def test_a_full_disk_is_said(bad):
@@ -430,7 +448,7 @@ def mirrored(bad, mirror):
 
 
 def test_a_mirror_is_asked_first(bad, mirror):
-    mirror.add("m/team/app", "v1", IMAGE)
+    mirror.add("m/team/app", "v1", EMPTY_IMAGE)
     mirror.add_blob("m/team/app", CONTENT)
     ref = Reference.parse(f"{bad.host}/team/app:v1")
     sink = os.memfd_create("sink")
@@ -457,7 +475,7 @@ def test_a_mirror_that_fails_is_passed_over(bad, mirror, fault):
 
 
 def test_a_blob_cut_at_the_mirror_resumes_at_the_registry(bad, mirror):
-    mirror.add("m/team/app", "v1", IMAGE)
+    mirror.add("m/team/app", "v1", EMPTY_IMAGE)
     mirror.add_blob("m/team/app", CONTENT)
     mirror.break_at("/blobs/", cut_after(300_000))
     assert blob(bad, rules=mirrored(bad, mirror)) == (CONTENT, len(CONTENT))
@@ -527,7 +545,7 @@ def test_a_token_is_asked_for_this_repository_only(bad, mirror):
     mirror.add_manifest("x", "y", "application/json", b'{"token":"tok"}')
     realm = f"{mirror.url}/v2/x/manifests/y"
     bad.break_at("/manifests/", challenge(f'Bearer realm="{realm}",service="s",scope="repository:other/repo:push"'), times=1)
-    assert manifest(bad, credentials=ALICE).digest == IMAGE.digest
+    assert manifest(bad, credentials=ALICE).digest == EMPTY_IMAGE.digest
     (request,) = mirror.requests
     assert request.path.endswith("?service=s&scope=repository%3Ateam%2Fapp%3Apull&account=alice")
     assert request.headers["authorization"].startswith("Basic ")
@@ -542,6 +560,40 @@ def test_a_token_server_that_refuses_is_named(bad, mirror, fault):
         manifest(bad, credentials=ALICE)
 
 
+@pytest.mark.parametrize(
+    ("fault", "said", "limits"),
+    [
+        (redirect("/t"), "over 10 redirects", QUICK),
+        (hang(), "no answer", IMPATIENT),
+        (drip(0.05), ".", IMPATIENT),
+        (cut_at_once(), ".", QUICK),
+        (status(503), "answers 503", QUICK),
+        (status(429, Retry_After="3600"), "fewer requests", QUICK),
+        (status(429, Retry_After="Wed, 21 Oct 2099 07:28:00 GMT"), "fewer requests", QUICK),
+    ],
+)
+def test_a_token_server_that_fails_ends_the_question(bad, mirror, fault, said, limits):
+    mirror.add_manifest("x", "y", "application/json", b'{"token":"tok"}')
+    mirror.break_at("/", fault)
+    bad.break_at("/manifests/", challenge(f'Bearer realm="{mirror.url}/v2/x/manifests/y"'))
+    with pytest.raises(Unavailable, match=said) as caught:
+        manifest(bad, credentials=ALICE, limits=limits)
+    assert mirror.host in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_does_not_follow_a_token_server_elsewhere(bad, mirror):
+    with run_bad_registry() as elsewhere:
+        elsewhere.add_manifest("x", "y", "application/json", b'{"token":"tok"}')
+        mirror.break_at("/", redirect(f"{elsewhere.url}/v2/x/manifests/y"))
+        bad.break_at("/manifests/", challenge(f'Bearer realm="{mirror.url}/t"'), times=1)
+        rules = insecure(bad.host, mirror.host, elsewhere.host)
+        ref = Reference.parse(f"{bad.host}/team/app:v1")
+        assert using(rules, lambda client: client.manifest(ref, ALICE)).digest == EMPTY_IMAGE.digest
+        assert len(elsewhere.requests) == 1
+        assert secrets_in(elsewhere) == []
+
+
 def test_credentials_for_another_server_are_shown_to_nobody(bad):
     bad.break_at("/manifests/", challenge('Basic realm="x"'), times=1)
     elsewhere = Credentials(username="alice", password="hunter2", server="registry.example.com")
@@ -551,10 +603,10 @@ def test_credentials_for_another_server_are_shown_to_nobody(bad):
 
 
 def test_credentials_do_not_follow_a_redirect_elsewhere(bad, mirror):
-    mirror.add("team/app", "v1", IMAGE)
+    mirror.add("team/app", "v1", EMPTY_IMAGE)
     bad.break_at("/manifests/", challenge('Basic realm="x"'), times=1)
     bad.break_at("/manifests/", redirect(f"{mirror.url}/v2/team/app/manifests/v1"))
-    assert manifest(bad, credentials=ALICE).digest == IMAGE.digest
+    assert manifest(bad, credentials=ALICE).digest == EMPTY_IMAGE.digest
     assert "authorization" in bad.requests[-1].headers
     assert secrets_in(mirror) == []
 
@@ -569,7 +621,7 @@ def test_a_redirect_target_that_wants_credentials_gets_none(bad, mirror, text):
 
 
 def test_cookies_are_not_kept(bad):
-    bad.break_at("/manifests/v1", status(307, Location="/v2/team/app/manifests/" + IMAGE.digest, Set_Cookie="a=b"))
+    bad.break_at("/manifests/v1", status(307, Location="/v2/team/app/manifests/" + EMPTY_IMAGE.digest, Set_Cookie="a=b"))
     manifest(bad)
     assert all("cookie" not in request.headers for request in bad.requests)
 

@@ -1,18 +1,16 @@
 """registry.documents: one small document of a server, and what a server may not do."""
 
-import asyncio
 import http.server
 
 import pytest
-from support.registry import free_port, serving
+from support.asking import ask
+from support.registry import DEAD_HOST, serving
 
-from criollo.aio import threads
 from criollo.errors import Invalid, Unavailable
-from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
 
-QUICK = Limits(connect_s=5, idle_s=1, document_s=5, rounds=2, backoff_s=0.01, longest_wait_s=1)
+QUICK = Limits(rounds=2, backoff_s=0.01, longest_wait_s=1)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,17 +41,7 @@ def server():
 
 
 def document(url, limit_bytes=100):
-    async def ask():
-        client = Registry(Hosts(), user_agent="t", limits=QUICK, environ={})
-        try:
-            return await client.document(url, limit_bytes, what="signature")
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(ask())
-    finally:
-        threads.close()
+    return ask(Hosts(), lambda client: client.document(url, limit_bytes, what="signature"), limits=QUICK)
 
 
 def test_a_document_or_nothing(server):
@@ -85,7 +73,7 @@ def test_redirects(server):
 
 def test_nobody_there():
     with pytest.raises(Unavailable, match="cannot reach"):
-        document(f"http://127.0.0.1:{free_port()}/x")
+        document(f"http://{DEAD_HOST}/x")
 
 
 @pytest.mark.parametrize("url", ["", "file:///x", "http://", "http://user@a.b/x", "http://a.b/ü"])

@@ -10,62 +10,43 @@ import threading
 import time
 
 import pytest
-from support.bad_registry import challenge, flip, redirect, run_bad_registry, status
-from support.images import make_image
-from support.registry import basic, free_port, make_certificate, serving
+from support.asking import ask
+from support.bad_registry import EMPTY_IMAGE, challenge, flip, redirect, run_bad_registry_of, status
+from support.registry import DEAD_HOST, basic, make_certificate, serving
 
-from criollo.aio import threads
 from criollo.errors import Damaged, Invalid, NotFound, Unauthenticated, Unavailable
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_LAYER, Descriptor
 from criollo.oci.reference import Reference
 from criollo.registry.auth import Credentials
 from criollo.registry.blobs import Route
-from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
 from criollo.registry.registries_conf import Mirror, Rule
 from criollo.registry.turnstile import Limited
 
 QUICK = Limits(
-    **{"connect_s": 5, "idle_s": 2, "document_s": 2, "rounds": 3, "backoff_s": 0.001, "longest_wait_s": 5, "keep_s": 0.01},
+    **{"rounds": 3, "backoff_s": 0.001, "longest_wait_s": 5, "keep_s": 0.01},
     **{"limited_s": 20, "limited_backoff_s": 0.05},
 )
-IMAGE = make_image([[]])
 CONTENT = bytes(range(256)) * 1024
 ALICE = Credentials(username="alice", password="hunter2")
-PATIENCE_S = 60
 
 
 @pytest.fixture
 def bad():
-    with run_bad_registry() as registry:
-        registry.add("team/app", "v1", IMAGE)
-        registry.add_blob("team/app", CONTENT)
+    with run_bad_registry_of(CONTENT) as registry:
         yield registry
 
 
 @pytest.fixture
 def mirror():
-    with run_bad_registry() as registry:
-        registry.add("m/team/app", "v1", IMAGE)
-        registry.add_blob("m/team/app", CONTENT)
+    with run_bad_registry_of(CONTENT, repository="m/team/app") as registry:
         yield registry
 
 
 def using(hosts, work, limits=QUICK, environ=None):
-    async def main():
-        client = Registry(hosts, user_agent="criollo/test", limits=limits, environ=environ or {})
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await work(client)
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(main())
-    finally:
-        threads.close()
+    return ask(hosts, work, limits=limits, environ=environ)
 
 
 def insecure(bad, *mirrors):
@@ -125,7 +106,7 @@ def test_a_storm_of_pulls_asks_no_more_than_allowed(bad):
             tasks = [group.create_task(client.manifest(ref_of(bad))) for _ in range(10)]
         return [task.result().digest for task in tasks]
 
-    assert using(insecure(bad), work) == [IMAGE.digest] * 10
+    assert using(insecure(bad), work) == [EMPTY_IMAGE.digest] * 10
     assert 1 <= storm.refused <= 6
     assert len(bad.requests) == 10 + storm.refused
 
@@ -153,7 +134,7 @@ def test_a_date_is_a_wait_too(bad):
 def test_an_odd_retry_after_harms_nobody(bad, said):
     bad.break_at("/manifests/", status(429, Retry_After=said.encode().decode("latin-1")), times=1)
     with contextlib.suppress(Limited):
-        assert using(insecure(bad), lambda client: client.manifest(ref_of(bad))).digest == IMAGE.digest
+        assert using(insecure(bad), lambda client: client.manifest(ref_of(bad))).digest == EMPTY_IMAGE.digest
 
 
 def test_a_limit_is_of_one_credential(bad):
@@ -164,7 +145,7 @@ def test_a_limit_is_of_one_credential(bad):
             await client.manifest(ref_of(bad))
         return await client.manifest(ref_of(bad), ALICE)
 
-    assert using(insecure(bad), work).digest == IMAGE.digest
+    assert using(insecure(bad), work).digest == EMPTY_IMAGE.digest
 
 
 def test_a_limited_mirror_is_passed_over_without_waiting(bad, mirror):
@@ -210,28 +191,31 @@ def test_the_registry_itself_is_never_left_out(bad):
 @pytest.mark.parametrize("fault", [flip(10), status(503), status(200, b"<html>")])
 def test_a_mirror_with_a_wrong_manifest_is_passed_over(bad, mirror, fault):
     mirror.break_at("/manifests/", fault)
-    digest = f"team/app@{IMAGE.digest}"
+    digest = f"team/app@{EMPTY_IMAGE.digest}"
     found = using(insecure(bad, mirror.host), lambda client: client.manifest(ref_of(bad, digest)))
     assert found.source == f"{bad.host}/team/app"
 
 
 def test_a_dead_mirror_is_not_asked_again_for_a_while(bad):
-    dead = f"127.0.0.1:{free_port()}"
-
     async def work(client):
         await client.manifest(ref_of(bad))
-        with run_on(dead) as requests:
+        with run_on(taken) as requests:
             await client.manifest(ref_of(bad))
             return len(requests)
 
-    assert using(insecure(bad, dead), work) == 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert using(insecure(bad, f"127.0.0.1:{taken.getsockname()[1]}"), work) == 0
 
 
 @contextlib.contextmanager
-def run_on(host):
+def run_on(taken):
     """Something that listens where nothing did, and only notes who comes."""
     requests = []
-    server = http.server.HTTPServer(("127.0.0.1", int(host.rpartition(":")[2])), http.server.BaseHTTPRequestHandler)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = taken
+    server.server_activate()
     server.verify_request = lambda request, address: bool(requests.append(address))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -251,7 +235,7 @@ def write_hosts(tmp_path, bad, text):
 
 
 def test_hosts_toml_is_followed_and_its_headers_stay_at_their_host(tmp_path, bad, mirror):
-    mirror.add("team/app", "v1", IMAGE)
+    mirror.add("team/app", "v1", EMPTY_IMAGE)
     mirror.break_at("/manifests/", redirect(f"{bad.url}/v2/team/app/manifests/v1"), times=1)
     hosts = write_hosts(
         tmp_path, bad, f'server = "{bad.url}"\n[host."{mirror.url}"]\n[host."{mirror.url}".header]\nX-Key = "hunter2"\n'
@@ -294,7 +278,7 @@ def test_a_newer_token_of_another_transfer_is_used(bad):
         bad.break_at("/manifests/", challenge('Basic realm="x"'), times=1)
         return await client.manifest(ref_of(bad), ALICE)
 
-    assert using(insecure(bad), work).digest == IMAGE.digest
+    assert using(insecure(bad), work).digest == EMPTY_IMAGE.digest
 
 
 def test_a_probe_asks_once_and_without_a_body(bad):
@@ -302,7 +286,7 @@ def test_a_probe_asks_once_and_without_a_body(bad):
         (endpoint,) = client.hosts.endpoints(ref_of(bad))
         return await client.probe(ref_of(bad), endpoint)
 
-    assert using(insecure(bad), work).digest == IMAGE.digest
+    assert using(insecure(bad), work).digest == EMPTY_IMAGE.digest
     assert [request.method for request in bad.requests] == ["HEAD"]
 
 
@@ -376,6 +360,23 @@ def test_an_authority_of_certs_d_is_trusted_for_its_host_only(tmp_path):
         assert probe(host, [tmp_path / "certs"]) == "unknown"
         with tls_server(tmp_path) as (other, _), pytest.raises(Unavailable, match="certificate is refused"):
             probe(other, [tmp_path / "certs"])
+
+
+def test_a_mirror_is_verified_though_another_table_marks_its_host_insecure(bad, tmp_path):
+    with tls_server(tmp_path) as (host, _):
+        tables = [
+            Rule(prefix=bad.host, location=bad.host, insecure=True, mirror=(Mirror(location=host),)),
+            Rule(prefix=host, location=host, insecure=True),
+        ]
+        ref = ref_of(bad)
+
+        async def work(client):
+            with pytest.raises(Unavailable, match="certificate is refused"):
+                await client.probe(ref, client.hosts.endpoints(ref)[0])
+            own = Reference.parse(f"{host}/x")
+            return (await client.probe(own, client.hosts.endpoints(own)[0])).digest
+
+        assert using(Hosts(tables), work) == "unknown"
 
 
 def test_a_client_certificate_is_shown_and_renewed_without_a_restart(tmp_path):
@@ -476,5 +477,5 @@ def test_an_excepted_host_is_asked_directly(tmp_path, exceptions):
 
 def test_a_dead_proxy_is_named_without_its_password():
     with pytest.raises(Unavailable, match="through proxy http://127") as caught:
-        through_proxy(f"127.0.0.1:{free_port()}")
+        through_proxy(DEAD_HOST)
     assert "hunter2" not in str(caught.value)

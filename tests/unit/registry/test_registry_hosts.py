@@ -47,7 +47,7 @@ def test_the_longest_prefix_decides(load):
     assert names(hosts, "a.b/team/app") == ["c.d/x/app"]
     assert names(hosts, "a.b/teams/app") == ["a.b/teams/app"]
     assert [endpoint.is_insecure for endpoint in hosts.endpoints(Reference.parse("a.b/other"))] == [True]
-    assert [endpoint.is_insecure for endpoint in hosts.endpoints(Reference.parse("a.b:5000/other"))] == [False]
+    assert [endpoint.is_insecure for endpoint in hosts.endpoints(Reference.parse("a.bc/other"))] == [False]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,93 @@ def test_the_longest_prefix_decides(load):
 def test_a_wildcard_matches_subdomains_only(load, name, moved):
     hosts = load('[[registry]]\nprefix = "*.example.com"\nlocation = "in.example.net/m"')
     assert names(hosts, name) == [moved]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "location", "moved"),
+    [
+        ("a.b", "a.b", "a.b:5000/app"),
+        ("a.b", "c.d", "c.d:5000/app"),
+        ("*.b", "", "a.b:5000/app"),
+        ("*.b", "c.d", "c.d:5000/app"),
+        ("a.b:5000", "c.d", "c.d/app"),
+    ],
+)
+def test_a_prefix_without_a_port_is_for_every_port_of_its_host(load, prefix, location, moved):
+    text = f'[[registry]]\nprefix = "{prefix}"\nlocation = "{location}"\ninsecure = true'
+    (endpoint,) = load(text).endpoints(Reference.parse("a.b:5000/app"))
+    assert (str(endpoint), endpoint.is_insecure) == (moved, True)
+    with pytest.raises(Forbidden):
+        load(text + "\nblocked = true").endpoints(Reference.parse("a.b:5000/app"))
+
+
+@pytest.mark.parametrize("location", ["c.d/team", "c.d:80"])
+def test_a_location_that_cannot_take_the_port_is_told(load, location):
+    hosts = load(f'[[registry]]\nprefix = "a.b"\nlocation = "{location}"')
+    assert names(hosts, "a.b/app") == [f"{location}/app"]
+    with pytest.raises(Invalid, match="a location that names a repository"):
+        hosts.endpoints(Reference.parse("a.b:5000/app"))
+
+
+def test_of_prefixes_of_one_length_the_wildcard_counts(load):
+    hosts = load('[[registry]]\nprefix = "r.b.c"\nlocation = "one.d"\n[[registry]]\nprefix = "*.b.c"\nlocation = "two.d"')
+    assert names(hosts, "r.b.c/app") == ["two.d/app"]
+
+
+BLOCKED_SOURCE = """
+    [[registry]]
+    location = "a.b"
+    blocked = true
+    [[registry.mirror]]
+    location = "m0.local"
+    [[registry.mirror]]
+    location = "m1.local"
+    pull-from-mirror = "digest-only"
+"""
+
+
+def test_mirrors_of_a_blocked_registry_are_asked_and_it_is_not(load):
+    hosts = load(BLOCKED_SOURCE)
+    assert names(hosts, "a.b/app") == ["m0.local/app"]
+    assert names(hosts, f"a.b/app@{SHA}") == ["m0.local/app", "m1.local/app"]
+    endpoints = hosts.endpoints(Reference.parse(f"a.b/app@{SHA}"))
+    assert [endpoint.is_mirror for endpoint in endpoints] == [True, False]
+    assert "a.b is blocked" in endpoints[-1].because
+
+
+def test_a_blocked_registry_without_a_mirror_for_the_reference_is_refused(load):
+    hosts = load(BLOCKED_SOURCE.replace('"m0.local"', '"m0.local"\npull-from-mirror = "digest-only"'))
+    with pytest.raises(Forbidden, match=r"blocks a\.b"):
+        hosts.endpoints(Reference.parse("a.b/app"))
+
+
+def test_what_is_blocked_is_neither_mirror_nor_location_of_another(load):
+    text = """
+        [[registry]]
+        prefix = "a.b"
+        location = "c.d/x"
+        [[registry.mirror]]
+        location = "m.local/bad"
+        [[registry.mirror]]
+        location = "m.local/good"
+        [[registry]]
+        location = "m.local/bad"
+        blocked = true
+    """
+    assert names(load(text), "a.b/app") == ["m.local/good/app", "c.d/x/app"]
+    with_location = text + '[[registry]]\nlocation = "c.d"\nblocked = true\n'
+    assert names(load(with_location), "a.b/app") == ["m.local/good/app"]
+    with pytest.raises(Forbidden, match=r"blocks c\.d"):
+        load(with_location.replace("m.local/good", "m.local/bad/good")).endpoints(Reference.parse("a.b/app"))
+
+
+def test_pushes_are_not_moved(load):
+    text = '[[registry]]\nprefix = "a.b"\nlocation = "c.d/x"\ninsecure = true\n[[registry.mirror]]\nlocation = "m.local"'
+    home = load(text).home(Reference.parse("a.b/app"))
+    assert (str(home), home.is_insecure, home.is_mirror) == ("a.b/app", True, False)
+    assert str(load("").home(Reference.parse("a.b/app"))) == "a.b/app"
+    with pytest.raises(Forbidden, match=r"blocks a\.b"):
+        load(text.replace("insecure", "blocked")).home(Reference.parse("a.b/app"))
 
 
 def test_a_wildcard_without_location_changes_no_name(load):
@@ -169,7 +256,6 @@ def test_keys_of_later_work_are_accepted(load):
         'unqualified-search-registries = "a.b"',
         'unqualified-search-registries = ["a.b/c"]',
         '[registry]\nlocation = "a.b"',
-        '[registries.search]\nregistries = ["a.b"]',
         "a = " + "[" * 5000,
     ],
 )

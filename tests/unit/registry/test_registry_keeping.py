@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.asking import ask
 from support.registry import PASSWORD, USERNAME, run_registry
 
 from criollo.aio import threads
@@ -108,14 +109,20 @@ def test_a_program_that_is_not_there_keeps_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
 def test_the_registry_is_asked(auth: str) -> None:
-    async def main() -> None:
-        client = Registry(Hosts().on(Terms(verify=False)), user_agent="test")
-        try:
-            await check(client, place_of(registry.host), ALICE)
-            with pytest.raises(Unauthenticated):
-                await check(client, place_of(registry.host), Credentials(username=USERNAME, password="x"))
-        finally:
-            await client.close()
+    async def talk(client: Registry) -> None:
+        await check(client, place_of(registry.host), ALICE)
+        with pytest.raises(Unauthenticated):
+            await check(client, place_of(registry.host), Credentials(username=USERNAME, password="x"))
 
     with run_registry(auth) as registry:
-        run(main())
+        ask(Hosts().on(Terms(verify=False)), talk)
+
+
+def test_a_registry_that_takes_no_pushes_is_asked_too(tmp_path: Path) -> None:
+    with run_registry("basic") as registry:
+        (tmp_path / registry.host).mkdir()
+        (tmp_path / registry.host / "hosts.toml").write_text(
+            f'server = "http://{registry.host}"\ncapabilities = ["pull", "resolve"]\n'
+        )
+        hosts = Hosts(directories=[tmp_path]).on(Terms(verify=False))
+        ask(hosts, lambda client: check(client, place_of(registry.host), ALICE))

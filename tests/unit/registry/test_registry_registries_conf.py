@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from criollo.errors import CriolloError, Invalid
 from criollo.oci.reference import Reference
 from criollo.registry.hosts import Hosts
-from criollo.registry.registries_conf import AUTH_FILES, Mode, load
+from criollo.registry.registries_conf import AUTH_FILES, Mode, Rule, load
 
 SEARCH = 'unqualified-search-registries = ["one.example", "two.example"]\n'
 
@@ -68,10 +68,8 @@ def test_a_drop_in_can_take_credential_programs_back(conf, tmp_path):
     ("text", "told"),
     [
         ('location = "r.example"\nbloked = true', r"0\.conf: \[\[registry\]\] r\.example: got 'bloked', expected blocked\?"),
-        ('location = "r.example"\nInsecure = false', r"got 'Insecure', expected insecure\?"),
         ('location = "r.example"\nmirror_by_digest_only = true', r"expected mirror-by-digest-only\?"),
-        ('location = "r.example"\nqqqq = 1', r"got 'qqqq', expected one of blocked, insecure, location"),
-        ('location = "r.example"\nfile = "/x"', "got 'file'"),
+        ('location = "r.example"\nBloked = true', r"got 'Bloked', expected blocked\?"),
         ('location = "r.example"\npull-from-mirror = "all"', "got 'pull-from-mirror'"),
         (
             'prefix = "r.example/a"\n[[registry.mirror]]\nlocation = "m.example"\npull-from-miror = "digest-only"',
@@ -86,22 +84,78 @@ def test_a_misspelt_key_of_a_table_is_refused_with_the_nearest(conf, text, told)
         conf(f"[[registry]]\n{text}")
 
 
+@pytest.mark.parametrize("key", ["qqqq", "unqualified-search", "file", "url"])
+def test_a_key_like_no_other_is_told_and_changes_nothing(conf, caplog, key):
+    (rule,) = conf(f'[[registry]]\nlocation = "r.example"\n{key} = "/x"\n').rules
+    assert (rule.prefix, rule.blocked, rule.insecure) == ("r.example", False, False)
+    assert rule.file.endswith("0.conf")
+    assert key in caplog.text or "unknown key" in caplog.text
+
+
+def test_keys_are_read_in_any_case(conf):
+    found = conf(
+        'Unqualified-Search-Registries = ["one.example"]\nShort-Name-Mode = "disabled"\n'
+        '[[Registry]]\nLocation = "r.example"\nBLOCKED = true\n'
+        '[[Registry.Mirror]]\nLOCATION = "m.example"\nPull-From-Mirror = "digest-only"\n[Aliases]\napp = "r.example/app"\n'
+    )
+    (rule,) = found.rules
+    assert (rule.blocked, [each.pull_from_mirror for each in rule.mirror]) == (True, ["digest-only"])
+    assert (found.search, found.mode, list(found.aliases)) == (("one.example",), Mode.DISABLED, ["app"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[registry]]\nlocation = "r.example"\nblocked = true\nBlocked = false',
+        '[[registry]]\nlocation = "r.example"\n[[Registry]]\nlocation = "s.example"',
+        '[[registry]]\nlocation = "r.example"\n[[registry.mirror]]\nlocation = "m.example"\nLocation = "n.example"',
+    ],
+)
+def test_a_key_in_two_spellings_is_refused(conf, text):
+    with pytest.raises(Invalid, match="twice"):
+        conf(text)
+
+
 KEYS = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "mirror")
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=80))
-def test_no_other_key_of_a_table_is_swallowed(tmp_path_factory, key):
-    assume(key not in KEYS)
+def test_no_other_key_of_a_table_has_an_effect(tmp_path_factory, key):
+    assume(key.lower() not in KEYS)
     path = tmp_path_factory.getbasetemp() / "key.conf"
     quoted = key.replace("\\", "\\\\").replace('"', '\\"')
     path.write_text(f'[[registry]]\nlocation = "r.example"\n"{quoted}" = true\n')
-    with pytest.raises(Invalid, match=r"key\.conf"):
-        load(path)
+    try:
+        (rule,) = load(path).rules
+    except Invalid:
+        return
+    assert rule == Rule(prefix="r.example", location="r.example", file=str(path))
 
 
 def test_of_two_tables_of_one_prefix_in_a_file_the_first_counts(conf):
-    found = conf('[[registry]]\nlocation = "r.example"\nblocked = true\n[[registry]]\nlocation = "r.example"')
-    assert [rule.blocked for rule in found.rules] == [True]
+    found = conf(
+        '[[registry]]\nlocation = "r.example"\n[[registry.mirror]]\nlocation = "m.example"\n'
+        '[[registry]]\nlocation = "r.example"'
+    )
+    assert [len(rule.mirror) for rule in found.rules] == [1]
+
+
+@pytest.mark.parametrize("key", ["insecure", "blocked"])
+@pytest.mark.parametrize("prefix", ["r.example/a", "s.example"])
+def test_tables_of_one_file_that_disagree_about_a_place_are_refused(conf, key, prefix):
+    with pytest.raises(Invalid, match=rf"{key}: got 'false, and true for r\.example', expected the same for all .* r\.example"):
+        conf(f'[[registry]]\nlocation = "r.example"\n{key} = true\n[[registry]]\nprefix = "{prefix}"\nlocation = "r.example"')
+    assert conf(f'[[registry]]\nlocation = "r.example"\n{key} = true', '[[registry]]\nlocation = "r.example"').rules
+
+
+@pytest.mark.parametrize("prefix", ["*.example.com/team", "*.example.com:5000", "*", "r.*.com", "*.example.com@x"])
+def test_a_wildcard_is_for_hosts_alone(conf, prefix):
+    with pytest.raises(Invalid, match=r"registry\.prefix"):
+        conf(f'[[registry]]\nprefix = "{prefix}"\nlocation = "r.example"')
+
+
+def test_a_slash_after_a_search_host_is_no_part_of_it(conf):
+    assert conf('unqualified-search-registries = ["one.example/"]').search == ("one.example",)
 
 
 def test_a_drop_in_may_go_away_after_it_was_listed(tmp_path):
@@ -134,25 +188,48 @@ def test_a_malformed_key_is_refused_with_its_file(conf, text):
         conf(text)
 
 
-def test_a_file_of_version_1_is_refused_with_its_translation(conf):
+FORMAT_1 = (
+    '[registries.search]\nregistries = ["a.b"]\n'
+    '[registries.insecure]\nregistries = ["c.d", "e.f/"]\n'
+    '[registries.block]\nregistries = ["e.f"]\n'
+)
+
+
+def test_a_file_of_format_1_is_read_as_format_2(conf):
+    found = conf(FORMAT_1, 'short-name-mode = "disabled"')
+    assert {(rule.prefix, rule.blocked, rule.insecure) for rule in found.rules} == {("c.d", False, True), ("e.f", True, True)}
+    assert (found.search, found.mode) == (("a.b",), Mode.DISABLED)
+
+
+@pytest.mark.parametrize("texts", [("", FORMAT_1), ('short-name-mode = "disabled"\n' + FORMAT_1,)])
+def test_a_drop_in_of_format_1_and_a_mixed_file_are_refused_with_what_to_write(conf, texts):
     with pytest.raises(Invalid) as caught:
-        conf(
-            '[registries.search]\nregistries = ["a.b"]\n'
-            '[registries.insecure]\nregistries = ["c.d"]\n'
-            '[registries.block]\nregistries = ["e.f"]\n'
-        )
+        conf(*texts)
     for part in (
         'unqualified-search-registries = ["a.b"]',
         '[[registry]] location = "c.d" insecure = true',
-        '[[registry]] location = "e.f" blocked = true',
+        '[[registry]] location = "e.f" blocked = true insecure = true',
     ):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["registries = 7", '[registries.search]\nregistries = "x"', "[registries]"])
-def test_any_file_of_version_1_is_refused(conf, text):
-    with pytest.raises(Invalid, match="version 2"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "registries = 7",
+        '[registries.search]\nregistries = "x"',
+        "[registries.block]\nregistries = [7]",
+        "registries.search = 1",
+    ],
+)
+def test_a_malformed_file_of_format_1_is_refused(conf, text):
+    with pytest.raises(Invalid, match=r"0\.conf: registries"):
         conf(text)
+
+
+@pytest.mark.parametrize("text", ["[registries]", "[registries.search]\nregistries = []\n"])
+def test_lists_of_format_1_that_say_nothing_do_not_count(conf, text):
+    assert conf('short-name-mode = "disabled"\n' + text, text).search is None
 
 
 def test_an_alias_keeps_tag_and_digest(hosts):

@@ -107,6 +107,28 @@ def test_a_scope_stands_in_one_file(tmp_path):
         places(tmp_path, a={"default-docker": {}}, b={"default-docker": {}})
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "default-docker: {lookaside: 'file:///a'}\ndefault-docker: {lookaside: 'file:///b'}",
+        "docker: {a.b: {}, 'a.b': {}}",
+        "docker: {a.b: {lookaside: 'file:///a', lookaside: 'file:///b'}}",
+        "other: [{x: 1, x: 2}]",
+        "&a x: {? {y: 1, y: 2} : z}",
+    ],
+)
+def test_no_key_is_twice(tmp_path, content):
+    with pytest.raises(Invalid, match="twice"):
+        places(tmp_path, a=content)
+
+
+def test_a_table_may_be_named_and_used_again(tmp_path):
+    found = places(
+        tmp_path, a="x: &a {lookaside: 'file:///a'}\ndefault-docker: *a\ndocker: {b.c: {<<: *a}, c.d: *a}\ny: &y [*y]"
+    )
+    assert found.lookaside(Reference.parse("b.c/x")) == "file:///a"
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(tmp_path_factory, content):
     directory = tmp_path_factory.mktemp("d")
@@ -135,6 +157,26 @@ def test_signatures_are_written_to_the_staging_place_or_where_they_are_read(tmp_
     )
     assert found.staging(Reference.parse("b.example/x:v1")) == "file:///srv/s"
     assert found.staging(Reference.parse("c.example/x:v1")) == "https://a.example/s"
+
+
+def test_a_scope_that_says_where_to_read_is_written_to_though_a_wider_one_has_staging(tmp_path):
+    found = places(
+        tmp_path,
+        a={
+            "default-docker": {"lookaside": "https://a.example/s", "lookaside-staging": "file:///srv/default"},
+            "docker": {"b.example": {"lookaside": "file:///srv/b"}, "b.example/on": {"use-sigstore-attachments": True}},
+        },
+    )
+    assert found.staging(Reference.parse("b.example/x:v1")) == "file:///srv/b"
+    assert found.staging(Reference.parse("b.example/on/x:v1")) == "file:///srv/b"
+    assert found.staging(Reference.parse("c.example/x:v1")) == "file:///srv/default"
+
+
+def test_a_wildcard_is_for_all_ports(tmp_path):
+    found = places(
+        tmp_path, a={"docker": {"*.b.example": {"lookaside": "file:///w"}, "*.b.example:5000": {"lookaside": "file:///p"}}}
+    )
+    assert found.lookaside(Reference.parse("r.b.example:5000/x:v1")) == "file:///w"
 
 
 def test_who_is_not_root_has_a_lookaside_of_its_own() -> None:

@@ -1,16 +1,14 @@
 """registry.tags: lists of tags, page by page, from registries that may have no end."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
+from support.asking import ask, forget_schemes
 from support.upload_registry import UploadRegistry, run_upload_registry
 
-from criollo.aio import threads
 from criollo.errors import CriolloError, Invalid, NotFound
 from criollo.oci.reference import Reference
 from criollo.registry import tags
-from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
 from criollo.registry.registries_conf import Rule
@@ -23,23 +21,20 @@ def taking() -> Iterator[UploadRegistry]:
 
 
 def listed(taking: UploadRegistry) -> list[str]:
-    async def main() -> list[str]:
-        rules = [Rule(prefix=taking.host, location=taking.host, insecure=True)]
-        client = Registry(Hosts(rules), user_agent="criollo/test", limits=Limits(rounds=1, keep_s=0.01), environ={})
-        try:
-            return await tags.list_tags(client, Reference.parse(f"{taking.host}/x:v1"))
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(main())
-    finally:
-        threads.close()
+    hosts = Hosts([Rule(prefix=taking.host, location=taking.host, insecure=True)])
+    ref = Reference.parse(f"{taking.host}/x:v1")
+    return ask(hosts, lambda client: tags.list_tags(client, ref), limits=Limits(rounds=1, keep_s=0.01))
 
 
 def test_all_pages_are_read_in_order(taking: UploadRegistry) -> None:
     taking.pages = [["a", "b"], ["c"], [], ["d"]]
     assert listed(taking) == ["a", "b", "c", "d"]
+
+
+def test_the_next_page_is_read_though_the_scheme_was_forgotten(taking: UploadRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_schemes(monkeypatch)
+    taking.pages = [["a"], ["b"], ["c"]]
+    assert listed(taking) == ["a", "b", "c"]
 
 
 def test_a_list_without_end_is_refused(taking: UploadRegistry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,25 +1,26 @@
 """registry.uploads against a registry that takes uploads and fails on demand: real sockets on loopback, no root."""
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from support.asking import ask, forget_schemes
 from support.bad_registry import run_bad_registry
 from support.upload_registry import UploadRegistry, run_upload_registry
 
-from criollo.aio import threads
 from criollo.errors import Damaged, Forbidden, Unauthenticated, Unavailable
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_MANIFEST
 from criollo.oci.reference import Reference
 from criollo.registry.auth import Credentials
-from criollo.registry.client import Registry
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
 from criollo.registry.registries_conf import Mirror, Rule
-from criollo.registry.uploads import BytesBody, FileBody, Uploads
+from criollo.registry.uploads import BytesBody, FileBody, PipeBody, Unrepeatable, Uploads
 
 T = TypeVar("T")
 
@@ -44,22 +45,12 @@ def using(
     shown: Credentials | None = None,
     sources: tuple[str, ...] = (),
     mirrors: tuple[Mirror, ...] = (),
+    location: str = "",
 ) -> T:
     """Run `work` in a loop of its own with uploads into team/app:v1."""
-
-    async def main() -> T:
-        rules = [Rule(prefix=taking.host, location=taking.host, insecure=True, mirror=mirrors)]
-        client = Registry(Hosts(rules), user_agent="criollo/test", limits=QUICK, environ={})
-        try:
-            async with asyncio.timeout(30):
-                return await work(Uploads(client, Reference.parse(f"{taking.host}/team/app:v1"), shown, sources=sources))
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(main())
-    finally:
-        threads.close()
+    hosts = Hosts([Rule(prefix=taking.host, location=location or taking.host, insecure=True, mirror=mirrors)])
+    ref = Reference.parse(f"{taking.host}/team/app:v1")
+    return ask(hosts, lambda client: work(Uploads(client, ref, shown, sources=sources)), limits=QUICK)
 
 
 def send(taking: UploadRegistry, body: FileBody | BytesBody | None = None, **options: Credentials) -> None:
@@ -75,6 +66,14 @@ def test_a_blob_is_sent_in_one_piece_and_is_there_then(taking: UploadRegistry) -
     assert put.body == CONTENT
 
 
+def test_a_blob_goes_where_its_upload_began_though_the_scheme_was_forgotten(
+    taking: UploadRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_schemes(monkeypatch)
+    send(taking)
+    assert taking.blobs == {f"team/app {DIGEST}": CONTENT}
+
+
 def test_a_file_is_sent_again_from_its_beginning_when_the_connection_broke(taking: UploadRegistry) -> None:
     taking.cut_bodies = 1
     told: list[int] = []
@@ -87,6 +86,45 @@ def test_a_file_is_sent_again_from_its_beginning_when_the_connection_broke(takin
     assert taking.blobs == {f"team/app {DIGEST}": CONTENT}
     assert sum(told) == len(CONTENT)
     assert len(taking.asked("POST /v2/team/app/blobs/uploads/")) == 2
+
+
+def through_pipe(taking: UploadRegistry, content: bytes, *, is_right: bool = True) -> None:
+    source, sink = os.pipe()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), open(sink, "wb", buffering=0) as writer:
+            view = memoryview(content)
+            while view:
+                view = view[writer.write(view) :]
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        using(taking, lambda uploads: uploads.send(DIGEST, PipeBody(source, len(CONTENT), lambda: is_right)))
+    finally:
+        os.close(source)
+        writing.join()
+
+
+def test_what_comes_through_a_pipe_is_sent_when_it_was_right(taking: UploadRegistry) -> None:
+    through_pipe(taking, CONTENT)
+    assert taking.blobs == {f"team/app {DIGEST}": CONTENT}
+
+
+@pytest.mark.parametrize(
+    ("content", "is_right"), [(CONTENT, False), (CONTENT[:-1], True), (CONTENT + b"x", True), (b"", False)]
+)
+def test_the_last_piece_of_what_was_wrong_is_never_sent(taking: UploadRegistry, content: bytes, is_right: bool) -> None:
+    with pytest.raises(Unavailable):
+        through_pipe(taking, content, is_right=is_right)
+    assert (taking.blobs, taking.asked("PUT")) == ({}, [])
+
+
+def test_a_pipe_that_has_been_read_is_not_sent_again(taking: UploadRegistry) -> None:
+    taking.answer_for["PUT"] = [(500, {})]
+    with pytest.raises(Unrepeatable, match="500"):
+        through_pipe(taking, CONTENT)
+    assert len(taking.asked("PUT")) == 1
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -182,6 +220,13 @@ def test_mirrors_are_not_pushed_to(taking: UploadRegistry) -> None:
             mirrors=(Mirror(location=f"{mirror.host}/team/app", insecure=True),),
         )
         assert mirror.requests == []
+
+
+def test_a_location_is_not_pushed_to(taking: UploadRegistry) -> None:
+    with run_upload_registry() as elsewhere:
+        using(taking, lambda uploads: uploads.send(DIGEST, BytesBody(CONTENT)), location=f"{elsewhere.host}/moved")
+        assert elsewhere.requests == []
+    assert taking.blobs == {f"team/app {DIGEST}": CONTENT}
 
 
 def test_a_manifest_is_put_under_its_tag(taking: UploadRegistry) -> None:
