@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -28,8 +29,10 @@ _HANDLED: Final = frozenset(
         ExtensionOID.KEY_USAGE,
         ExtensionOID.EXTENDED_KEY_USAGE,
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.CERTIFICATE_POLICIES,  # any will do: nobody here demands one
     }
 )
+_CURVES: Final = (ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)  # NIST's, as other verifiers know them
 _ISSUER: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")  # the text itself
 _ISSUER_V2: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")  # as a DER string
 _DER_STRINGS: Final = (0x0C, 0x13, 0x16)  # UTF8String, PrintableString, IA5String
@@ -60,7 +63,7 @@ def load_one(pem: bytes) -> Certificate:
 
 def load_chain(text: str | None) -> list[Certificate]:
     """The intermediate certificates that come with a signature: all but the last, which is the root, and not believed."""
-    if not text:
+    if not text or text.isspace():
         return []
     found = x509.load_pem_x509_certificates(text.encode())
     if len(found) > MAX_CERTIFICATES:
@@ -114,7 +117,7 @@ class _Walk:
             _check(issuer, self._moment)
             _check_authority(issuer, below)
             certificate.verify_directly_issued_by(issuer)
-        except (Denied, InvalidSignature, ValueError, TypeError):
+        except (Denied, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
             return False
         return True
 
@@ -125,6 +128,7 @@ def _check(certificate: Certificate, moment: datetime) -> None:
         raise Denied(f"its certificate was not valid at {moment:%Y-%m-%d %H:%M:%S} UTC")
     if isinstance(certificate.signature_hash_algorithm, hashes.SHA1 | hashes.MD5):
         raise Denied("its certificate is signed with a digest that is broken")
+    check_curve(certificate.public_key())
     for extension in certificate.extensions:
         known = extension.oid in _HANDLED
         if (extension.critical and not known) or extension.oid == ExtensionOID.NAME_CONSTRAINTS:
@@ -134,6 +138,12 @@ def _check(certificate: Certificate, moment: datetime) -> None:
             ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
         } & set(extension.value):
             raise Denied("its certificate is not for code signing")
+
+
+def check_curve(key: object) -> None:
+    """Refuse a key on a curve that other verifiers do not know; keys of other kinds pass."""
+    if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, _CURVES):
+        raise Denied(f"a key on the curve {key.curve.name} is not supported; P-256, P-384 and P-521 are")
 
 
 def _check_authority(certificate: Certificate, below: int) -> None:

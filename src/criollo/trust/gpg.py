@@ -34,6 +34,7 @@ _OPTIONS: Final = (
     *("--lock-never", "--no-auto-check-trustdb", "--trust-model", "always", "--no-secmem-warning", "--no-permission-warning"),
 )
 _STATUS: Final = re.compile(r"^\[GNUPG:\] ([A-Z_]+)(?: (.*))?$")
+_UNUSABLE: Final = "6"  # GPG_ERR_BAD_PUBKEY
 _BAD: Final = {
     "BADSIG": "it does not fit its text",
     "EXPSIG": "the signature has expired",
@@ -85,7 +86,7 @@ async def keyring(keys: Sequence[bytes], *, scratch: Path) -> AsyncIterator[Keyr
         Denied: there is no usable key in them.
         TimedOut, ToolFailed, HostFailed: gpg did not do its work.
     """
-    home = await threads.files(_make_home, scratch)
+    home = await threads.handed_over(lambda: _make_home(scratch), _remove_home)
     try:
         imported: set[str] = set()
         for key in keys:
@@ -96,7 +97,7 @@ async def keyring(keys: Sequence[bytes], *, scratch: Path) -> AsyncIterator[Keyr
         listed = await _gpg(home, ["--with-colons", "--fixed-list-mode", "--list-keys"], b"", what="list keys")
         yield Keyring(home, frozenset(imported), _expiry(listed.stdout))
     finally:
-        await cleanup(threads.files(shutil.rmtree, home, ignore_errors=True), what=f"remove {home}")
+        await cleanup(_remove_home(home), what=f"remove {home}")
 
 
 def _make_home(scratch: Path) -> Path:
@@ -105,6 +106,10 @@ def _make_home(scratch: Path) -> Path:
         home = scratch / f"gpg-{secrets.token_hex(8)}"
         home.mkdir(0o700)
     return home
+
+
+async def _remove_home(home: Path) -> None:
+    await threads.files(shutil.rmtree, home, ignore_errors=True)
 
 
 async def _gpg(home: Path, arguments: Sequence[str], stdin: bytes, *, what: str) -> process.Finished:
@@ -131,9 +136,9 @@ def _judge(said: Sequence[tuple[str, str]], fingerprints: frozenset[str]) -> flo
         Denied: it did not find exactly one, or not by a key of ours.
     """
     names = [name for name, _ in said]
-    for name in names:
+    for name, words in said:
         if name in _BAD:
-            raise Denied(_BAD[name])
+            raise Denied(_cause(name, words))
     for name in ("PLAINTEXT", "NEWSIG", "GOODSIG", "VALIDSIG"):
         if names.count(name) != 1:
             raise Denied(f"it is not one text with one signature (gpg said {name} {names.count(name)} times)")
@@ -141,6 +146,18 @@ def _judge(said: Sequence[tuple[str, str]], fingerprints: frozenset[str]) -> flo
     if len(fields) < 10 or not {fields[0], fields[9]} & fingerprints:
         raise Denied("it is by a key that the policy does not have")
     return float(fields[3]) if fields[3].isdecimal() and fields[3] != "0" else FOREVER
+
+
+def _cause(name: str, words: str) -> str:
+    """What a refusal means. Of a key that is younger than the clock says it is, gpg says no more than that it is unusable.
+
+    Source: GnuPG, doc/DETAILS, ERRSIG: <keyid> <pkalgo> <hashalgo> <sig_class> <time> <rc> <fpr>.
+    """
+    fields, now = words.split(), time.time()
+    if name == "ERRSIG" and len(fields) > 5 and fields[5] == _UNUSABLE and fields[4].isdecimal() and float(fields[4]) > now:
+        shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+        return f"it was made later than it is by this node's clock, {shown}; set the clock"
+    return _BAD[name]
 
 
 def _expiry(listing: bytes) -> float:

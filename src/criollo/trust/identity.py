@@ -43,12 +43,24 @@ class SignedIdentity(msgspec.Struct, frozen=True):
     kind: Kind = Kind.REPO_DIGEST_OR_EXACT
     values: tuple[str, ...] = ()
 
-    def fits(self, reference: Reference, signed: str) -> bool:
-        """Whether a signature for the name `signed` may vouch for `reference`."""
+    @property
+    def names_itself(self) -> bool:
+        """Whether it says by itself which name it wants, so that an image without one may be signed for it."""
+        return self.kind in (Kind.EXACT_REFERENCE, Kind.EXACT_REPOSITORY)
+
+    def fits(self, reference: Reference | None, signed: str) -> bool:
+        """Whether a signature for the name `signed` may vouch for `reference`; None is an image of a file, without a name."""
         found = _parsed(signed)
         if found is None:
             return False
         named, is_bare = found
+        if self.kind is Kind.EXACT_REFERENCE:
+            return not is_bare and named == Reference.parse(self.values[0])
+        if self.kind is Kind.EXACT_REPOSITORY:
+            return named.name == Reference.parse(self.values[0]).name
+        return reference is not None and self._fits_name(reference, named, is_bare=is_bare)
+
+    def _fits_name(self, reference: Reference, named: Reference, *, is_bare: bool) -> bool:
         intended = reference if reference.digest is None else reference.with_digest(reference.digest)
         match self.kind:
             case Kind.EXACT:
@@ -57,13 +69,11 @@ class SignedIdentity(msgspec.Struct, frozen=True):
                 return not is_bare and _repo_digest_or_exact(intended, named)
             case Kind.REPOSITORY:
                 return named.name == intended.name
-            case Kind.EXACT_REFERENCE:
-                return not is_bare and named == Reference.parse(self.values[0])
-            case Kind.EXACT_REPOSITORY:
-                return named.name == Reference.parse(self.values[0]).name
             case Kind.REMAP:
                 moved = _remapped(intended, *self.values)
                 return moved is not None and not is_bare and _repo_digest_or_exact(moved, named)
+            case _:
+                raise AssertionError(f"{self.kind} compares no name of an image")
 
 
 def parse_identity(value: object, where: str) -> SignedIdentity:
@@ -98,9 +108,9 @@ def _check(kind: Kind, value: Mapping[str, Any], where: str) -> None:
 
 def _check_prefix(prefix: str, where: str) -> None:
     """A host, or a name below one: what may stand at the beginning of an image name."""
-    found = _parsed(prefix if "/" in prefix else f"{prefix}/x")
-    named = prefix if "/" in prefix else f"{prefix}/x"
-    if found is None or not found[1] or found[0].name != named:
+    named = f"{prefix}/x/y"  # not one word: below docker.io that is another name, of `library`
+    found = _parsed(named)
+    if found is None or found[0].name != named:
         raise Invalid(where, prefix, "a registry host, or a name below one, without tag and digest")
 
 
@@ -119,9 +129,10 @@ def _repo_digest_or_exact(intended: Reference, named: Reference) -> bool:
 
 
 def _remapped(reference: Reference, prefix: str, signed_prefix: str) -> Reference | None:
-    """The reference with its beginning exchanged; unchanged if it begins otherwise, None if no name comes of it."""
+    """The reference with its beginning exchanged; unchanged if it begins otherwise, None if no name in full comes of it."""
     name = reference.name
     if name != prefix and not name.startswith(prefix + "/"):
         return reference
-    found = _parsed(signed_prefix + str(reference)[len(prefix) :])
-    return None if found is None else found[0]
+    moved = signed_prefix + str(reference)[len(prefix) :]
+    found = _parsed(moved)
+    return found[0] if found is not None and str(found[0]) == moved else None

@@ -16,15 +16,15 @@ import msgspec
 from criollo.errors import Denied, HostFailed, Invalid, printable
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import Signature, SignatureKind, parse_blob
+from criollo.oci.signature import MAX_SIGNATURES, Signature, SignatureKind, parse_blob
 from criollo.telemetry.log import get_logger
+from criollo.trust.places import FilePlace
 from criollo.trust.policies import Policies, Stamp, stamp_of
 from criollo.trust.policy import Policy
 from criollo.trust.requirements import ACCEPT, REJECT, SIGNED_BY, SIGSTORE_SIGNED, Requirement
 
 log = get_logger(__name__)
 
-MAX_SIGNATURES: Final = 128  # of one manifest
 _MAX_VERDICTS: Final = 4096
 _MAX_REASONS: Final = 5
 _REFUSED_S: Final = 30.0  # a refusal is found anew after this: what it rests on may be a clock
@@ -45,24 +45,32 @@ class Evidence(msgspec.Struct, frozen=True):
 class Case(NamedTuple):
     """What is judged: an image by the name it is wanted under, or without one, and what proves where it comes from.
 
-    `evidence` is asked for only when there is no verdict yet; `fingerprints` change when it does.
+    `evidence` is asked for only when there is no verdict yet; `fingerprints` change when it does. With a `place`, what that
+    demands of the images that come from it counts, and no name does.
     """
 
     reference: Reference | None
     fingerprints: tuple[str, ...]
     evidence: Callable[[], Sequence[Evidence]]
     image_id: str = ""
+    place: FilePlace | None = None
 
     @property
     def what(self) -> str:
-        return f"image {self.reference or self.image_id}"
+        return f"image {self.reference or self.image_id}" + (f" of {self.place.path}" if self.place is not None else "")
 
 
 class _Verdict(NamedTuple):
-    """Until when (seconds since the epoch) it holds; a refusal has its text."""
+    """A pass holds `until`, in seconds since the epoch; a refusal, which has its text, until `again_at`, in monotonic ones:
+    a clock that is set back must not prolong it."""
 
-    until: float
+    until: float = math.inf
     refusal: str = ""
+    again_at: float = math.inf
+
+    @property
+    def holds(self) -> bool:
+        return time.time() < self.until and time.monotonic() < self.again_at
 
 
 class _Scope(NamedTuple):
@@ -106,7 +114,7 @@ class Judge:
         self._refuse_outright(case, scope)
         key = _key(case, scope)
         verdict = self._verdicts.get(key)
-        if verdict is None or verdict.until <= time.time():
+        if verdict is None or not verdict.holds:
             verdict = await self._found(case, scope)
             self._verdicts[key] = verdict
             if len(self._verdicts) > _MAX_VERDICTS:
@@ -115,23 +123,27 @@ class Judge:
         if verdict.refusal:
             raise Denied(verdict.refusal)
 
-    def judge_file(self, transport: str, path: Path) -> None:
-        """Let images be loaded from a file or directory, or refuse it: files bring no signatures.
+    def judge_file(self, place: FilePlace) -> None:
+        """Let images be loaded from a file or directory, or refuse it.
+
+        What signatures may meet there is left to `judge`, with the place.
 
         Raises:
-            Denied: the node's policy wants more than nothing of this transport.
+            Denied: the node's policy wants what nothing that is there can meet.
         """
         policy = self.policies.find()
-        scope, requirements = policy.demands_of_file(transport, path)
+        scope, requirements = policy.demands_of_file(*place)
         for requirement in requirements:
-            if requirement.type != ACCEPT:
+            if unmet := place.unmet(requirement):
                 raise Denied(
-                    f"cannot load {path}: signature policy {policy.source}, scope {scope!r}, demands {requirement.type} of "
-                    f"{transport} images, which no file meets; allow it below transports.{transport}, or pull the image"
+                    f"cannot load {place.path}: signature policy {policy.source}, scope {scope!r}, demands {requirement.type} "
+                    f"of {place.transport} images, {unmet}; allow it below transports.{place.transport}, or pull the image"
                 )
 
     def _scope(self, case: Case, namespace: str) -> _Scope:
         policy = self.policies.find(namespace)
+        if case.place is not None:
+            return _Scope(policy, *policy.demands_of_file(*case.place))
         found = ("default", policy.default) if case.reference is None else policy.demands(case.reference)
         return _Scope(policy, *found)
 
@@ -145,7 +157,8 @@ class Judge:
                     requirement.type if requirement.signed_with is None else f"{requirement.type} with {requirement.key_type}"
                 )
                 raise Denied(f"{_prefix(case, scope)} demands {demand}, which nobody can verify")
-            if requirement.type != ACCEPT and case.reference is None:
+            is_nameless = case.reference is None and (case.place is None or bool(case.place.unmet(requirement)))
+            if requirement.type != ACCEPT and is_nameless:
                 raise Denied(f"{_prefix(case, scope)} demands {requirement.type} and the image has no name to compare")
 
     async def _found(self, case: Case, scope: _Scope) -> _Verdict:
@@ -157,7 +170,7 @@ class Judge:
             except (Denied, Invalid, HostFailed) as error:
                 reasons.append(str(error))
         shown = "; ".join(dict.fromkeys(reasons))
-        return _Verdict(time.time() + _REFUSED_S, f"{_prefix(case, scope)} {shown}")
+        return _Verdict(refusal=f"{_prefix(case, scope)} {shown}", again_at=time.monotonic() + _REFUSED_S)
 
     async def _meet_all(self, case: Case, scope: _Scope, evidence: Evidence | None) -> float:
         """When the first of the demands will have to be looked at again."""
@@ -165,18 +178,18 @@ class Judge:
         for requirement in scope.requirements:
             if requirement.type == ACCEPT:
                 continue
-            signatures = _of_kind(evidence, requirement) if evidence is not None else []
+            unread: list[str] = []
+            signatures = _of_kind(evidence, requirement, unread) if evidence is not None else []
             if evidence is None or not signatures:
                 raise Denied(
-                    f"demands {requirement.type}, and there is no {requirement.signed_with} signature of it; sign the image, "
-                    "see that registries.d says where its signatures are, and pull it again"
+                    f"demands {requirement.type}, and there is no {requirement.signed_with} signature of it{_told(unread)}; "
+                    "sign the image, see that registries.d says where its signatures are, and pull it again"
                 )
-            assert case.reference is not None
             until = min(until, await self._meet(requirement, signatures, case.reference, evidence.digest))
         return until
 
     async def _meet(
-        self, requirement: Requirement, signatures: Sequence[Signature], reference: Reference, digest: Digest
+        self, requirement: Requirement, signatures: Sequence[Signature], reference: Reference | None, digest: Digest
     ) -> float:
         """One good signature is enough; returns until when it is good."""
         checking = _CHECKS[requirement.type](requirement, signatures, self._scratch)
@@ -192,12 +205,7 @@ class Judge:
                 reasons.append(str(error))
             else:
                 return until
-        shown = list(dict.fromkeys(printable(reason) for reason in reasons))
-        more = f" (and {len(shown) - _MAX_REASONS} more reasons)" if len(shown) > _MAX_REASONS else ""
-        raise Denied(
-            f"demands {requirement.type}, and none of {len(signatures)} signatures is accepted: "
-            f"{'; '.join(shown[:_MAX_REASONS])}{more}"
-        )
+        raise Denied(f"demands {requirement.type}, and none of {len(signatures)} signatures is accepted: {_listed(reasons)}")
 
 
 _Checked = Sequence[tuple[bytes, float] | str]  # per signature: its text and until when it is good, or why it is not
@@ -241,7 +249,9 @@ async def _keys(requirement: Requirement) -> list[bytes]:
     return list(await sigstore.read_sources(requirement.keys))
 
 
-def _compare(payload: bytes, kind: SignatureKind, requirement: Requirement, *, reference: Reference, digest: Digest) -> None:
+def _compare(
+    payload: bytes, kind: SignatureKind, requirement: Requirement, *, reference: Reference | None, digest: Digest
+) -> None:
     """That a verified text is about this manifest under this name."""
     from criollo.trust.payload import parse_payload
 
@@ -254,8 +264,19 @@ def _compare(payload: bytes, kind: SignatureKind, requirement: Requirement, *, r
         )
 
 
-def _of_kind(evidence: Evidence, requirement: Requirement) -> list[Signature]:
-    """The signatures that a requirement may be met by."""
+def _listed(reasons: Sequence[str]) -> str:
+    shown = list(dict.fromkeys(printable(reason) for reason in reasons))
+    more = f" (and {len(shown) - _MAX_REASONS} more reasons)" if len(shown) > _MAX_REASONS else ""
+    return f"{'; '.join(shown[:_MAX_REASONS])}{more}"
+
+
+def _told(unread: Sequence[str]) -> str:
+    """Why signatures that are kept do not count: of what kind they were meant to be, nobody knows."""
+    return f" that can be read ({_listed(unread)})" if unread else ""
+
+
+def _of_kind(evidence: Evidence, requirement: Requirement, unread: list[str]) -> list[Signature]:
+    """The signatures that a requirement may be met by; `unread` gets the reasons of those that cannot be read."""
     from criollo.trust import sigstore
 
     found = []
@@ -264,6 +285,7 @@ def _of_kind(evidence: Evidence, requirement: Requirement) -> list[Signature]:
             signature = parse_blob(blob)
         except Invalid as error:
             log.info("a signature is malformed", manifest=evidence.digest, error=error)
+            unread.append(str(error))
             continue
         if requirement.signed_with is SignatureKind.SIMPLE and signature.kind is SignatureKind.SIMPLE:
             found.append(signature)
@@ -285,7 +307,7 @@ def _key(case: Case, scope: _Scope) -> tuple[object, ...]:
             stamps.append(stamp_of(path))
         except OSError:
             stamps.append(None)
-    return (scope.policy.fingerprint, scope.name, case.reference, tuple(stamps), case.fingerprints)
+    return (scope.policy.fingerprint, scope.name, case.reference, case.place, tuple(stamps), case.fingerprints)
 
 
 def _prefix(case: Case, scope: _Scope) -> str:

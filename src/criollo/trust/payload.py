@@ -15,6 +15,7 @@ from criollo.oci.digest import Digest
 from criollo.oci.signature import MAX_BYTES, SignatureKind
 from criollo.trust.fields import an_object, exactly, text
 
+_MOMENTS: Final = 2**63
 _TYPES: Final = {SignatureKind.SIMPLE: "atomic container signature", SignatureKind.SIGSTORE: "cosign container image signature"}
 
 
@@ -61,10 +62,15 @@ def _check_optional(value: object, kind: SignatureKind) -> None:
     if value is None and kind is SignatureKind.SIGSTORE:  # what cosign writes when there is nothing
         return
     optional = an_object(value, "payload.optional")
-    creator, timestamp = optional.get("creator", ""), optional.get("timestamp", 0)
-    if not isinstance(creator, str):
+    creator, timestamp = optional.get("creator"), optional.get("timestamp")  # null says nothing
+    if creator is not None and not isinstance(creator, str):
         raise Invalid("payload.optional.creator", type(creator).__name__, "a string")
-    if isinstance(timestamp, bool) or not (
-        isinstance(timestamp, int) or (isinstance(timestamp, float) and timestamp.is_integer())
-    ):
+    if timestamp is not None and not _is_moment(timestamp):
         raise Invalid("payload.optional.timestamp", timestamp, "a whole number of seconds")
+
+
+def _is_moment(value: object) -> bool:
+    """Whether a value is a whole number of 64 bits, however it is written."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_MOMENTS <= value < _MOMENTS and value == int(value)

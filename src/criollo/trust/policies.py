@@ -105,19 +105,24 @@ class Policies:
 
     def _load(self, path: Path) -> Policy | None:
         """The policy of a file, read anew if that changed; None if there is no file."""
-        stamp = stamp_of(path)
+        looked_ns, stamp = time.time_ns(), stamp_of(path)
         if stamp is None:
             self._read.pop(path, None)
             return None
         known = self._read.get(path)
         if known is not None and known.stamp == stamp and known.is_settled:
             return known.policy
-        policy = Policy.load(path)
+        try:
+            policy = Policy.load(path)
+        except CriolloError:
+            if stamp_of(path) is None:  # it went away meanwhile
+                return self._load(path)
+            raise
         if known is not None and known.policy.fingerprint == policy.fingerprint:
             policy = known.policy
         if len(self._read) >= _MAX_KEPT:
             self._read.clear()
-        self._read[path] = _Read(policy, stamp, time.time_ns() - max(stamp[3], stamp[4]) > _SETTLED_NS)
+        self._read[path] = _Read(policy, stamp, looked_ns - max(stamp[3], stamp[4]) > _SETTLED_NS)
         return policy
 
 

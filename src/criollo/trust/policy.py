@@ -1,15 +1,15 @@
 """policy.json: which images may be used, by where they come from.
 
 The most specific scope that matches decides alone: the reference itself, its repository, each namespace above, the host, then
-`*.` of each domain above the host, then the transport's default, then the global one. A reference with tag and digest is
-judged by its digest; a scope of its tag can only demand more. Reading is strict: a policy with anything unknown or twice in it
-is refused whole, since a misspelt rule would silently allow.
+`*.` of each domain above the host (for all its ports), then the transport's default, then the global one. A reference with tag
+and digest is judged by its digest; a scope of its tag can only demand more. Reading is strict: a policy with anything unknown
+or twice in it is refused whole, since a misspelt rule would silently allow.
 
 Source: containers-policy.json(5).
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,8 @@ SYSTEM_FILE: Final = Path("/etc/containers/policy.json")
 EXAMPLE: Final = '{"default":[{"type":"insecureAcceptAnything"}]}'  # a whole policy: all that an image needs is a name
 MAX_FILE_BYTES: Final = 4 << 20
 REGISTRIES: Final = "docker"  # the transport of images from registries
-_FILES: Final = frozenset({"dir", "oci", "oci-archive", "docker-archive"})  # transports whose scopes are paths
+_FILES: Final = frozenset({"dir", "oci", "oci-archive", "sif"})  # transports whose scopes are paths
+_UNSCOPED: Final = frozenset({"docker-archive", "tarball"})  # those that have none but ""
 
 
 class Policy:
@@ -80,7 +81,10 @@ class Policy:
             scopes = transports.setdefault(transport, {})
             for scope, demands in an_object(listed, f"{where}: transports.{transport}").items():
                 requirements = parse_requirements(demands, f"{where}: transports.{transport}[{scope!r}]")
-                scopes[_checked(transport, scope, where)] = requirements
+                compared = _checked(transport, scope, where)
+                if compared in scopes:  # in other letters
+                    raise Invalid(f"{where}: transports.{transport}", f"the scope {compared!r} twice", "each scope once")
+                scopes[compared] = requirements
         default = parse_requirements(value["default"], f"{where}: default")
         return cls(default, transports, source=where, fingerprint=f"{where} {Digest.of(raw)}")
 
@@ -92,8 +96,9 @@ class Policy:
         return scope, (*requirements, *self._scopes.get(f"{reference.name}:{reference.tag}", ()))
 
     def demands_of_file(self, transport: str, path: Path) -> tuple[str, Sequence[Requirement]]:
-        """The same for images that come from a file or directory, as `docker-archive` or `oci`: of the path, one above it, or
-        the transport's default. The name of an image within a layout or archive does not count, as for the other tools."""
+        """The same for images that come from a file or directory, as `docker-archive` or `oci`: of the path, which is absolute
+        and without links, one above it, or the transport's default. The name of an image within a layout or archive does not
+        count, as for the other tools."""
         scopes = self._transports.get(transport, {})
         for scope in (str(path), *map(str, path.parents)):
             if scope in scopes:
@@ -101,7 +106,7 @@ class Policy:
         return (f"{transport} default", scopes[""]) if "" in scopes else ("default", self.default)
 
     def _demands(self, reference: Reference) -> tuple[str, Sequence[Requirement]]:
-        for scope in _scopes(reference):
+        for scope in (*reference.scopes(), ""):  # the empty one is the transport's default
             if scope in self._scopes:
                 return scope or f"{REGISTRIES} default", self._scopes[scope]
         return "default", self.default
@@ -118,33 +123,12 @@ def find_policy(environ: Mapping[str, str]) -> Path | None:
     return next((path for path in places(environ) if path.exists()), None)
 
 
-def _scopes(reference: Reference) -> Iterator[str]:
-    """Every scope of an image, most specific first; the empty one is the transport's default."""
-    yield str(reference)
-    yield from wider_scopes(reference)
-    yield ""
-
-
-def wider_scopes(reference: Reference) -> Iterator[str]:
-    """The scopes above an image itself, most specific first: repository, namespaces, host, wildcards."""
-    name = reference.name
-    while name:
-        yield name
-        name = name.rpartition("/")[0]
-    host = reference.domain
-    if host.startswith("["):
-        return
-    while "." in host:
-        host = host.partition(".")[2]
-        yield f"*.{host}"
-        if ":" in host:
-            yield f"*.{host.partition(':')[0]}"
-
-
 def _checked(transport: str, scope: str, where: str) -> str:
     """A scope as it is compared; one that could never match is a mistake, and would silently allow."""
     if transport == REGISTRIES:
         return _checked_scope(scope, where)
+    if transport in _UNSCOPED and scope:
+        raise Invalid(f"{where}: transports.{transport}", scope, "'' alone: this transport has no other scopes")
     if transport in _FILES and scope and (scope == "/" or os.path.normpath(scope) != scope or not scope.startswith("/")):
         raise Invalid(f"{where}: transports.{transport}", scope, "an absolute path in its shortest form, or '' for all of them")
     return scope
@@ -152,6 +136,6 @@ def _checked(transport: str, scope: str, where: str) -> str:
 
 def _checked_scope(scope: str, where: str) -> str:
     host, slash, _ = scope.partition("/")
-    if "*" in scope and (slash or not host.startswith("*.") or "*" in host[1:]):
-        raise Invalid(f"{where}: transports.{REGISTRIES}", scope, "a wildcard only as *.example.com")
+    if "*" in scope and (slash or not host.startswith("*.") or "*" in host[1:] or ":" in host):
+        raise Invalid(f"{where}: transports.{REGISTRIES}", scope, "a wildcard only as *.example.com, which is for all ports")
     return host.lower() + scope[len(host) :]

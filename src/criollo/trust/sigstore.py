@@ -19,7 +19,7 @@ from criollo.trust.requirements import Requirement, Sources
 
 LIMIT_S: Final = 30.0
 MAX_REQUEST_BYTES: Final = 64 << 20
-MAX_ANSWER_BYTES: Final = 1 << 20
+MAX_ANSWER_BYTES: Final = 4 << 20
 SIGNATURE_ANNOTATION: Final = "dev.cosignproject.cosign/signature"
 _CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
 _CHAIN: Final = "dev.sigstore.cosign/chain"

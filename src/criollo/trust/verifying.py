@@ -160,4 +160,5 @@ def _known(key: object) -> PublicKey:
         raise Denied(f"a key of kind {type(key).__name__} is not supported; RSA, ECDSA and Ed25519 are")
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < 2048:
         raise Denied(f"an RSA key of {key.key_size} bits is too short")
+    certificates.check_curve(key)
     return key

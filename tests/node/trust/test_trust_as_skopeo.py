@@ -164,6 +164,10 @@ def test_a_gap_ends_the_list(place, keys, tmp_path):
         ("example.com/team/app:v1", {"type": "remapIdentity", "prefix": "{host}", "signedPrefix": "example.com"}, True),
         ("{host}/team/app:v1", {"type": "remapIdentity", "prefix": "{host}/te", "signedPrefix": "example.com"}, True),
         ("example.com/a/b:v1", {"type": "remapIdentity", "prefix": "{host}/team/app", "signedPrefix": "example.com/a/b"}, True),
+        ("app:v1", {"type": "remapIdentity", "prefix": "{host}/team", "signedPrefix": "docker.io/library"}, True),
+        ("team/app:v1", {"type": "remapIdentity", "prefix": "{host}", "signedPrefix": "docker.io"}, True),
+        ("app:v1", {"type": "remapIdentity", "prefix": "{host}/team", "signedPrefix": "docker.io"}, False),
+        ("x.y:v1", {"type": "remapIdentity", "prefix": "{host}/team/app", "signedPrefix": "x.y"}, False),
     ],
 )
 def test_identities(place, keys, tmp_path, signed, identity, expected):
@@ -218,11 +222,15 @@ def test_all_requirements_must_hold(place, keys, tmp_path, more, expected):
         ("{host}/tea", False),
         ("", True),
         ("*.0.0.1", True),
+        ("*.0.0.1:{port}", False),
+        ("{address}", False),
     ],
 )
 def test_scopes(place, tmp_path, scope, expected):
     _, name = place.image()
-    document = {"default": [REJECT], "transports": {"docker": {scope.format(host=place.registry.host): [ACCEPT]}}}
+    address, _, port = place.registry.host.partition(":")
+    scope = scope.format(host=place.registry.host, address=address, port=port)
+    document = {"default": [REJECT], "transports": {"docker": {scope: [ACCEPT]}}}
     agree(place, tmp_path, document, name, expected)
 
 

@@ -37,7 +37,7 @@ class Front:
                     front.behind.url + self.path, headers={"Accept": self.headers["Accept"] or "*/*"}
                 )
                 try:
-                    with urllib.request.urlopen(request, timeout=10) as answer:
+                    with urllib.request.urlopen(request, timeout=60) as answer:
                         self.say(answer.status, answer.read(), {**answer.headers, **more})
                 except urllib.error.HTTPError as error:
                     self.say(error.code, error.read(), more)

@@ -8,7 +8,7 @@ import pytest
 from support.signing import SIGSTORE, Authority, Log, Signed, SigstoreKey, attach, payload, pem_of, policy, put_signature
 from support.trusting import REPOSITORY as HOSTED
 
-from criollo.oci.signature import sigstore
+from criollo.oci.signature import MAX_BYTES, sigstore
 
 pytestmark = pytest.mark.node
 
@@ -57,6 +57,27 @@ def test_one_good_sigstore_signature_among_bad_ones(place, tmp_path):
         digest,
         [*(make(key, digest, name) for make in SIGSTORE_BAD.values()), key.sign(payload(digest, name, SIGSTORE))],
     )
+    assert place.accepts(policy(with_key(key)), name, tmp_path)
+
+
+@pytest.mark.parametrize("at", [0, 299])
+def test_one_good_sigstore_signature_among_hundreds_of_others(place, tmp_path, at):
+    """Each signing adds one, in a pipeline that runs every night as well; containers/image looks at all of them."""
+    key, other = MADE["ecdsa"], SigstoreKey.ecdsa()
+    digest, name = place.image()
+    text = payload(digest, name, SIGSTORE)
+    signatures = [other.sign(text) for _ in range(299)]
+    signatures.insert(at, key.sign(text))
+    attach(place.registry, HOSTED, digest, signatures)
+    assert place.accepts(policy(with_key(key)), name, tmp_path)
+
+
+def test_a_payload_of_megabytes(place, tmp_path):
+    """Kept in base64 it is longer than one may be."""
+    key = MADE["ecdsa"]
+    digest, name = place.image()
+    text = payload(digest, name, SIGSTORE).ljust(MAX_BYTES)
+    attach(place.registry, HOSTED, digest, [key.sign(text)])
     assert place.accepts(policy(with_key(key)), name, tmp_path)
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.signing import Authority, SigstoreKey, pem_of
 
@@ -96,6 +97,25 @@ def test_what_is_not_understood_refuses():
     assert "no authority" in refused(bound.issue(KEY), [bound.certificate])
 
 
+def test_a_policy_of_an_authority_is_no_matter():
+    policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3.4"), None)])
+    between = ROOT.intermediate(extra=[(policies, True)])
+    leaf = between.issue(KEY, extra=[(policies, True)])
+    assert check_chain(leaf, [between.certificate], [ROOT.certificate], at=NOW)
+
+
+@pytest.mark.parametrize(("curve", "expected"), [(ec.SECP384R1, True), (ec.SECP256K1, False), (ec.BrainpoolP256R1, False)])
+def test_curves_are_those_that_other_verifiers_know(curve, expected):
+    strange = SigstoreKey(ec.generate_private_key(curve()))
+    root = Authority(key=strange.private)
+    if expected:
+        assert check_chain(ROOT.issue(strange), [], [ROOT.certificate], at=NOW)
+        assert check_chain(root.issue(KEY), [], [root.certificate], at=NOW)
+    else:
+        assert curve.name in refused(ROOT.issue(strange))
+        assert "no authority" in refused(root.issue(KEY), roots=[root.certificate])
+
+
 def test_ways_that_multiply_end():
     many = [ROOT.intermediate("same") for _ in range(40)]
     layered = [each.intermediate("same") for each in many[:20]]
@@ -184,7 +204,7 @@ def test_reading():
     leaf = ROOT.issue(KEY)
     assert load_one(pem_of(leaf)) == leaf
     assert load([ROOT.pem, pem_of(leaf, leaf)], what="x") == [ROOT.certificate, leaf, leaf]
-    assert load_chain(None) == []
+    assert load_chain(None) == load_chain("") == load_chain("\n") == []
     assert load_chain(pem_of(leaf, ROOT.certificate).decode()) == [leaf]
     with pytest.raises(Denied):
         load([b"no certificate"], what="x")

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import cancelled_within
 
 from criollo.aio import threads
 from criollo.errors import CriolloError, Denied, HostFailed, TimedOut, ToolFailed
@@ -57,6 +60,14 @@ def test_each_word_comes_exactly_once(at):
     for lines in (GOOD[:at] + GOOD[at + 1 :], [*GOOD, GOOD[at]]):
         with pytest.raises(Denied):
             verdict(lines)
+
+
+@pytest.mark.parametrize(("clock_s", "said"), [(1763805120, "2025-11-22 09:52 UTC; set the clock"), (1795341121, "be checked")])
+def test_a_clock_that_is_behind_is_told(monkeypatch, clock_s, said):
+    """gpg 2.2 with --faked-system-time: it takes a key of the future for an unusable one."""
+    monkeypatch.setattr(gpg, "time", SimpleNamespace(time=lambda: clock_s, strftime=time.strftime, gmtime=time.gmtime))
+    with pytest.raises(Denied, match=said):
+        verdict([GOOD[2], "ERRSIG FEBA39561DB569DA 22 8 00 1795341120 6 026498D877E3BC419ED9ACA6FEBA39561DB569DA"])
 
 
 def test_a_short_validsig_is_no_signature():
@@ -125,7 +136,7 @@ def fake(tmp_path, monkeypatch):
                 if running is not None:
                     task.cancel()
             await task
-        except* CriolloError as errors:
+        except ExceptionGroup as errors:  # not `except*`: Python before 3.11.4 wraps what is raised there again
             raise errors.exceptions[0] from None
         finally:
             threads.close()
@@ -143,6 +154,18 @@ IMPORTED = f'case "$*" in *--import*) echo "[GNUPG:] IMPORT_OK 1 {KEY}"; exit;; 
 def test_a_gpg_that_hangs_is_killed(fake, monkeypatch):
     monkeypatch.setattr(gpg, "LIMIT_S", 0.5)
     assert isinstance(fake("sleep 60"), TimedOut)
+
+
+def test_who_leaves_while_the_home_is_made_leaves_nothing(tmp_path, monkeypatch):
+    async def once():
+        async with gpg.keyring([b"key"], scratch=tmp_path / "scratch"):
+            pass
+
+    try:
+        asyncio.run(cancelled_within(monkeypatch, gpg, "_make_home", once()))
+    finally:
+        threads.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_cancelled_verification_leaves_nothing(fake):

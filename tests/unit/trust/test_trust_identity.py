@@ -18,7 +18,29 @@ def kind(name, **more):
     return {"type": name, **more}
 
 
-MOVED = kind("remapIdentity", prefix="a.b/team", signedPrefix="x.y/z")
+def moved(prefix, signed_prefix):
+    return kind("remapIdentity", prefix=prefix, signedPrefix=signed_prefix)
+
+
+MOVED = moved("a.b/team", "x.y/z")
+
+
+@pytest.mark.parametrize(
+    ("identity", "signed", "expected"),
+    [
+        (kind("exactReference", dockerReference="x.y/z:1"), "x.y/z:1", True),
+        (kind("exactReference", dockerReference="x.y/z:1"), "x.y/z:2", False),
+        (kind("exactRepository", dockerRepository="x.y/z"), "x.y/z:1", True),
+        (kind("matchExact"), "x.y/z:1", False),
+        (kind("matchRepoDigestOrExact"), f"x.y/z@{SHA}", False),
+        (kind("matchRepository"), "x.y/z:1", False),
+        (MOVED, "x.y/z:1", False),
+    ],
+)
+def test_an_image_without_a_name_fits_only_what_names_itself(identity, signed, expected):
+    made = parse_identity(identity, "x")
+    assert made.fits(None, signed) is expected
+    assert made.names_itself or not expected
 
 
 @pytest.mark.parametrize(
@@ -51,6 +73,15 @@ MOVED = kind("remapIdentity", prefix="a.b/team", signedPrefix="x.y/z")
         (MOVED, "a.b/team:v1", "x.y/z:v1", True),
         (MOVED, f"a.b/team/app@{SHA}", "x.y/z/app:any", True),
         (MOVED, "a.b/team/app:v1", "x.y/z/app", False),
+        (moved("docker.io", "a.b"), "busybox:1", "a.b/library/busybox:1", True),
+        (moved("docker.io/library", "a.b"), "busybox:1", "a.b/busybox:1", True),
+        (moved("docker.io/team", "a.b/x"), "team/app:1", "a.b/x/app:1", True),
+        (moved("docker.io/library/busybox", "a.b/x"), "busybox:1", "a.b/x:1", True),
+        (moved("a.b", "docker.io"), "a.b/library/busybox:1", "busybox:1", True),
+        (moved("a.b/x", "docker.io/library"), "a.b/x/busybox:1", "docker.io/library/busybox:1", True),
+        (moved("a.b", "docker.io"), "a.b/busybox:1", "docker.io/library/busybox:1", False),  # nothing is added to a name
+        (moved("a.b/c", "x.y"), "a.b/c:v1", "x.y:v1", False),  # a host alone is no name
+        (moved("a.b:5000", "localhost"), "a.b:5000/c:v1", "localhost/c:v1", True),
         (kind("matchExact"), "a.b/c:v1", "NO NAME", False),
         (kind("matchExact"), "a.b/c:v1", "", False),
     ],
@@ -78,9 +109,14 @@ def test_without_a_word_the_repository_and_digest_or_the_exact_name_fits():
         kind("exactRepository", dockerRepository=""),
         kind("exactRepository", dockerReference="a.b/c"),
         kind("remapIdentity", prefix="a.b"),
-        kind("remapIdentity", prefix="a.b/c:v1", signedPrefix="x.y"),
-        kind("remapIdentity", prefix="a.b/", signedPrefix="x.y"),
-        kind("remapIdentity", prefix="short", signedPrefix="x.y"),
+        moved("a.b/c:v1", "x.y"),
+        moved(f"a.b/c@{SHA}", "x.y"),
+        moved("a.b/", "x.y"),
+        moved("short", "x.y"),
+        moved("short/name", "x.y"),
+        moved("index.docker.io", "x.y"),
+        moved("A.b", "x.y"),
+        moved("a.b", ""),
     ],
 )
 def test_what_is_no_identity(value):

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from support.signing import SIGSTORE, SIGSTORE_LAYER, SigstoreKey, digest_of, payload
@@ -11,9 +13,11 @@ from criollo.aio import threads
 from criollo.errors import Denied
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
-from criollo.oci.signature import SignatureKind, sigstore, simple
+from criollo.oci.signature import MAX_BYTES, SignatureKind, sigstore, simple
+from criollo.trust import judge
 from criollo.trust import sigstore as child
 from criollo.trust.judge import Case, Evidence, Judge
+from criollo.trust.places import FilePlace
 from criollo.trust.policies import Policies
 
 KEY = SigstoreKey.ecdsa()
@@ -83,6 +87,19 @@ def test_a_bad_one_too(court):
     assert court.checked == 1
 
 
+@pytest.mark.parametrize(("elapsed_s", "checks"), [(20, 1), (40, 2)])
+@pytest.mark.parametrize("shift_s", [-366 * 86400, 0, 366 * 86400], ids=["back", "stays", "ahead"])
+def test_a_refusal_lasts_as_long_whatever_the_clock_is_set_to(court, monkeypatch, elapsed_s, checks, shift_s):
+    wall, since_boot = time.time, time.monotonic
+    court.rule(by(SigstoreKey.ecdsa()))
+    court.ask(GOOD)
+    monkeypatch.setattr(
+        judge, "time", SimpleNamespace(time=lambda: wall() + shift_s, monotonic=lambda: since_boot() + elapsed_s)
+    )
+    assert "by no key" in court.ask(GOOD)
+    assert court.checked == checks
+
+
 def test_an_accepted_image_is_checked_anew_under_another_policy_name_or_proof(court):
     court.rule(by())
     assert court.ask(GOOD) == ""
@@ -123,9 +140,29 @@ def test_any_manifest_of_an_image_may_prove_it(court):
 
 def test_without_signatures(court):
     court.rule(by())
-    for evidence in ((), (Evidence(MANIFEST),), (Evidence(MANIFEST, (b"garbage", simple(b"\x90x").to_blob())),)):
-        assert "there is no sigstore signature of it" in court.ask(*evidence)
+    for evidence in ((), (Evidence(MANIFEST),), (Evidence(MANIFEST, (simple(b"\x90x").to_blob(),)),)):
+        assert "there is no sigstore signature of it; sign the image" in court.ask(*evidence)
     assert court.checked == 0
+
+
+def test_signatures_that_nobody_can_read_are_told_of(court):
+    """They are no reason to say that there are none."""
+    court.rule(by())
+    long = sigstore(bytes(MAX_BYTES + 1), media_type=SIGSTORE_LAYER, annotations={}).to_blob()
+    told = court.ask(Evidence(MANIFEST, (long, b"garbage")))
+    assert "there is no sigstore signature of it that can be read (" in told
+    assert f"{MAX_BYTES + 1} bytes" in told
+    assert "an OpenPGP message" in told
+    assert court.checked == 0
+    assert court.ask(Evidence(MANIFEST, (long, *GOOD.blobs))) == ""
+
+
+def test_the_last_of_many_signatures_counts_as_the_first(court):
+    """cosign adds one at each signing, whoever signs."""
+    court.rule(by())
+    other = SigstoreKey.ecdsa()
+    others = tuple(blob(other, name=f"a.b/c:v{at}") for at in range(300))
+    assert court.ask(Evidence(MANIFEST, (*others, *GOOD.blobs))) == ""
 
 
 def test_what_no_signature_mends_is_not_checked(court):
@@ -179,13 +216,76 @@ def test_evidence_is_told_apart_by_every_byte():
     assert len(marks) == 4
 
 
+def place(court, transport):
+    return FilePlace.at(transport, court.root / "a.tar")
+
+
 def test_a_file_may_be_loaded_only_where_nothing_is_wanted_of_it(court):
     court.rule(REJECT)
     for transport in ("oci-archive", "docker-archive"):
         with pytest.raises(Denied, match=f"demands reject of {transport} images") as caught:
-            court.judge.judge_file(transport, court.root / "a.tar")
+            court.judge.judge_file(place(court, transport))
         assert f"transports.{transport}" in str(caught.value)
     court.path.write_text(json.dumps({"default": [by()], "transports": {"oci-archive": {"": [ACCEPT]}}}))
-    court.judge.judge_file("oci-archive", court.root / "a.tar")
+    court.judge.judge_file(place(court, "oci-archive"))
     with pytest.raises(Denied, match="sigstoreSigned"):
-        court.judge.judge_file("docker-archive", court.root / "a.tar")
+        court.judge.judge_file(place(court, "docker-archive"))
+
+
+def test_a_dir_may_be_loaded_where_its_signatures_could_be_enough(court):
+    court.rule(by(signedIdentity=EXACTLY))
+    court.judge.judge_file(place(court, "dir"))
+    with pytest.raises(Denied, match="which no file meets"):
+        court.judge.judge_file(place(court, "oci"))
+    court.rule(by())
+    with pytest.raises(Denied, match="no name for matchRepoDigestOrExact; write exactReference"):
+        court.judge.judge_file(place(court, "dir"))
+    court.rule(by(signedIdentity=EXACTLY), REJECT)
+    with pytest.raises(Denied, match="demands reject"):
+        court.judge.judge_file(place(court, "dir"))
+
+
+EXACTLY = {"type": "exactReference", "dockerReference": NAME}
+
+
+@pytest.mark.parametrize(
+    ("identity", "evidence", "told"),
+    [
+        (EXACTLY, GOOD, ""),
+        ({"type": "exactRepository", "dockerRepository": "a.b/c"}, GOOD, ""),
+        ({"type": "exactReference", "dockerReference": "a.b/c:v2"}, GOOD, "which exactReference does not take"),
+        (EXACTLY, Evidence(MANIFEST), "there is no sigstore signature"),
+        (EXACTLY, Evidence(Digest(digest_of(b"x")), GOOD.blobs), "a signature is for manifest"),
+        ({"type": "matchRepository"}, GOOD, "has no name to compare"),
+    ],
+)
+def test_an_image_of_a_dir_is_judged_by_its_signatures_and_no_name(court, identity, evidence, told):
+    court.path.write_text(
+        json.dumps({"default": [REJECT], "transports": {"dir": {str(court.root): [by(signedIdentity=identity)]}}})
+    )
+    case = Case(None, (evidence.fingerprint,), lambda: [evidence], "f" * 64, place(court, "dir"))
+
+    async def ask():
+        await court.judge.judge(case)
+
+    try:
+        if not told:
+            asyncio.run(ask())
+            return
+        with pytest.raises(Denied, match=told):
+            asyncio.run(ask())
+    finally:
+        threads.close()
+
+
+def test_a_link_does_not_lend_its_place_to_what_it_leads_to(court):
+    (court.root / "trusted").mkdir()
+    (court.root / "evil").mkdir()
+    (court.root / "trusted/link").symlink_to(court.root / "evil")
+    scopes = {str(court.root / "trusted"): [ACCEPT]}
+    court.path.write_text(json.dumps({"default": [REJECT], "transports": {"dir": scopes, "oci": scopes}}))
+    for transport in ("dir", "oci"):
+        court.judge.judge_file(FilePlace.at(transport, court.root / "trusted/x"))
+        for way in ("trusted/link", "trusted/../evil", "trusted/link/x"):
+            with pytest.raises(Denied, match="demands reject"):
+                court.judge.judge_file(FilePlace.at(transport, court.root / way))

@@ -46,6 +46,14 @@ def test_cosign_writes_null_for_nothing():
         parse_payload(made(optional=None), SignatureKind.SIMPLE)
 
 
+@pytest.mark.parametrize("kind", SignatureKind)
+@pytest.mark.parametrize(
+    "optional", [{"timestamp": None}, {"creator": None}, {"timestamp": 1e3}, {"timestamp": -5}, {"timestamp": 2**62}]
+)
+def test_who_and_when_may_be_said_or_not(kind, optional):
+    assert parse_payload(made(kind, optional=optional), kind)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -57,6 +65,9 @@ def test_cosign_writes_null_for_nothing():
         made(optional={"timestamp": "7"}),
         made(optional={"timestamp": 7.5}),
         made(optional={"timestamp": True}),
+        made(optional={"timestamp": 2**63}),
+        made(optional={"timestamp": -(2**63) - 2**11}),
+        made(optional={"timestamp": 1e300}),
         made().replace(b'"timestamp": 7', b'"timestamp": 1e999'),
         made(optional={"creator": 7}),
         critical(type=None),

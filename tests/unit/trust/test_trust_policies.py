@@ -3,11 +3,13 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from criollo.errors import Denied
 from criollo.oci.reference import Reference
+from criollo.trust import policies as where
 from criollo.trust.policies import Policies, stamp_of
 from criollo.trust.policy import Policy
 
@@ -61,6 +63,40 @@ def test_a_namespace_loses_its_policy_and_falls_back(policies: Policies, tmp_pat
     assert kind(policies, "strict") == "reject"
     (tmp_path / "spaces/strict.json").unlink()
     assert kind(policies, "strict") == "insecureAcceptAnything"
+
+
+def test_a_namespace_may_lose_its_policy_while_it_is_read(
+    policies: Policies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Policy.load
+
+    def too_late(path: Path) -> Policy:
+        if path.name == "strict.json":
+            path.unlink(missing_ok=True)
+        return load(path)
+
+    monkeypatch.setattr(Policy, "load", too_late)
+    assert kind(policies, "strict") == "insecureAcceptAnything"
+
+
+def test_a_change_counts_though_reading_took_long(policies: Policies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both contents are of one moment of the file's clock; between look and end of reading the processor was another's."""
+    path, load = tmp_path / "policy.json", Policy.load
+    stamp = stamp_of(path)
+    assert stamp is not None
+    clock = SimpleNamespace(now_ns=max(stamp[3:]) + 1_000_000)
+
+    def slowly(path: Path) -> Policy:
+        found = load(path)
+        clock.now_ns += 1_000_000_000
+        return found
+
+    monkeypatch.setattr(where, "stamp_of", lambda _: stamp)
+    monkeypatch.setattr(where, "time", SimpleNamespace(time_ns=lambda: clock.now_ns))
+    monkeypatch.setattr(Policy, "load", slowly)
+    assert kind(policies) == "insecureAcceptAnything"
+    write(path, "reject")
+    assert kind(policies) == "reject"
 
 
 def test_a_policy_of_the_node_that_goes_away_denies(policies: Policies, tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ def test_the_default_holds_where_nothing_else_matches():
         ("*.example.com", "a.r.example.com/x", True),
         ("*.example.com", "example.com/x", False),
         ("*.example.com", "badexample.com/x", False),
-        ("*.example.com:5000", "r.example.com:5000/x", True),
         ("*.example.com", "r.example.com:5000/x", True),
         ("", "a.b/c", True),
     ],
@@ -100,6 +99,20 @@ def test_images_of_other_transports_have_their_own_default():
     assert judge.demands_of_file("oci", Path("/y"))[0] == "default"
     assert judge.demands_of_file("oci", Path("/x/y"))[0] == "/x"
     assert judge.demands_of_file("oci", Path("/xy"))[0] == "default"
+
+
+@pytest.mark.parametrize(
+    ("transport", "scope"),
+    [("docker-archive", "/srv/images"), ("tarball", "/srv/a.tar"), ("sif", "srv"), ("docker", "*.example.com:5000")],
+)
+def test_a_scope_that_the_transport_does_not_have_refuses_the_policy(transport, scope):
+    with pytest.raises(Invalid, match=f"transports.{transport}"):
+        policy(REJECT, **{transport: {scope: ACCEPT}})
+
+
+def test_a_host_in_other_letters_is_no_second_scope():
+    with pytest.raises(Invalid, match=r"'a\.b/c' twice"):
+        policy(REJECT, docker={"A.B/c": REJECT, "a.b/c": ACCEPT})
 
 
 @pytest.mark.parametrize(

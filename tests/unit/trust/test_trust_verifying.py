@@ -4,6 +4,7 @@ import base64
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from support.signing import SIGSTORE, Authority, SigstoreKey, payload, pem_of
@@ -37,7 +38,10 @@ def test_each_signature_has_its_outcome():
     assert [bool(each.reason) for each in outcomes] == [False, True, True, False]
 
 
-@pytest.mark.parametrize("key", [b"", b"x", ROOT.pem, SigstoreKey.rsa(1024).pem])
+ODD = SigstoreKey(ec.generate_private_key(ec.SECP256K1()))
+
+
+@pytest.mark.parametrize("key", [b"", b"x", ROOT.pem, SigstoreKey.rsa(1024).pem, ODD.pem])
 def test_a_key_of_the_policy_that_cannot_be_used_is_trouble(key):
     answer = asked(doubtful(), keys=(KEY.pem, key))
     assert answer.trouble
@@ -46,6 +50,14 @@ def test_a_key_of_the_policy_that_cannot_be_used_is_trouble(key):
 
 def test_a_log_key_must_be_ecdsa():
     assert "ECDSA" in asked(doubtful(), rekor=(SigstoreKey.rsa().pem,)).trouble
+
+
+def test_a_certificate_on_an_odd_curve_proves_nothing():
+    certificate = pem_of(ROOT.issue(ODD, email="a@b")).decode()
+    (outcome,) = asked(
+        doubtful(ODD.sign(TEXT), certificate=certificate), kind="pki", roots=(ROOT.pem,), keys=(), email="a@b"
+    ).outcomes
+    assert "secp256k1" in outcome.reason
 
 
 def test_a_log_is_wanted_where_the_policy_has_one():
