@@ -43,7 +43,7 @@ async def adopt_images(images: Images, root: Path, namespaces: Sequence[str], *,
     """
     stored = await threads.files(containerd.read_images, root, namespaces)
     chosen = _chosen(images, stored, names) if names else stored
-    content = await threads.files(containerd.open_content, root)
+    content = await threads.descriptor(lambda: containerd.open_content(root))
     adopted: dict[str, NamedImage] = {}
     failed: dict[str, str] = {}
     try:

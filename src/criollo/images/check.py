@@ -57,13 +57,13 @@ async def check_stores(images: Images, *, quick: bool = False, scope: Scope | No
     began = time.monotonic()
     scope = scope or Scope(databases=[images.rows.path])
     report = Report(quick=quick, images=len(images.rows.all()))
+    with_roots = images.roots.ids() if scope.containers else set()  # at once: those that go later are nobody's damage
+    report.containers = [each for each in scope.containers if each not in with_roots]
     for path in scope.databases:
         report.databases += await threads.databases(database_findings, path)
     for image in images.rows.all():
         if wrong := check_image(images, image):
             report.broken.append(ImageCheck(image=label(image), findings=wrong, containers=images.in_use(image.id)))
-    with_roots = images.roots.ids() if scope.containers else set()
-    report.containers = [each for each in scope.containers if each not in with_roots]
     await _check_layers(images, report)
     report.garbage = sorted(await threads.files(garbage, images))
     report.seconds = time.monotonic() - began
@@ -98,8 +98,12 @@ async def look(images: Images, name: str, *, quick: bool = False, pace: Pace | N
 
 
 async def _look(images: Images, name: str, quick: bool, pace: Pace) -> LayerCheck | Verified | None:
+    is_there = await threads.files(images.layers.has, name)
+    if not is_there or images.rows.layer(name) is None:  # what it is is known when who removes or pulls it now has ended
+        async with images.layer_locks.hold(name):
+            is_there = await threads.files(images.layers.has, name)
     row = images.rows.layer(name)
-    if not await threads.files(images.layers.has, name):
+    if not is_there:
         if row is None and not images.rows.is_used(name):
             return None
         return told(images, name, MISSING, ["its directory is missing"])
@@ -135,9 +139,10 @@ async def verify(images: Images, row: LayerRow, pace: Pace) -> Verified | None:
 async def _opened(images: Images, name: str, *, sealed: bool) -> AsyncIterator[tuple[int, int] | None]:
     """Descriptors of a layer's directory and of its seal; None without a seal."""
     with explain(f"open layer {name}"):
-        directory = await threads.files(os.open, images.layers.path(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = images.layers.path(name)
+        directory = await threads.descriptor(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
-        seal = await threads.files(seals.open_seal, images.layers, name) if sealed else os.dup(directory)
+        seal = await threads.descriptor(lambda: seals.open_seal(images.layers, name)) if sealed else os.dup(directory)
         if seal is None:
             yield None
             return
@@ -187,14 +192,18 @@ def told(images: Images, name: str, state: str, findings: list[str], count: int 
 
 def garbage(images: Images, *, age_s: float = 0) -> list[str]:
     """Directories of layers that nothing knows, unchanged for `age_s` seconds. Blocking."""
-    known = {row.name for row in images.rows.layers()} | set(images.finished) | set(images.leases)
     limit = time.time() - age_s
     found = []
-    for name in images.layers.names() - known:
+    for name in images.layers.names():
         with contextlib.suppress(FileNotFoundError):
-            if images.layers.path(name).stat().st_ctime <= limit and not images.layer_locks.is_held(name):
+            if not is_known(images, name) and images.layers.path(name).stat().st_ctime <= limit:
                 found.append(name)
-    return found
+    return [name for name in found if not images.layer_locks.is_held(name)]
+
+
+def is_known(images: Images, name: str) -> bool:
+    """Whether a layer has a row, or something needs it that runs."""
+    return images.rows.layer(name) is not None or name in images.finished or images.leases[name] > 0
 
 
 def label(image: Image) -> str:

@@ -66,7 +66,8 @@ async def collect_layers(images: Images, *, kept_s: float = KEPT_S) -> list[str]
     """
     ripe = time.monotonic() - kept_s
     finished = [name for name, each in images.finished.items() if each.at <= ripe]
-    await threads.files(retired.release, images)
+    if await threads.files(retired.release, images):
+        images.layers.trash.wake()
     return await _drop_all(images, [*images.rows.unreferenced_layers(), *finished])
 
 

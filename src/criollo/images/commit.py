@@ -16,6 +16,7 @@ from criollo.aio.cleanup import cleanup
 from criollo.errors import Damaged, Exhausted, NotFound, explain
 from criollo.images import seals
 from criollo.images.context import Finished, Images
+from criollo.linux import files
 from criollo.model.image import Image
 from criollo.oci.digest import Digest, chain_ids
 from criollo.oci.encryption import WrappedKey, layer_key, plain_type, wrapped_key
@@ -86,6 +87,7 @@ async def add_layer(images: Images, blob: Blob, feed: Feed, *, source: str = "")
     async with images.layer_locks.hold(blob.name):
         if is_here(images, blob.name):
             return
+        failures = images.flush.failures
         async with images.unpacks.hold(source):
             staging, unpacked = await stage_layer(images, blob, feed)
         try:
@@ -94,7 +96,7 @@ async def add_layer(images: Images, blob: Blob, feed: Feed, *, source: str = "")
             await cleanup(_undo(images, staging, blob), what=f"layer {blob.name}, which is not finished")
             raise
         row = LayerRow(blob.name, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes, images.boot)
-        images.finished[blob.name] = Finished(row, time.monotonic())
+        images.finished[blob.name] = Finished(row, time.monotonic(), failures)
 
 
 async def stage_layer(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpacked]:
@@ -120,7 +122,7 @@ async def _unpack(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpa
 
 
 async def _unpack_into(images: Images, staging: Staging, feed: Feed, cipher: Cipher | None) -> Unpacked:
-    seal_fd = await threads.files(seals.begin, staging)
+    seal_fd = await threads.descriptor(lambda: seals.begin(staging))
     try:
         limit_bytes = images.layer_limit_bytes
         async with images.workers.unpack(staging.fd, "auto", limit_bytes=limit_bytes, cipher=cipher, seal_fd=seal_fd) as job:
@@ -190,7 +192,8 @@ async def record(images: Images, image: Image) -> Image:
     """Make an image visible whose layers are all here; its size is worked out from theirs."""
     for name in image.layers:
         if name in images.finished:
-            images.rows.add_layer(images.finished[name].row)
+            finished = images.finished[name]
+            images.rows.add_layer(images.flush.settled(finished.row, finished.failures))
             del images.finished[name]
     rows = [images.rows.layer(name) for name in image.layers]
     size = sum(row.size_bytes for row in rows if row is not None) + len(image.config) + len(image.manifest)
@@ -213,8 +216,6 @@ def _copy(source_fd: int, digest: Digest | None, pipe_fd: int) -> None:
         while chunk := os.read(source_fd, 1 << 20):
             if hasher is not None:
                 hasher.update(chunk)
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(pipe_fd, view) :]
+            files.write_all(pipe_fd, chunk)
     if hasher is not None and digest is not None and hasher.hexdigest() != digest.hex:
         raise Damaged(f"blob {digest} is not what its digest says; make the archive again")

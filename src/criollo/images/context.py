@@ -1,5 +1,6 @@
 """What the image verbs work with: rows, layers, workers, registries, policy."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -30,10 +31,14 @@ UNPACKS_PER_SOURCE: Final = 3  # at once from one registry, so that a slow one l
 
 
 class Finished(NamedTuple):
-    """A layer whose directory is whole, without a row yet; `at` is in monotonic seconds."""
+    """A layer whose directory is whole, without a row yet; `at` is in monotonic seconds.
+
+    `failures`: how many flushes had failed when it was begun (`images.flush`).
+    """
 
     row: LayerRow
     at: float
+    failures: int = 0
 
 
 class Images:
@@ -41,7 +46,7 @@ class Images:
 
     `leases` counts the layers that a running verb needs: they are not collected. `finished` holds layers whose directory
     is whole but which have no row yet: a cut pull leaves them to the next one for a while (`images.collect`).
-    `unpacks` are the places for unpacking, by source: a registry, or empty for files.
+    `unpacks` are the places for unpacking, by source: a registry, or empty for files. `retiring` is for `images.retired`.
     `in_use(image_id)` names the containers that need an image; the wiring sets it, since containers live a floor above.
     """
 
@@ -78,4 +83,5 @@ class Images:
         self.unpacks = KeyedSlots(UNPACKS_PER_SOURCE)
         self.leases: Counter[str] = Counter()
         self.finished: dict[str, Finished] = {}
+        self.retiring = threading.Lock()
         self.in_use: Callable[[str], list[str]] = lambda image_id: []

@@ -1,20 +1,21 @@
 """Copy an image, or all that an index lists, from one place to another as it is: `kpod copy`, without a daemon.
 
-    CopySource    a repository, a layout, an archive, a `dir`       documents by digest, blobs whose digest was checked
+    CopySource    a repository, a layout, an archive, a `dir`       documents by digest, blobs as streams (`copyflow`)
     CopyTarget    the same                                          blobs, then documents, then signatures, the name last
 
 Nothing is unpacked and nothing is written anew, so digests stay and signatures fit. Every manifest is judged by the policy of
 its source before a blob moves. What the target has is not sent again, so a copy that was cut goes on where it was; until all
-is there, nothing at the target leads to it.
+is there, nothing at the target leads to it. A blob goes from source to target in pieces, and is finished there only when its
+digest was right.
 """
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple, Protocol
 
 from criollo.aio.together import together
 from criollo.errors import Invalid, NotFound
+from criollo.images.copyflow import Anew, Pour
 from criollo.images.progress import LayerProgress, Progress
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import (
@@ -30,6 +31,7 @@ from criollo.oci.platform import Platform, host_platform, select
 
 MAX_DOCUMENTS_BYTES: Final = 64 << 20  # manifests and indexes of one copy, together
 _AT_ONCE: Final = 4
+_PAUSES_S: Final = (0.2, 0.8, 3.2)  # between attempts at one blob
 
 
 class Document(NamedTuple):
@@ -46,8 +48,8 @@ class CopySource(Protocol):
     async def document(self, digest: Digest | None) -> Document:
         """The document of a digest; None: what was asked for."""
 
-    def blob(self, descriptor: Descriptor, bar: LayerProgress) -> AbstractAsyncContextManager[int]:
-        """A file with a blob whose digest is right; its position is of no account."""
+    async def pour(self, blob: Descriptor, sink_fd: int, bar: LayerProgress) -> None:
+        """Write a blob into a pipe or file, never more than its size. Raises Anew: another try may help."""
 
     async def signatures(self, found: Document, *, carried: bool) -> Sequence[bytes]:
         """The signatures of an index or manifest, unverified; only those that the policy wants unless they are `carried` on."""
@@ -59,14 +61,14 @@ class CopySource(Protocol):
 class CopyTarget(Protocol):
     """Where an image shall be. All methods raise what writing there raises."""
 
-    async def prepare(self, top: Digest, signatures: Sequence[bytes]) -> None:
-        """Refuse, before anything moves, what this place cannot hold. Raises Invalid."""
+    async def prepare(self, nodes: Sequence["Gathered"]) -> None:
+        """Refuse, before anything moves, what this place cannot hold; the last node is what gets the name. Raises Invalid."""
 
     async def has(self, blob: Descriptor) -> bool:
         """Whether a blob is there, after this call."""
 
-    async def put(self, blob: Descriptor, fd: int, bar: LayerProgress) -> None:
-        """Write a blob, whose bytes `fd` has."""
+    async def put(self, blob: Descriptor, pour: Pour) -> None:
+        """Take a blob, which is there only when the pour has ended well. May be repeated. Raises Anew: another try may help."""
 
     async def put_document(self, digest: Digest, raw: bytes, media_type: str) -> None:
         """Write a document that has no name."""
@@ -98,7 +100,7 @@ class Copied(NamedTuple):
     missing: tuple[Digest, ...]
 
 
-class _Node(NamedTuple):
+class Gathered(NamedTuple):
     """A document on its way, with the signatures that go along."""
 
     digest: Digest
@@ -118,12 +120,14 @@ async def copy_image(source: CopySource, target: CopyTarget, wish: CopyWish, pro
     """
     nodes = await _Gathering(source, wish).all()
     top = nodes[-1]
-    signatures = [blob for node in nodes for blob in node.signatures]
-    await target.prepare(top.digest, signatures)
-    blobs = _blobs(nodes)
+    await target.prepare(nodes)
+    blobs = sorted(_blobs(nodes), key=lambda blob: blob.is_foreign)
     progress.layers = [LayerProgress(str(each.digest), each.size) for each in blobs]
     turn = asyncio.Semaphore(_AT_ONCE)
-    sent = await together(_carry(source, target, turn, *each) for each in zip(blobs, progress.layers, strict=True))
+    work = [_carry(source, target, turn, *each) for each in zip(blobs, progress.layers, strict=True)]
+    certain = sum(not each.is_foreign for each in blobs)
+    # Those that may be missing go last and alone: what an archive has kept free for one can then be taken back.
+    sent = [*await together(work[:certain]), *[await each for each in work[certain:]]]
     for node in nodes[:-1]:
         await target.put_document(node.digest, node.raw, node.content.media_type)
     for node in nodes:
@@ -132,7 +136,8 @@ async def copy_image(source: CopySource, target: CopyTarget, wish: CopyWish, pro
     await target.finish(top.digest, top.raw, top.content.media_type)
     went = [each.size for each, how in zip(blobs, sent, strict=True) if how]
     missing = tuple(each.digest for each, how in zip(blobs, sent, strict=True) if how is None)
-    return Copied(top.digest, len(nodes), len(blobs), len(went), sum(went), len(signatures), missing)
+    signatures = sum(len(node.signatures) for node in nodes)
+    return Copied(top.digest, len(nodes), len(blobs), len(went), sum(went), signatures, missing)
 
 
 async def _carry(
@@ -140,23 +145,37 @@ async def _carry(
 ) -> bool | None:
     """Whether a blob had to be sent; None for a foreign layer that the source lacks: registries take its manifest."""
     async with turn:
+        is_sent: bool | None = False
         if not await target.has(blob):
             try:
-                async with source.blob(blob, bar) as fd:
-                    bar.stage, bar.done_bytes = "writing", 0
-                    await target.put(blob, fd, bar)
+                await _send(source, target, blob, bar)
+                is_sent = True
             except NotFound:
                 if not blob.is_foreign:
                     raise
-                bar.stage = "foreign"
-                return None
-            bar.stage, bar.done_bytes = "there", bar.size_bytes
-            return True
-        bar.stage, bar.done_bytes = "there", bar.size_bytes
-        return False
+                is_sent = None
+        bar.stage, bar.done_bytes = ("foreign", 0) if is_sent is None else ("there", bar.size_bytes)
+        return is_sent
 
 
-def _blobs(nodes: Sequence[_Node]) -> list[Descriptor]:
+async def _send(source: CopySource, target: CopyTarget, blob: Descriptor, bar: LayerProgress) -> None:
+    async def pour(sink_fd: int) -> None:
+        bar.done_bytes = 0
+        await source.pour(blob, sink_fd, bar)
+
+    bar.stage = "copying"
+    for pause_s in (*_PAUSES_S, None):
+        bar.connections += 1
+        try:
+            await target.put(blob, pour)
+            return
+        except Anew:
+            if pause_s is None:
+                raise
+            await asyncio.sleep(pause_s)
+
+
+def _blobs(nodes: Sequence[Gathered]) -> list[Descriptor]:
     """All blobs, each once. Raises Invalid: one is without end."""
     found: dict[Digest, Descriptor] = {}
     for node in nodes:
@@ -173,10 +192,10 @@ class _Gathering:
 
     def __init__(self, source: CopySource, wish: CopyWish) -> None:
         self._source, self._wish = source, wish
-        self._nodes: dict[Digest, _Node] = {}
+        self._nodes: dict[Digest, Gathered] = {}
         self._bytes = 0
 
-    async def all(self) -> list[_Node]:
+    async def all(self) -> list[Gathered]:
         first = await self._source.document(None)
         await self._add(Digest.of(first.raw), first, 0)
         return list(self._nodes.values())
@@ -217,4 +236,4 @@ class _Gathering:
             await self._source.judge(found, blobs)
         else:
             blobs = tuple(await self._source.signatures(found, carried=True)) if carried else ()
-        self._nodes[digest] = _Node(digest, found.raw, content, blobs if carried else ())
+        self._nodes[digest] = Gathered(digest, found.raw, content, blobs if carried else ())

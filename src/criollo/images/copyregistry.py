@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from criollo.aio import threads
 from criollo.errors import Invalid
-from criollo.images.progress import LayerProgress
+from criollo.images.copy import Gathered
+from criollo.images.copyflow import Anew, Pipe, Pour, through
 from criollo.linux.home import with_home
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import Descriptor
@@ -16,7 +17,7 @@ from criollo.oci.signature import SignatureKind, parse_blob
 from criollo.registry import attached, lookaside
 from criollo.registry.client import Registry, Shown
 from criollo.registry.registries_d import SignaturePlaces, default_lookaside
-from criollo.registry.uploads import FileBody, Uploads
+from criollo.registry.uploads import PipeBody, Unrepeatable, Uploads
 
 
 class Destination(NamedTuple):
@@ -36,8 +37,9 @@ class RegistryTarget:
         self._uploads = Uploads(registry, place.ref, place.shown, sources=place.sources)
         self._lookaside = ""
 
-    async def prepare(self, top: Digest, signatures: Sequence[bytes]) -> None:
-        ref = self._place.ref
+    async def prepare(self, nodes: Sequence[Gathered]) -> None:
+        ref, top = self._place.ref, nodes[-1].digest
+        signatures = [blob for node in nodes for blob in node.signatures]
         if ref.digest is not None and ref.digest != top:
             raise Invalid("destination", str(ref), f"a name with a tag, or with the digest of what is copied: {top}")
         if any(parse_blob(blob).kind is SignatureKind.SIMPLE for blob in signatures):
@@ -56,12 +58,14 @@ class RegistryTarget:
             return await self._uploads.mount(blob.digest)
         return size in (-1, blob.size)
 
-    async def put(self, blob: Descriptor, fd: int, bar: LayerProgress) -> None:
-        def arrived(count: int) -> None:
-            bar.done_bytes += count
+    async def put(self, blob: Descriptor, pour: Pour) -> None:
+        async def send(pipe: Pipe) -> None:
+            try:
+                await self._uploads.send(blob.digest, PipeBody(pipe.source_fd, blob.size, lambda: pipe.was_right))
+            except Unrepeatable as error:
+                raise Anew(str(error)) from error
 
-        bar.stage = "pushing"
-        await self._uploads.send(blob.digest, FileBody(fd, blob.size, arrived))
+        await through(pour, send)
 
     async def put_document(self, digest: Digest, raw: bytes, media_type: str) -> None:
         await self._put(self._place.ref.with_digest(digest), raw, media_type)

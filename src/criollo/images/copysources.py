@@ -1,9 +1,9 @@
-"""Where `kpod copy` reads from: a repository, an OCI layout, a `dir`. What comes out has the digest it was asked by.
+"""Where `kpod copy` reads from: a repository, an OCI layout or archive, a `dir`. What comes out has the digest it was asked by.
 
-A file is judged as `kpod load` judges it: whether images may come from there at all (`Judge.judge_file`).
+A file is judged as `kpod load` judges it: whether images may come from there at all (`Judge.judge_file`), and each image of a
+`dir` by its signatures, where its place demands some.
 """
 
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,10 +13,11 @@ from criollo.aio import threads
 from criollo.errors import Damaged, Invalid, NotFound, explain
 from criollo.images import dirlayout, layout
 from criollo.images.copy import Document
+from criollo.images.copyflow import Anew
+from criollo.images.copyparts import DirectoryParts, Parts, opened_directory, pour_part, read_document, read_part
+from criollo.images.copytar import opened_archive
 from criollo.images.progress import LayerProgress
 from criollo.images.signatures import Asked, find_signatures
-from criollo.images.workplace import anonymous, open_nameless
-from criollo.linux import files
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import MAX_MANIFEST_BYTES, Descriptor, Index, decode_manifest
 from criollo.oci.reference import Reference
@@ -24,8 +25,7 @@ from criollo.oci.signature import SignatureKind
 from criollo.registry.blobs import Route
 from criollo.registry.client import Registry, Shown
 from criollo.trust.judge import Case, Evidence, Judge
-
-_PIECE_BYTES = 1 << 20
+from criollo.trust.places import FilePlace
 
 
 class Trust(NamedTuple):
@@ -35,41 +35,36 @@ class Trust(NamedTuple):
     places: Path | None
 
 
-class RegistrySource:
-    """An image at a registry; blobs wait in files without a name below `scratch`."""
+class Ruled(NamedTuple):
+    """A place of files, and who judges what comes from it."""
 
-    def __init__(self, registry: Registry, ref: Reference, shown: Shown, *, trust: Trust, scratch: Path) -> None:
-        self._registry, self._ref, self._shown, self._trust, self._scratch = registry, ref, shown, trust, scratch
+    judge: Judge
+    place: FilePlace
+
+
+class RegistrySource:
+    """An image at a registry."""
+
+    def __init__(self, registry: Registry, ref: Reference, shown: Shown, *, trust: Trust) -> None:
+        self._registry, self._ref, self._shown, self._trust = registry, ref, shown, trust
+        self._routes: dict[Digest, Route] = {}
 
     async def document(self, digest: Digest | None) -> Document:
         ref = self._ref if digest is None else self._ref.with_digest(digest)
         found = await self._registry.manifest(ref, self._shown)
         return Document(found.raw, found.media_type, found.source or self._ref.name)
 
-    @asynccontextmanager
-    async def blob(self, descriptor: Descriptor, bar: LayerProgress) -> AsyncIterator[int]:
-        bar.stage = "pulling"
-        fd = await threads.files(_scratch_file, self._scratch)
+    async def pour(self, blob: Descriptor, sink_fd: int, bar: LayerProgress) -> None:
+        def arrived(count: int) -> None:
+            bar.done_bytes += count
+
+        route = self._routes.setdefault(blob.digest, Route())
         try:
-
-            def arrived(count: int) -> None:
-                bar.done_bytes += count
-
-            route = Route()
-            while True:
-                try:
-                    await self._registry.blob(self._ref, descriptor, fd, self._shown, progress=arrived, route=route)
-                    break
-                except Damaged:
-                    if not route.leave_out_mirrors_of(descriptor):
-                        raise
-                bar.done_bytes = 0
-                os.ftruncate(fd, 0)
-                os.lseek(fd, 0, os.SEEK_SET)
-            os.set_blocking(fd, True)
-            yield fd
-        finally:
-            os.close(fd)
+            await self._registry.blob(self._ref, blob, sink_fd, self._shown, progress=arrived, route=route)
+        except Damaged as error:
+            if route.leave_out_mirrors_of(blob):
+                raise Anew(str(error)) from error
+            raise
 
     async def signatures(self, found: Document, *, carried: bool) -> Sequence[bytes]:
         kinds = frozenset(SignatureKind) if carried else self._trust.judge.kinds_wanted(self._ref, "")
@@ -83,65 +78,53 @@ class RegistrySource:
         await self._trust.judge.judge(Case(self._ref, (evidence.fingerprint,), lambda: [evidence]))
 
 
-class _FileSource:
-    """What layouts and `dir`s share: blobs beneath a directory, which the file's policy has let pass."""
+class LayoutSource:
+    """An image of an OCI layout, in a directory or an archive: the entry of its index that has the name."""
 
-    def __init__(self, directory: int) -> None:
-        self._directory = directory
+    def __init__(self, parts: Parts, entry: Descriptor) -> None:
+        self._parts, self._entry = parts, entry
 
-    def path_of(self, digest: Digest) -> str:
-        return layout.blob_path(digest)
+    async def document(self, digest: Digest | None) -> Document:
+        wanted = digest or self._entry.digest
+        raw = await threads.files(read_document, self._parts, layout.blob_path(wanted), wanted, MAX_MANIFEST_BYTES)
+        return Document(raw, self._entry.media_type if digest is None else "")
 
-    @asynccontextmanager
-    async def blob(self, descriptor: Descriptor, bar: LayerProgress) -> AsyncIterator[int]:
-        bar.stage = "reading"
-        fd = await threads.transfers(_opened, self._directory, self.path_of(descriptor.digest), descriptor)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    async def pour(self, blob: Descriptor, sink_fd: int, bar: LayerProgress) -> None:
+        await pour_part(self._parts, layout.blob_path(blob.digest), blob, sink_fd, bar=bar)
+
+    async def signatures(self, found: Document, *, carried: bool) -> Sequence[bytes]:
+        return ()
 
     async def judge(self, found: Document, blobs: Sequence[bytes]) -> None:
         """Done when it was opened."""
 
 
-class LayoutSource(_FileSource):
-    """An image of an OCI layout, or of an archive that was unpacked: the entry of its index that has the name."""
-
-    def __init__(self, directory: int, entry: Descriptor) -> None:
-        super().__init__(directory)
-        self._entry = entry
-
-    async def document(self, digest: Digest | None) -> Document:
-        wanted = self._entry if digest is None else Descriptor(media_type="", digest=digest, size=0)
-        with explain("read the layout"):
-            raw = await threads.files(layout.read_blob, self._directory, wanted, MAX_MANIFEST_BYTES)
-        return Document(raw, wanted.media_type)
-
-    async def signatures(self, found: Document, *, carried: bool) -> Sequence[bytes]:
-        return ()
-
-
-class DirSource(_FileSource):
+class DirSource:
     """The image of a `dir`, with its signatures; `top` is its manifest.json."""
 
-    def __init__(self, directory: int, top: bytes) -> None:
-        super().__init__(directory)
-        self._top = top
-
-    def path_of(self, digest: Digest) -> str:
-        return digest.hex
+    def __init__(self, parts: DirectoryParts, top: bytes, ruled: Ruled | None = None) -> None:
+        self._parts, self._top, self._ruled = parts, top, ruled
 
     async def document(self, digest: Digest | None) -> Document:
         if digest is None or digest.matches(self._top):
             return Document(self._top)
         with explain("read the directory"):
-            return Document(await threads.files(dirlayout.read_document, self._directory, digest))
+            return Document(await threads.files(dirlayout.read_document, self._parts.directory, digest))
+
+    async def pour(self, blob: Descriptor, sink_fd: int, bar: LayerProgress) -> None:
+        await pour_part(self._parts, blob.digest.hex, blob, sink_fd, bar=bar)
 
     async def signatures(self, found: Document, *, carried: bool) -> Sequence[bytes]:
         prefix = "" if found.raw == self._top else f"{Digest.of(found.raw).hex}."
         with explain("read the directory"):
-            return await threads.files(dirlayout.read_signatures, self._directory, prefix)
+            return await threads.files(dirlayout.read_signatures, self._parts.directory, prefix)
+
+    async def judge(self, found: Document, blobs: Sequence[bytes]) -> None:
+        if self._ruled is None:
+            return
+        judge, place = self._ruled
+        evidence = Evidence(Digest.of(found.raw), tuple(blobs))
+        await judge.judge(Case(None, (evidence.fingerprint,), lambda: [evidence], evidence.digest, place))
 
 
 @contextmanager
@@ -152,40 +135,36 @@ def opened_layout(path: Path, name: str) -> Iterator[LayoutSource]:
         Invalid: it is no layout, or has several.
         NotFound: it has none of this name.
     """
-    with _opened_directory(path) as directory:
-        raw = _read(directory, "index.json", path)
-        if raw is None:
-            raise Invalid("source", str(path), "an OCI layout, which has an index.json")
-        index = decode_manifest(raw)
-        if not isinstance(index, Index):
-            raise Invalid("index.json", "a manifest", "an image index")
-        yield LayoutSource(directory, _entry(index, name, path))
+    with opened_directory(path) as parts:
+        yield _layout(parts, name, path)
+
+
+@asynccontextmanager
+async def opened_oci_archive(path: Path, name: str, scratch: Path) -> AsyncIterator[LayoutSource]:
+    """The same of an archive. Raises Damaged and Exhausted too, as `opened_archive`."""
+    async with opened_archive(path, scratch) as parts:
+        yield await threads.files(_layout, parts, name, path)
 
 
 @contextmanager
-def opened_dir(path: Path) -> Iterator[DirSource]:
-    """The image of a `dir`. Blocking. Raises Invalid: it is none."""
-    with _opened_directory(path) as directory:
-        raw = _read(directory, "manifest.json", path)
+def opened_dir(path: Path, ruled: Ruled | None = None) -> Iterator[DirSource]:
+    """The image of a `dir`, whose images are judged where it is `ruled`. Blocking. Raises Invalid: it is none."""
+    with opened_directory(path) as parts:
+        raw = read_part(parts, "manifest.json", MAX_MANIFEST_BYTES)
         if raw is None or not dirlayout.is_dir(raw):
             raise Invalid("source", str(path), "a directory with the manifest.json of an image")
-        dirlayout.check_version(directory)
-        yield DirSource(directory, raw)
+        dirlayout.check_version(parts.directory)
+        yield DirSource(parts, raw, ruled)
 
 
-@contextmanager
-def _opened_directory(path: Path) -> Iterator[int]:
-    with explain(f"read {path}"):
-        directory = files.open_directory(path)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
-
-
-def _read(directory: int, name: str, path: Path) -> bytes | None:
-    with explain(f"read {path}"):
-        return files.read_in_root(directory, name, MAX_MANIFEST_BYTES)
+def _layout(parts: Parts, name: str, path: Path) -> LayoutSource:
+    raw = read_part(parts, "index.json", MAX_MANIFEST_BYTES)
+    if raw is None:
+        raise Invalid("source", str(path), "an OCI layout, which has an index.json; docker's archives are docker-archive:")
+    index = decode_manifest(raw)
+    if not isinstance(index, Index):
+        raise Invalid("index.json", "a manifest", "an image index")
+    return LayoutSource(parts, _entry(index, name, path))
 
 
 def _entry(index: Index, name: str, path: Path) -> Descriptor:
@@ -197,36 +176,3 @@ def _entry(index: Index, name: str, path: Path) -> Descriptor:
     if not named:
         raise NotFound("image", f"{path}:{name}" if name else str(path), "the layout has none of this name")
     return named[0]
-
-
-def _scratch_file(directory: Path) -> int:
-    fd = open_nameless(directory, 0o644)
-    if fd is not None:
-        return fd
-    with anonymous(directory) as file:
-        return os.dup(file.fileno())
-
-
-def _opened(directory: int, path: str, blob: Descriptor) -> int:
-    """A file whose bytes are the blob's.
-
-    Raises:
-        NotFound: it is not there.
-        Damaged: it is something else.
-    """
-    try:
-        fd = files.open_regular_in_root(directory, path)
-    except OSError as error:
-        raise NotFound("blob", blob.digest, f"the source has no {path}; make it again") from error
-    try:
-        with explain(f"read {path}"):
-            hasher, at = blob.digest.hasher(), 0
-            while at <= blob.size and (piece := os.pread(fd, _PIECE_BYTES, at)):
-                hasher.update(piece)
-                at += len(piece)
-        if at != blob.size or hasher.hexdigest() != blob.digest.hex:
-            raise Damaged(f"blob {blob.digest} is not what its digest and size say; make the source again")
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd

@@ -30,7 +30,6 @@ from criollo.oci.platform import host_platform, select
 VERSION_FILE: Final = "version"
 VERSION: Final = b"Directory Transport Version: 1.1\n"
 _KNOWN: Final = b"Directory Transport Version: 1."
-MAX_SIGNATURES: Final = 128
 _MAX_SIGNATURE_BYTES: Final = 4 << 20  # together
 
 
@@ -92,13 +91,13 @@ def read_signatures(directory: int, prefix: str) -> tuple[bytes, ...]:
     """The signatures whose files begin with `prefix`. Raises Invalid: too many, or too long ones."""
     found: list[bytes] = []
     left = _MAX_SIGNATURE_BYTES
-    for number in range(1, MAX_SIGNATURES + 2):
+    for number in range(1, signature.MAX_SIGNATURES + 2):
         blob = files.read_in_root(directory, f"{prefix}signature-{number}", min(left, signature.MAX_BYTES))
         if blob is None:
             return tuple(found)
         found.append(blob)
         left -= len(blob)
-    raise Invalid("signatures", f"over {MAX_SIGNATURES}", f"at most {MAX_SIGNATURES} of one manifest")
+    raise Invalid("signatures", f"over {signature.MAX_SIGNATURES}", f"at most {signature.MAX_SIGNATURES} of one manifest")
 
 
 def write_signatures(directory: Path, prefix: str, blobs: Sequence[bytes]) -> None:

@@ -16,7 +16,6 @@ from typing import Final
 
 from criollo.aio import threads
 from criollo.errors import CriolloError, HostFailed
-from criollo.state.database import flush
 from criollo.state.images import ImageRows, LayerRow
 from criollo.storage.layers import Layers
 from criollo.telemetry.log import get_logger
@@ -36,6 +35,7 @@ class Flush:
         # The kernel tells of a lost write once: the next flush proves nothing of these. A layer that was written anew since has
         # another row. Kept here too, because a disk that fails may not take the mark.
         self._failed: dict[str, LayerRow] = {}
+        self.failures = 0  # what is written while it grows is in doubt, too: nobody else will hear of it
 
     def wake(self) -> None:
         """Flush soon."""
@@ -58,20 +58,26 @@ class Flush:
 
     async def _flush(self) -> None:
         names = self.waiting()
+        rows = [row for row in self._rows.layers() if row.name in names]
         try:
             await self._layers.sync()
         except CriolloError as error:
+            self.failures += 1
             self._doubt(names)
             log.error(
                 "layers may be damaged", layers=len(names), error=error, remedy="look at the disk, then run crio check --repair"
             )
             raise
-        self._rows.flushed(names)
-        await threads.databases(flush, self._rows.path)
+        self._rows.flushed(row.name for row in rows if self._rows.layer(row.name) is row)  # not one that came anew meanwhile
+        await threads.databases(self._rows.flush)
 
     def waiting(self) -> Collection[str]:
         """The layers of this boot that a flush is still to come for; it comes too late for those of another."""
         return {row.name for row in self._rows.layers() if row.boot == self._boot and not self._is_doubtful(row.name)}
+
+    def settled(self, row: LayerRow, failures: int) -> LayerRow:
+        """The row of a layer that was begun after so many `failures`."""
+        return row if failures == self.failures else row._replace(boot=self._boot + DOUBTFUL)
 
     def _doubt(self, names: Collection[str]) -> None:
         """Mark layers for the rest of the boot, for a daemon that is started anew too."""
@@ -95,10 +101,13 @@ class Flush:
             await self.rest()
 
     async def rest(self) -> None:
-        """Flush if something waits for it. What cannot be is told, and waits for the next time."""
-        if not self.waiting():
-            return
+        """Flush if something waits for it. What cannot be is told, and waits for the next time.
+
+        Nothing is being flushed any more when it returns.
+        """
         try:
-            await self.now()
+            async with self._turn:
+                if self.waiting():
+                    await self._flush()
         except CriolloError as error:
             log.warning("images are not known to be on the disk", error=error)

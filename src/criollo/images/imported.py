@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import stat
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +10,13 @@ from typing import NamedTuple
 import msgspec
 
 from criollo.aio.cleanup import cleanup
-from criollo.errors import Invalid, explain
+from criollo.errors import Damaged, Invalid
 from criollo.images.changes import apply_changes
 from criollo.images.collect import assembling
 from criollo.images.commit import feed_from_file, is_here, record
 from criollo.images.context import Finished, Images
-from criollo.images.layout import encode_manifest, synthesize
+from criollo.images.layout import broken_off, encode_manifest, synthesize
+from criollo.images.load import open_file
 from criollo.images.resolve import candidates
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
@@ -48,10 +50,11 @@ async def import_image(images: Images, path: Path, wish: ImportWish) -> Image:
     """
     config = apply_changes(wish.changes)
     names = _names(images, wish.name)
+    failures = images.flush.failures
     staging, unpacked = await _unpack(images, path)
     layer = layer_name(Digest(unpacked.diff_id))
     async with assembling(images, [layer]):
-        await _commit(images, staging, layer, unpacked)
+        await _commit(images, staging, layer, unpacked, failures=failures)
         document = _document(images, wish, config, unpacked)
         manifest = encode_manifest(synthesize(document), layer_type=OCI_LAYER)
         image = await record(
@@ -82,31 +85,41 @@ def _names(images: Images, name: str) -> tuple[str, ...]:
 
 
 async def _unpack(images: Images, path: Path) -> tuple[Staging, Unpacked]:
-    with explain(f"open {path}"):
-        source = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
+    source = open_file(path, "a tar", stat.S_ISREG)
     try:
         staging = await images.layers.stage()
         try:
             async with images.workers.unpack(staging.fd, "auto", limit_bytes=images.layer_limit_bytes) as job:
                 await feed_from_file(source, None, job.pipe_fd)
                 return staging, await job.result()
-        except BaseException:
+        except BaseException as error:
             await cleanup(images.layers.discard(staging), what=f"unpacked {path}")
+            if isinstance(error, Damaged):
+                raise broken_off(path, "tar", error) from error
             raise
     finally:
         os.close(source)
 
 
-async def _commit(images: Images, staging: Staging, layer: str, unpacked: Unpacked) -> None:
+async def _commit(images: Images, staging: Staging, layer: str, unpacked: Unpacked, *, failures: int) -> None:
     """Give the tree its name, unless the same layer is here."""
     try:
         async with images.layer_locks.hold(layer):
             if not is_here(images, layer):
-                await images.layers.commit(staging, layer)
+                await _settle(images, staging, layer)
                 row = LayerRow(layer, unpacked.diff_id, unpacked.size_bytes, unpacked.inodes, images.boot)
-                images.finished[layer] = Finished(row, time.monotonic())
+                images.finished[layer] = Finished(row, time.monotonic(), failures)
     finally:
         await cleanup(images.layers.discard(staging), what=f"staging of layer {layer}")
+
+
+async def _settle(images: Images, staging: Staging, layer: str) -> None:
+    """Give the tree its name; a layer whose caller was cancelled meanwhile has no row, and goes."""
+    try:
+        await images.layers.commit(staging, layer)
+    except BaseException:
+        await cleanup(images.layers.remove(layer), what=f"layer {layer}, which is not finished")
+        raise
 
 
 def _document(images: Images, wish: ImportWish, config: dict[str, object], unpacked: Unpacked) -> bytes:

@@ -68,7 +68,7 @@ class Found(NamedTuple):
     signatures: tuple[bytes, ...] = ()
 
 
-class _DockerEntry(msgspec.Struct):
+class DockerEntry(msgspec.Struct):
     """One image of docker's manifest.json."""
 
     config: str = msgspec.field(name="Config")
@@ -157,14 +157,20 @@ def manifest_of(directory: int, entry: Descriptor, *, present_only: bool = False
     raise Invalid("index.json", "an index of indexes", f"at most {MAX_INDEX_DEPTH} levels of indexes")
 
 
-def _docker(directory: int, raw: bytes, given: str) -> Iterator[Found]:
+def docker_entries(raw: bytes) -> list[DockerEntry]:
+    """The images of docker's manifest.json. Raises Invalid."""
     try:
-        entries = msgspec.json.decode(raw, type=list[_DockerEntry])
+        entries = msgspec.json.decode(raw, type=list[DockerEntry])
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Invalid("manifest.json", str(error), "docker's list of images") from error
     for entry in entries:
         if len(entry.layers) > MAX_LAYERS:
             raise Invalid("manifest.json Layers", len(entry.layers), f"at most {MAX_LAYERS}")
+    return entries
+
+
+def _docker(directory: int, raw: bytes, given: str) -> Iterator[Found]:
+    for entry in docker_entries(raw):
         config = files.read_in_root(directory, entry.config, MAX_CONFIG_BYTES)
         if config is None:
             raise Invalid("manifest.json Config", entry.config, "a file of the archive")
@@ -237,6 +243,11 @@ def read_blob(directory: int, descriptor: Descriptor, limit_bytes: int) -> bytes
     if not descriptor.digest.matches(content):
         raise Damaged(f"blob {descriptor.digest} is not what its digest says; make the archive again")
     return content
+
+
+def broken_off(path: Path, kind: str, error: Damaged) -> Damaged:
+    """What is told of a file that should have been such a tar; who reads it knows layers only."""
+    return Damaged(f"cannot read {path}: it is no {kind}, or broken off ({error}); make it again")
 
 
 def blob_path(digest: Digest) -> str:

@@ -5,7 +5,7 @@ An archive is unpacked by a worker, like a layer, into a staging directory, and 
 
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from criollo.aio.together import together
 from criollo.errors import Damaged, Invalid, NotFound
 from criollo.images.admitted import admit_image, admit_source
 from criollo.images.collect import assembling
-from criollo.images.commit import Feed, add_layer, feed_from_file, plan, record
+from criollo.images.commit import Blob, Feed, add_layer, feed_from_file, plan, record
 from criollo.images.context import Images
-from criollo.images.layout import Found, LayerFile, NamedImage, read_layout
+from criollo.images.layout import Found, LayerFile, NamedImage, broken_off, read_layout
 from criollo.linux import files
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
@@ -40,10 +40,10 @@ async def load_images(images: Images, path: Path, *, name: str = "") -> list[Nam
     """
     loaded: dict[str, NamedImage] = {}
     async with opened_layout(images, path) as directory:
-        await admit_source(images, directory, path)
+        place = await admit_source(images, directory, path)
         layout = read_layout(directory, name=name)
-        while (found := await threads.files(next, layout, None)) is not None:
-            await admit_image(images, found)
+        while (found := await threads.files(_next, layout, path)) is not None:
+            await admit_image(images, found, place)
             image = await load_found(images, directory, found)
             earlier = loaded[image.id].names if image.id in loaded else ()
             loaded[image.id] = NamedImage(image, (*earlier, *found.names))
@@ -52,19 +52,29 @@ async def load_images(images: Images, path: Path, *, name: str = "") -> list[Nam
     return list(loaded.values())
 
 
+def _next(layout: Iterator[Found], path: Path) -> Found | None:
+    try:
+        return next(layout, None)
+    except Invalid as error:
+        raise Invalid(f"{path}: {error.field}", error.got, error.expected) from error
+
+
 @asynccontextmanager
 async def opened_layout(images: Images, path: Path) -> AsyncIterator[int]:
     """A descriptor of the layout's directory: `path` itself, or where the archive was unpacked to."""
-    source = _open(path)
+    source = open_file(path, "an image archive or layout", stat.S_ISREG, stat.S_ISDIR)
     try:
         if stat.S_ISDIR(os.fstat(source).st_mode):
             yield source
             return
         staging = await images.layers.stage()
         try:
-            async with images.workers.unpack(staging.fd, "auto", limit_bytes=images.layer_limit_bytes) as job:
-                await feed_from_file(source, None, job.pipe_fd)
-                await job.result()
+            try:
+                async with images.workers.unpack(staging.fd, "auto", limit_bytes=images.layer_limit_bytes) as job:
+                    await feed_from_file(source, None, job.pipe_fd)
+                    await job.result()
+            except Damaged as error:
+                raise broken_off(path, "image archive", error) from error
             yield staging.fd
         finally:
             await cleanup(images.layers.discard(staging), what=f"unpacked archive {path}")
@@ -72,15 +82,15 @@ async def opened_layout(images: Images, path: Path) -> AsyncIterator[int]:
         os.close(source)
 
 
-def _open(path: Path) -> int:
+def open_file(path: Path, wanted: str, *kinds: Callable[[int], bool]) -> int:
+    """A descriptor for reading, of a file of one of the kinds. Raises Invalid."""
     try:
         source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise Invalid("path", str(path), f"an image archive or layout ({error.strerror})") from error
-    mode = os.fstat(source).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise Invalid("path", str(path), f"{wanted} ({error.strerror})") from error
+    if not any(fits(os.fstat(source).st_mode) for fits in kinds):
         os.close(source)
-        raise Invalid("path", str(path), "a regular file or a directory")
+        raise Invalid("path", str(path), f"{wanted}, in a regular file{' or a directory' if stat.S_ISDIR in kinds else ''}")
     return source
 
 
@@ -91,9 +101,7 @@ async def load_found(images: Images, directory: int, found: Found) -> Image:
         raise Invalid("archive", f"{len(found.layer_files)} layer files", f"{len(blobs)}, as the config says")
 
     async with assembling(images, [blob.name for blob in blobs]):
-        await together(
-            add_layer(images, blob, _feed(directory, file)) for blob, file in zip(blobs, found.layer_files, strict=True)
-        )
+        await together(_add(images, blob, _feed(directory, file)) for blob, file in zip(blobs, found.layer_files, strict=True))
         image_id, digest = ImageId(Digest.of(found.config).hex), Digest.of(found.raw_manifest)
         images.rows.signatures.keep(image_id, digest, found.signatures, now_ns=images.clock())  # first: no image without them
         image = await record(
@@ -113,6 +121,20 @@ async def load_found(images: Images, directory: int, found: Found) -> Image:
     await images.flush.now(image.layers)
     log.info("image loaded", image=image.id, names=",".join(image.names))
     return image
+
+
+async def _add(images: Images, blob: Blob, feed: Feed) -> None:
+    """As `add_layer`. That a file is not its digest is told before whatever its damage made of it, which a worker may meet
+    first."""
+    try:
+        await add_layer(images, blob, feed)
+    except Damaged:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            await feed(nowhere)
+        finally:
+            os.close(nowhere)
+        raise
 
 
 def _feed(directory: int, file: LayerFile) -> Feed:

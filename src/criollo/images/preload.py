@@ -114,10 +114,10 @@ class Preload:
     async def _import(self, path: Path) -> list[str]:
         ids: list[str] = []
         async with opened_layout(self._images, path) as directory:
-            await admit_source(self._images, directory, path)
+            place = await admit_source(self._images, directory, path)
             layout = read_layout(directory, name=_spelt(path.name) if path.is_dir() else "")
             while (found := await threads.files(next, layout, None)) is not None:
-                await admit_image(self._images, found)
+                await admit_image(self._images, found, place)
                 self._images.preloaded.add(Digest.of(found.config).hex)
                 ids.append((await load_found(self._images, directory, found)).id)
         if not ids:

@@ -174,7 +174,8 @@ async def _is_there(uploads: Uploads, origin: Descriptor) -> bool:
 async def _push_packed(push: _Push, name: str, bar: LayerProgress) -> _Blob:
     images, compression = push.images, push.wish.compression
     bar.stage = "packing"
-    file = await threads.files(anonymous, images.big_files or images.layers.root)
+    place = images.big_files or images.layers.root
+    file = await threads.handed_over(lambda: anonymous(place), lambda file: threads.files(file.close))
     try:
         source = files.open_directory(images.layers.path(name))
         try:

@@ -11,10 +11,10 @@ from typing import Final
 
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
-from criollo.errors import CriolloError, Damaged, Invalid
+from criollo.errors import CriolloError, Damaged, HostFailed, Invalid
 from criollo.images import retired, seals
 from criollo.images.artifacts import plan_blobs
-from criollo.images.check import garbage, label, look
+from criollo.images.check import garbage, is_known, label, look
 from criollo.images.collect import collect_layers, leased
 from criollo.images.commit import Blob, plan, stage_layer
 from criollo.images.context import Images
@@ -50,8 +50,10 @@ async def repair_stores(images: Images, report: Report, *, force: bool = False, 
         if images.rows.layer(found.layer) is None and not images.rows.is_used(found.layer):
             found.state, found.not_repaired = REPAIRED, ""
     for name in await threads.files(garbage, images, age_s=age_s):
-        await images.layers.remove(name)
-        report.swept.append(name)
+        async with images.layer_locks.hold(name):
+            if not is_known(images, name):  # a pull may want it meanwhile
+                await images.layers.remove(name)
+                report.swept.append(name)
     return report
 
 
@@ -116,6 +118,7 @@ async def _pull_from(images: Images, reference: Reference, blob: Blob) -> None:
     async def feed(pipe_fd: int) -> None:
         await images.registry.blob(reference, blob.descriptor, pipe_fd, None, route=route)
 
+    failures = images.flush.failures
     async with images.unpacks.hold(reference.domain):
         while True:
             try:
@@ -127,7 +130,9 @@ async def _pull_from(images: Images, reference: Reference, blob: Blob) -> None:
                 break
     try:
         await images.layers.inherit(staging.path, unpacked.implied, blob.below)
-        await images.layers.sync()
+        await images.flush.now()  # what a failure casts doubt on is more than this layer
+        if images.flush.failures != failures:
+            raise HostFailed(f"cannot replace layer {blob.name}: the disk failed while it was written; look at the disk")
         await threads.files(_replace, images, staging, blob.name)
     except BaseException:
         await cleanup(_drop(images, staging), what=f"staging of layer {blob.name}")

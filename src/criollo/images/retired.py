@@ -34,7 +34,7 @@ def exchange(images: Images, staging: Staging, name: str) -> None:
     """
     place = images.layers.root / DIRECTORY / secrets.token_hex(16)
     target = images.layers.path(name)
-    with explain(f"replace layer {name}"):
+    with explain(f"replace layer {name}"), images.retiring:
         try:
             os.mkdir(place, 0o700)
         except FileNotFoundError:
@@ -48,19 +48,25 @@ def exchange(images: Images, staging: Staging, name: str) -> None:
         _write_users(place, images.roots.ids())
 
 
-def release(images: Images) -> None:
-    """Let go of the trees that nobody uses any more. Blocking.
+def release(images: Images) -> bool:
+    """Let go of the trees that nobody uses any more; whether the trash has some of them now. Blocking.
 
     Raises:
         CriolloError: a directory cannot be read or moved away.
     """
+    with images.retiring:  # what is in the middle of an exchange has no users yet
+        return _release(images)
+
+
+def _release(images: Images) -> bool:
     directory = images.layers.root / DIRECTORY
     try:
         places = [directory / name for name in os.listdir(directory)]
     except FileNotFoundError:
-        return
+        return False
     if not places:
-        return
+        return False
+    is_any = False
     alive = images.roots.ids()
     for place in places:
         with explain(f"let go of {place}"):
@@ -69,9 +75,9 @@ def release(images: Images) -> None:
                 _write_users(place, alive)
                 users = alive
             if not users & alive:
-                images.layers.trash.put(place)
+                is_any = images.layers.trash.put(place) or is_any
                 log.info("old tree of a repaired layer is not used any more", path=place)
-    images.layers.trash.wake()
+    return is_any
 
 
 def _write_users(place: Path, users: set[str]) -> None:

@@ -4,11 +4,14 @@ Blobs are not kept after a pull, so layers are written anew from their directori
 the same tree. Where a layer's bytes differ from those it was built as, its diff id differs, and so does the id of the
 saved image; content and config are the same (docs/decisions/0004).
 
+An OCI layout that is there can be added to, which `kpod push` does; nothing else is written over.
+
 What is written has its name only when it is whole and on the disk. Where the filesystem has files without a name, a save
 that is killed leaves nothing of an archive; else, and of a directory, the next save of that name sweeps (`workplace`).
 """
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -22,13 +25,13 @@ from criollo.errors import Invalid, NotFound, Unsupported, explain
 from criollo.images import originals, savedforms
 from criollo.images.collect import leased
 from criollo.images.context import Images
-from criollo.images.layout import NamedImage
+from criollo.images.layout import NamedImage, blob_path
 from criollo.images.packed import pack_layer
 from criollo.images.resolve import match
 from criollo.images.savedforms import Written
-from criollo.images.workplace import anonymous, move, open_nameless, publish, taken, workplace
-from criollo.linux import files
+from criollo.images.workplace import Workplace, anonymous, new_file, opened_workplace, taken
 from criollo.oci.digest import Digest
+from criollo.oci.image_spec import OCI_MANIFEST, Descriptor, Manifest, decode_manifest
 from criollo.oci.reference import Reference
 from criollo.telemetry.log import get_logger
 from criollo.workers.messages import Packed
@@ -42,37 +45,45 @@ FORMATS: Final = (*ARCHIVES, *DIRECTORIES)
 
 
 class Shape(NamedTuple):
-    """How images are saved: the format, and the tag or name that a single one gets instead of its own."""
+    """How images are saved: the format, the tag or name that a single one gets instead of its own, and whether an
+    OCI layout that is there gets one more."""
 
     form: str
     label: str = ""
+    adds: bool = False
 
 
 class _Tree(NamedTuple):
     """Images as a directory of the format."""
 
+    place: Workplace
     path: Path
     written: list[Written]
 
 
 async def save_images(images: Images, names: Sequence[str], path: Path, shape: Shape) -> list[NamedImage]:
-    """Write images into one file or directory, which must not be there yet. An image has the name it is asked by, or all,
-    or a single one has the label.
+    """Write images into one file or directory, which must not be there yet, unless the shape `adds`.
+
+    An image has the name it is asked by, or all, or a single one has the label.
 
     Raises:
-        Invalid: unknown format, or the path exists.
+        Invalid: unknown format, or the path exists, or is no layout to add to.
         NotFound: no such image.
+        Unavailable: somebody else adds to the layout.
         Exhausted: the disk is full; nothing is left at `path`.
     """
     wanted = _wanted_all(images, names, shape)
     if os.path.lexists(path):
+        if shape.adds:
+            return await _add(images, wanted, path, shape)
         raise taken(path)
     if shape.form in ARCHIVES:
-        async with _tree(images, wanted, shape, images.big_files or path.parent, path.name) as tree:
-            await _archive(images, tree.path, path)
+        parent = images.big_files or path.parent
+        async with _tree(images, wanted, shape, parent, path.name) as tree, new_file(path) as fd:
+            await pack_layer(images, tree.path, fd)
         return wanted
     async with _tree(images, wanted, shape, path.parent, path.name) as tree:
-        await threads.files(_publish_directory, tree.path, path)
+        await threads.files(tree.place.publish, tree.path, path)
     if shape.form != "dir":
         return wanted
     return [each._replace(note=_note(images, each, done)) for each, done in zip(wanted, tree.written, strict=True)]
@@ -90,7 +101,8 @@ async def archived(images: Images, names: Sequence[str], shape: Shape) -> AsyncI
     parent = images.big_files or images.layers.root
     with contextlib.ExitStack() as opened:
         async with _tree(images, wanted, shape, parent, "save") as tree:
-            file = opened.enter_context(await threads.files(anonymous, parent))
+            file = await threads.handed_over(lambda: anonymous(parent), lambda file: threads.files(file.close))
+            opened.enter_context(file)
             await pack_layer(images, tree.path, file.fileno())
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         yield file.fileno()
@@ -100,6 +112,8 @@ def _wanted_all(images: Images, names: Sequence[str], shape: Shape) -> list[Name
     if shape.form not in FORMATS:
         raise Invalid("format", shape.form, " or ".join(FORMATS))
     wanted = [_wanted(images, name) for name in names]
+    if shape.adds and (shape.form != "oci-dir" or len(wanted) != 1):
+        raise Invalid("add", f"{len(wanted)} images as {shape.form}", "one image as oci-dir")
     if shape.form == "dir" and len(wanted) != 1:
         raise Invalid("image", list(names), "one image: a dir has no place for names")
     return [_labelled(wanted, shape)] if shape.label else wanted
@@ -131,14 +145,14 @@ def _labelled(wanted: Sequence[NamedImage], shape: Shape) -> NamedImage:
 async def _tree(images: Images, wanted: Sequence[NamedImage], shape: Shape, parent: Path, name: str) -> AsyncIterator[_Tree]:
     """The images as a directory of the format, in a workplace below `parent`."""
     layers = [layer for each in wanted for layer in each.image.layers]
-    async with workplace(parent, name) as work:
-        tree = work / "tree"
+    async with opened_workplace(parent, name) as place:
+        tree = place.path / "tree"
         with explain(f"save below {parent}"), leased(images, layers):
             for part in ("", "blobs", "blobs/sha256"):
                 os.mkdir(tree / part, 0o755)
             written = await _write_all(images, wanted, tree, shape)
             await threads.files(savedforms.FORMS[shape.form], tree, written)
-        yield _Tree(tree, written)
+        yield _Tree(place, tree, written)
 
 
 async def _write_all(images: Images, wanted: Sequence[NamedImage], tree: Path, shape: Shape) -> list[Written]:
@@ -181,37 +195,36 @@ async def _write_layers(images: Images, wanted: NamedImage, directory: Path, pac
     return Written(wanted.names, config, tuple(each.size_bytes for each in written))
 
 
-async def _archive(images: Images, tree: Path, path: Path) -> None:
-    """Pack a tree into the file at `path`."""
-    fd = await threads.files(open_nameless, path.parent, 0o644)
-    if fd is None:
-        return await _archive_by_rename(images, tree, path)
-    try:
-        await pack_layer(images, tree, fd)
-        await threads.files(publish, fd, path)
-    finally:
-        os.close(fd)
+async def _add(images: Images, wanted: list[NamedImage], path: Path, shape: Shape) -> list[NamedImage]:
+    """Add the image to the layout that is there: what it has of it is not written again."""
+    from criollo.images.copytargets import opened_layout_target  # rare, and it brings all that `kpod copy` needs
+
+    with contextlib.ExitStack() as opened:
+        target = await threads.files(opened.enter_context, opened_layout_target(path, *(wanted[0].names or ("",))))
+        parent = images.big_files or path.parent
+        async with _tree(images, wanted, shape, parent, path.name) as tree:
+            await target.prepare([])
+            raw = savedforms.manifest_of(tree.written[0])
+            for blob in _blobs_of(raw):
+                if not await target.has(blob):
+                    await target.put(blob, functools.partial(_pour, tree.path / blob_path(blob.digest)))
+            await target.finish(Digest.of(raw), raw, OCI_MANIFEST)
+    return wanted
 
 
-async def _archive_by_rename(images: Images, tree: Path, path: Path) -> None:
-    """The same where files cannot be without a name."""
-    async with workplace(path.parent, path.name[:190] + ".tar") as work:
-        with explain(f"write {path}"):
-            fd = os.open(work / "archive", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            await pack_layer(images, tree, fd)
-            await threads.files(_rename, fd, work / "archive", path)
-        finally:
-            os.close(fd)
+def _blobs_of(raw: bytes) -> list[Descriptor]:
+    """The blobs of a manifest, layers first."""
+    manifest = decode_manifest(raw)
+    if not isinstance(manifest, Manifest):
+        raise Invalid("image", "an index", "a manifest")
+    return [*manifest.layers, manifest.config]
 
 
-def _rename(fd: int, source: Path, path: Path) -> None:
-    with explain(f"write {path}"):
-        os.fsync(fd)
-        move(source, path)
+async def _pour(blob: Path, sink_fd: int) -> None:
+    await threads.transfers(_copy, blob, sink_fd)
 
 
-def _publish_directory(tree: Path, path: Path) -> None:
-    with explain(f"write {path}"):
-        files.syncfs(tree)
-        move(tree, path)
+def _copy(blob: Path, sink_fd: int) -> None:
+    with explain(f"copy {blob}"), blob.open("rb") as source:
+        while os.sendfile(sink_fd, source.fileno(), None, 1 << 26):
+            pass

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from criollo.images.dirlayout import VERSION, VERSION_FILE, write_signatures
-from criollo.images.layout import REF_NAME, encode_manifest, synthesize
+from criollo.images.layout import REF_NAME, DockerEntry, blob_path, encode_manifest, synthesize
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 
@@ -32,7 +32,7 @@ def write_oci(directory: Path, written: Sequence[Written]) -> None:
     """An OCI image layout."""
     entries = []
     for each in written:
-        manifest = _manifest(each)
+        manifest = manifest_of(each)
         _write_blob(directory / "blobs/sha256", each.config)
         _write_blob(directory / "blobs/sha256", manifest)
         entry = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(manifest)), "size": len(manifest)}
@@ -43,14 +43,19 @@ def write_oci(directory: Path, written: Sequence[Written]) -> None:
 
 
 def write_docker(directory: Path, written: Sequence[Written]) -> None:
-    """What `docker save` writes."""
-    entries = []
+    """What `docker save` writes: an image once, with all its names; who reads an archive may want just one in it."""
+    entries: dict[str, DockerEntry] = {}
     for each in written:
-        config = Digest.of(each.config)
-        (directory / f"{config.hex}.json").write_bytes(each.config)
-        layers = [f"blobs/sha256/{layer.digest.hex}" for layer in synthesize(each.config).layers]
-        entries.append({"Config": f"{config.hex}.json", "RepoTags": list(each.names), "Layers": layers})
-    (directory / "manifest.json").write_bytes(msgspec.json.encode(entries))
+        entry = docker_entry(each.names, each.config, [blob_path(layer.digest) for layer in synthesize(each.config).layers])
+        (directory / entry.config).write_bytes(each.config)
+        if (known := entries.setdefault(entry.config, entry)) is not entry:
+            known.tags = list(dict.fromkeys([*(known.tags or ()), *each.names]))
+    (directory / "manifest.json").write_bytes(msgspec.json.encode(list(entries.values())))
+
+
+def docker_entry(names: Sequence[str], config: bytes, layers: Sequence[str]) -> DockerEntry:
+    """What docker's manifest.json says of an image."""
+    return DockerEntry(config=f"{Digest.of(config).hex}.json", tags=list(names), layers=list(layers))
 
 
 def write_dir(directory: Path, written: Sequence[Written]) -> None:
@@ -61,7 +66,7 @@ def write_dir(directory: Path, written: Sequence[Written]) -> None:
     for part in ("blobs/sha256", "blobs"):
         os.rmdir(directory / part)
     _write_blob(directory, image.config)
-    (directory / "manifest.json").write_bytes(image.manifest or _manifest(image))
+    (directory / "manifest.json").write_bytes(image.manifest or manifest_of(image))
     write_signatures(directory, "", image.signatures)
     (directory / VERSION_FILE).write_bytes(VERSION)
 
@@ -74,7 +79,8 @@ FORMS: Final[dict[str, Callable[[Path, Sequence[Written]], None]]] = {
 }
 
 
-def _manifest(image: Written) -> bytes:
+def manifest_of(image: Written) -> bytes:
+    """An OCI manifest of the layers as they are now."""
     return encode_manifest(synthesize(image.config, image.sizes), layer_type=OCI_LAYER)
 
 

@@ -7,7 +7,6 @@ A file without a name needs no sweeping: the kernel drops it with its last descr
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -19,7 +18,7 @@ from typing import IO, Final
 from criollo.aio import threads
 from criollo.aio.cleanup import cleanup
 from criollo.errors import Invalid, explain
-from criollo.linux import files
+from criollo.linux import files, libc
 
 _LONGEST: Final = 200
 # What open and link answer where files cannot be without a name: EISDIR of kernels that do not know the flag.
@@ -33,10 +32,17 @@ async def workplace(parent: Path, name: str) -> AsyncIterator[Path]:
     Raises:
         HostFailed, Exhausted: it cannot be made.
     """
-    place = _Place(parent, name[:_LONGEST])
+    async with opened_workplace(parent, name) as place:
+        yield place.path
+
+
+@contextlib.asynccontextmanager
+async def opened_workplace(parent: Path, name: str) -> AsyncIterator["Workplace"]:
+    """As `workplace`, for directories that are made there and published."""
+    place = Workplace(parent, name[:_LONGEST])
     try:
         await threads.files(place.open)
-        yield place.path
+        yield place
     finally:
         await cleanup(threads.files(place.close), what=f"{place.path}")
 
@@ -83,6 +89,28 @@ def publish(fd: int, path: Path) -> None:
         sync_directory(path.parent)
 
 
+@contextlib.asynccontextmanager
+async def new_file(path: Path, mode: int = 0o644) -> AsyncIterator[int]:
+    """An empty file, for writing and reading, that has its name when the block ends well and the disk has it.
+
+    Raises:
+        Invalid: the name is taken.
+        HostFailed, Exhausted: the directory cannot be written to.
+    """
+    if os.path.lexists(path):
+        raise taken(path)
+    async with contextlib.AsyncExitStack() as stack:
+        fd = await threads.descriptor(lambda: open_nameless(path.parent, mode))
+        unfinished: Path | None = None
+        if fd is None:
+            unfinished = await stack.enter_async_context(workplace(path.parent, f"{path.name[:190]}.new")) / "file"
+            with explain(f"write {path}"):
+                fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        stack.callback(os.close, fd)
+        yield fd
+        await (threads.files(publish, fd, path) if unfinished is None else threads.files(_rename, fd, unfinished, path))
+
+
 def move(source: Path, path: Path) -> None:
     """Give something that is on the disk its name there, unless the name is taken. Blocking.
 
@@ -92,8 +120,21 @@ def move(source: Path, path: Path) -> None:
     """
     if os.path.lexists(path):
         raise taken(path)
-    os.rename(source, path)
+    try:
+        libc.rename_noreplace(os.fspath(source), os.fspath(path))
+    except FileExistsError:  # by now
+        raise taken(path) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        os.rename(source, path)  # a file system that cannot tell, such as NFS
     sync_directory(path.parent)
+
+
+def _rename(fd: int, source: Path, path: Path) -> None:
+    with explain(f"write {path}"):
+        os.fsync(fd)
+        move(source, path)
 
 
 def sync_directory(path: Path) -> None:
@@ -107,10 +148,11 @@ def taken(path: Path) -> Invalid:
     return Invalid("path", str(path), "a path where nothing is yet")
 
 
-class _Place:
+class Workplace:
     """One such directory; its methods block."""
 
     def __init__(self, parent: Path, name: str) -> None:
+        # The lock is of before the first write: it is told of lost ones, whoever else was (see storage.layers).
         self._parent, self._name, self._lock = parent, name, -1
         self.path = parent
 
@@ -121,9 +163,20 @@ class _Place:
                 self.path = self._parent / f".{self._name}.{secrets.token_hex(4)}.kpod"
                 os.mkdir(self.path, 0o700)
                 self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                if not _is_ours(self._lock) or not self.path.exists():  # another sweep was between the two calls
+                if not files.try_lock(self._lock) or not self.path.exists():  # another sweep was between the two calls
                     os.close(self._lock)
                     self._lock = -1
+
+    def publish(self, tree: Path, path: Path) -> None:
+        """Give a directory that was made here its name there when the disk has it; what has the name is not replaced.
+
+        Raises:
+            Invalid: the name is taken.
+            HostFailed, Exhausted: the disk does not take it, or has lost some of it.
+        """
+        with explain(f"write {path}"):
+            libc.syncfs(self._lock)
+            move(tree, path)
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -131,23 +184,19 @@ class _Place:
             os.close(self._lock)
 
     def _sweep(self) -> None:
-        ours = re.compile(rf"\.{re.escape(self._name)}\.[0-9a-f]{{8}}\.kpod")
-        for name in filter(ours.fullmatch, os.listdir(self._parent)):
-            try:
-                fd = os.open(self._parent / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except OSError:
-                continue  # gone, or nothing that we made
-            try:
-                if os.fstat(fd).st_uid == os.geteuid() and _is_ours(fd):
-                    files.remove_tree(self._parent / name)
-            finally:
-                os.close(fd)
+        sweep(self._parent, re.escape(self._name))
 
 
-def _is_ours(fd: int) -> bool:
-    """Whether nobody else holds the directory; then it is held until `fd` is closed."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def sweep(parent: Path, names: str = "[^/]+") -> None:
+    """Remove the places of work below `parent` that nobody holds and whose names fit. Blocking. Raises OSError."""
+    ours = re.compile(rf"\.{names}\.[0-9a-f]{{8}}\.kpod")
+    for name in filter(ours.fullmatch, os.listdir(parent)):
+        try:
+            fd = os.open(parent / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # gone, or nothing that we made
+        try:
+            if os.fstat(fd).st_uid == os.geteuid() and files.try_lock(fd):
+                files.remove_tree(parent / name)
+        finally:
+            os.close(fd)

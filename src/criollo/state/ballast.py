@@ -5,11 +5,13 @@ and a daemon could not start on it.
 """
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
 from criollo.aio import threads
+from criollo.linux import files
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
@@ -40,6 +42,9 @@ class Ballast:
         if self._path.exists():
             return None
         try:
+            # What cannot be held is not taken for a moment from who writes now.
+            if files.free_bytes(self._path.parent) < 2 * BYTES:
+                return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(fd, 0, BYTES)

@@ -1,14 +1,16 @@
 """Images: rows in images.db, records in memory. An image becomes visible by one transaction."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from criollo.errors import Damaged
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
-from criollo.state.database import Database
+from criollo.state.database import Database, damage
 from criollo.state.signatures import Signatures
 from criollo.telemetry.log import get_logger
 
@@ -21,6 +23,19 @@ CREATE TABLE IF NOT EXISTS unflushed (
   boot TEXT NOT NULL              -- the boot that wrote them: in another one they are not to be relied on
 ) STRICT, WITHOUT ROWID
 """
+
+_HEX, _PLAIN = re.compile(r"[0-9a-f]{64}"), re.compile(r"[!-~]+")
+_LAYER: Final = re.compile(r"[0-9a-f]{32}|empty")  # storage.layers
+# What clients are told, and what paths are made of: how it must look.
+_NAMES: Final = {
+    "SELECT id FROM image": _HEX,
+    "SELECT manifest_digest FROM image": _PLAIN,
+    "SELECT name FROM reference": _PLAIN,
+    "SELECT image_id FROM reference": _HEX,
+    "SELECT name FROM layer": _LAYER,
+    "SELECT diff_id FROM layer": _PLAIN,
+    "SELECT layer FROM image_layer": _LAYER,
+}
 
 
 class LayerRow(NamedTuple):
@@ -46,8 +61,20 @@ class ImageRows:
         boots = dict(self._database.query("SELECT layer, boot FROM unflushed"))
         rows = [LayerRow(*row) for row in self._database.query("SELECT * FROM layer")]
         self._layers = {row.name: row._replace(boot=boots.get(row.name, "")) for row in rows}
+        self._refuse_garbled()
         for (image_id,) in self._database.query("SELECT id FROM image"):
             self._reload(ImageId(image_id))
+
+    def _refuse_garbled(self) -> None:
+        """Damage that SQLite does not see, in what clients are told and paths are made of.
+
+        Raises:
+            Damaged: a name is none of ours.
+        """
+        for sql, form in _NAMES.items():
+            for (name,) in self._database.query(sql):
+                if not form.fullmatch(name):
+                    raise Damaged(damage(self.path, f"a name in it is {name!r}"))
 
     def get(self, image_id: str) -> Image | None:
         return self._images.get(image_id)
@@ -80,9 +107,9 @@ class ImageRows:
         self._layers[layer.name] = layer
 
     def flushed(self, names: Iterable[str]) -> None:
-        """Say that layers are on the disk."""
+        """Say that layers are on the disk. Raises Exhausted: it is too full to note it."""
         rows = [row._replace(boot="") for row in map(self.layer, names) if row is not None]
-        with self._database.transaction():
+        with self._database.transaction(can_wait=True):
             for row in rows:
                 self._database.execute("DELETE FROM unflushed WHERE layer = ?", row.name)
         self._layers.update((row.name, row) for row in rows)
@@ -150,6 +177,10 @@ class ImageRows:
                 self._database.execute("DELETE FROM unflushed WHERE layer = ?", name)
         for name in names:
             self._layers.pop(name, None)
+
+    def flush(self) -> None:
+        """As `Database.flush`."""
+        self._database.flush()
 
     def close(self) -> None:
         self._database.close()

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
-from criollo.state.database import Database
+from criollo.errors import Damaged
+from criollo.oci.signature import MAX_SIGNATURES
+from criollo.state.database import Database, damage
 
 MAX_MANIFESTS: Final = 16  # of one image; the oldest give way
-MAX_BLOBS: Final = 128  # of one manifest; more than that, and the new ones replace the old
+MAX_BLOBS: Final = MAX_SIGNATURES  # of one manifest; more than that, and the new ones replace the old
 
 # Not in images.sql: databases from before there were signatures get the table too.
 _TABLE: Final = """
@@ -33,6 +35,9 @@ class Signatures:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.execute(_TABLE)
+        for row in database.query("SELECT image_id, manifest_digest, fingerprint FROM signature"):
+            if not all(text.isascii() for text in row):
+                raise Damaged(damage(database.path, "a signature in it has no name"))
         database.execute("DELETE FROM signature WHERE image_id NOT IN (SELECT id FROM image)")
         self._known: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for (image_id,) in database.query("SELECT DISTINCT image_id FROM signature"):

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from criollo.oci.digest import Digest
+from criollo.oci.signature import MAX_SIGNATURES
 
-MAX_SIGNATURES: Final = 128
 MAX_BYTES: Final = 4 << 20  # of all signatures of a manifest
 
 

@@ -52,9 +52,12 @@ class Layers:
         self.foreign: dict[str, Path] = {}  # trees in other tools' stores, by name: only read (storage.foreign)
         self.before_removal: Callable[[str], None] = lambda _: None  # of a driver that has made something of layers; may block
         self._staging = root / "staging"
+        # Of before the first write: the kernel tells each descriptor of the writes that were lost since it was opened, and
+        # one opened later hears nothing of what another process's syncfs was told (errseq, Linux 5.8).
+        self._sync_fd = -1
 
     async def open(self) -> None:
-        """Make the directories, repair their modes, move what nobody works on to the trash.
+        """Make the directories, repair their modes, move what nobody works on to the trash. `close` it.
 
         Raises:
             CriolloError: the root cannot be used.
@@ -66,10 +69,18 @@ class Layers:
         with explain(f"open the layer store {self.root}"):
             for directory in (self.directory, self._staging):
                 files.make_directory(directory, 0o700)
+            self.close()
+            self._sync_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.trash.open()
             (self.directory / EMPTY).mkdir(mode=0o755, exist_ok=True)
             for left in self._staging.iterdir():
                 self.trash.put(left)
+
+    def close(self) -> None:
+        """Let go of the file system; nothing is flushed any more. Safe to repeat."""
+        fd, self._sync_fd = self._sync_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def has(self, name: str) -> bool:
         return self.path(name).is_dir()
@@ -99,14 +110,18 @@ class Layers:
         Raises:
             Exhausted: the disk is full.
         """
-        return await threads.files(self._stage)
+        return await threads.handed_over(self._stage, self.discard)
 
     def _stage(self) -> Staging:
         path = self._staging / secrets.token_hex(16)
         with explain("make a staging directory for a layer"):
             path.mkdir()
-            path.chmod(0o755)
-            return Staging(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            try:
+                path.chmod(0o755)
+                return Staging(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            except OSError:
+                path.rmdir()
+                raise
 
     async def commit(self, staging: Staging, name: str) -> None:
         """Give a staged tree its name. If a layer of that name is there, it stays and the staged one is dropped.
@@ -163,9 +178,13 @@ class Layers:
         return self._trashes.setdefault(root, Trash(root / "trash"))
 
     async def sync(self) -> None:
-        """Flush the file system of the store: once per pull, before the rows that rely on it."""
+        """Flush the file system of the store: once per pull, before the rows that rely on it.
+
+        Raises:
+            CriolloError: writes were lost, now or since the last time, whoever was told of them too.
+        """
         with explain(f"flush the layer store {self.root}"):
-            await threads.files(files.syncfs, self.directory)
+            await threads.files(libc.syncfs, self._sync_fd)
 
 
 def _inherit(layer: Path, implied: Sequence[str], below: Sequence[Path]) -> None:

@@ -271,10 +271,11 @@ class RootStore:
             files.write_atomic(place / _BROUGHT, f"{brought.bytes} {brought.inodes}\n".encode())
 
     def _measure(self, place: Path) -> Usage:
-        if not place.exists():
-            return Usage(0, 0)
         brought = _brought(place)
-        return self._driver.quotas.usage(place, brought) or _walk(place / "diff", brought)
+        try:
+            return self._driver.quotas.usage(place, brought) or _walk(place / "diff", brought)
+        except FileNotFoundError:
+            return Usage(0, 0)
 
     def _put_away(self, place: Path) -> None:
         self._driver.quotas.release(place)

@@ -7,16 +7,15 @@ interrupted between two trees or at the next directory. What cannot be deleted s
 """
 
 import asyncio
-import contextlib
 import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 from criollo.aio import threads
-from criollo.errors import explain
-from criollo.linux import tree
-from criollo.linux.files import make_directory
+from criollo.errors import CriolloError, explain
+from criollo.linux import mount, tree
+from criollo.linux.files import make_directory, opened_directory
 from criollo.storage import subvolumes
 from criollo.telemetry.log import get_logger
 
@@ -36,8 +35,12 @@ class Trash:
         self._stuck: set[str] = set()
 
     def open(self) -> None:
-        """Make the directory; what it holds from before is deleted by the next round. Blocking."""
+        """Make the directory; what it holds from before is deleted by the next round, and may not be mounted. Blocking."""
         make_directory(self.path, 0o700)
+        place = os.path.realpath(self.path)
+        for left in mount.below(place):  # by a check of the driver that was killed
+            if left != place:
+                mount.unmount(left, detach=True)
 
     def put(self, directory: Path) -> bool:
         """Move a tree here, which takes it out of sight at once; False when it does not exist. Blocking.
@@ -58,7 +61,10 @@ class Trash:
     async def run(self) -> None:
         """Empty the trash whenever something was put into it, until cancelled."""
         while True:
-            await self.empty()
+            try:
+                await self.empty()
+            except CriolloError as error:
+                log.warning("cannot empty the trash now; trying again with what comes next", error=error)
             await self._filled.wait()
             self._filled.clear()
 
@@ -79,9 +85,7 @@ class Trash:
         return self._stop
 
     def _empty_all(self) -> None:
-        with explain(f"empty {self.path}"):
-            scratch = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with explain(f"empty {self.path}"), opened_directory(self.path) as scratch:
             while not self._stop and (names := [name for name in os.listdir(scratch) if name not in self._stuck]):
                 kept = subvolumes.destroy_below(scratch, names[0], self._is_stopped)
                 kept += tree.remove(scratch, names[0], scratch, should_stop=self._is_stopped)
@@ -93,6 +97,3 @@ class Trash:
                         count=len(kept),
                         first="; ".join(kept[:_SHOWN]),
                     )
-        finally:
-            with contextlib.suppress(OSError):
-                os.close(scratch)

@@ -9,6 +9,7 @@ or with another driver. It can always be made again. Layers may be on another fi
 """
 
 import contextlib
+import functools
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -105,8 +106,10 @@ class Trees:
             with explain(what):
                 await threads.files(self._commit, staged, place, facts)
         finally:
-            await cleanup(threads.files(self._trash.put, staged), what="a tree that is not finished")
-            self._trash.wake()
+            try:
+                await cleanup(threads.files(self._trash.put, staged), what="a tree that is not finished")
+            finally:
+                self._trash.wake()
         return facts
 
     def _begin(self, staged: Path) -> None:
@@ -122,7 +125,7 @@ class Trees:
         with explain(f"put together layers in {target}"), contextlib.ExitStack() as stack:
             opened = []
             for directory in (source, target):
-                opened.append(await threads.files(os.open, directory, _DIRECTORY))
+                opened.append(await threads.descriptor(functools.partial(os.open, directory, _DIRECTORY)))
                 stack.callback(os.close, opened[-1])
             made = await self._workers.assemble(opened[0], opened[1], job, stall_s=STALL_S)
         return Usage(made.used_bytes, made.inodes)

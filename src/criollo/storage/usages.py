@@ -7,6 +7,7 @@ all of it stays below a few hundredths of a processor.
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ class Usages:
         self._lost: set[str] = set()
         self._current = ""
         self._turn = object()
+        self._taking = threading.Lock()  # whose turn it is, and what is taken in it
         self._rest: asyncio.Event | None = None
 
     async def known(self, container_ids: Sequence[str], *, fresh: bool = False) -> list[Measured | None]:
@@ -94,19 +96,32 @@ class Usages:
     async def _run(self, rest: asyncio.Event) -> None:
         try:
             while self._waiting and len(self._lost) < _MOST_LOST:
-                self._turn = turn = object()
+                turn = self._next_turn()
                 self._current = ""
                 try:
                     await threads.forsaken(self._stall_s, self._work, turn)
                 except TimeoutError:
+                    self._next_turn()  # who was left behind takes nothing more
                     if self._current:
                         self._give_up(self._current)
                 finally:
-                    self._turn = object()
+                    self._next_turn()
                 self._note_found()
         finally:
             self._rest = None
             rest.set()
+
+    def _next_turn(self) -> object:
+        with self._taking:
+            self._turn = object()
+            return self._turn
+
+    def _take(self, turn: object) -> str | None:
+        with self._taking:
+            if self._turn is not turn or not self._waiting:
+                return None
+            self._current = self._waiting.popleft()
+            return self._current
 
     def _work(self, turn: object) -> None:
         """Measure what waits, for a while; ends after its layer when it was left behind."""
@@ -115,8 +130,7 @@ class Usages:
         except OSError:
             log.debug("no idle class for disk accesses here")
         deadline = time.monotonic() + _TURN_S
-        while self._turn is turn and self._waiting and time.monotonic() < deadline:
-            container_id = self._current = self._waiting.popleft()
+        while time.monotonic() < deadline and (container_id := self._take(turn)) is not None:
             begun = time.monotonic()
             try:
                 usage: Usage | None = self._measure(container_id)

@@ -2,22 +2,27 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support import leaks
 from support.image_store import image_store, planned
 from support.images import Entry, directory, file, hardlink, make_image, symlink
+from support.waiting import cancelled_within, until
 
 from criollo.aio import threads
-from criollo.images import seals
-from criollo.images.check import check_stores
+from criollo.images import check, seals
+from criollo.images.check import Pace, Scope, check_stores, look, verify
+from criollo.images.collect import collect_layers, drop_layers
 from criollo.images.commit import add_layer, record
 from criollo.images.context import Images
 from criollo.model import image as records
 from criollo.model.care import DAMAGED, MISSING, Report
 from criollo.model.ids import ImageId
+from criollo.storage.layers import Layers
 from criollo.workers.pool import Workers
 
 pytestmark = pytest.mark.node
@@ -218,8 +223,6 @@ def test_a_broken_seal_is_told_and_proves_nothing(tmp_path: Path) -> None:
 
 def test_a_seal_goes_with_its_layer(tmp_path: Path) -> None:
     async def body(images: Images) -> None:
-        from criollo.images.collect import collect_layers
-
         images.rows.remove(images.rows.all()[0].id)
         await collect_layers(images)
         assert os.listdir(tmp_path / "seals") == []
@@ -234,5 +237,87 @@ def test_documents_are_held_against_their_digests(tmp_path: Path) -> None:
         rows._reload(images.rows.all()[0].id)
         (broken,) = (await check_stores(images, quick=True)).broken
         assert "its config is not what the image id says" in broken.findings
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize(("holder", "name"), [(os, "open"), (seals, "open_seal")])
+def test_who_leaves_while_a_layer_is_opened_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: object, name: str
+) -> None:
+    async def body(images: Images) -> None:
+        row = images.rows.layer(images.rows.all()[0].layers[0])
+        assert row is not None
+        before = leaks.descriptors()
+        await cancelled_within(monkeypatch, holder, name, verify(images, row, Pace()))
+        assert leaks.new_descriptors(before) == []
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_layer_that_goes_meanwhile_is_nobodys_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    """Its directory goes before its row."""
+
+    async def body(images: Images) -> None:
+        layer = images.rows.all()[0].layers[1]
+        images.rows.remove(images.rows.all()[0].id)
+        begun, go_on, remove = threading.Event(), threading.Event(), seals.remove
+
+        def remove_slowly(layers: Layers, names: Sequence[str]) -> None:
+            begun.set()
+            assert go_on.wait(60)
+            remove(layers, names)
+
+        monkeypatch.setattr(seals, "remove", remove_slowly)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(drop_layers(images, [layer]))
+            await until(begun.is_set)
+            looking = group.create_task(look(images, layer, quick=quick))
+            await threads.files(lambda: None)
+            go_on.set()
+        assert looking.result() is None
+
+    run(tmp_path, body)
+
+
+def test_a_layer_that_comes_meanwhile_is_nobodys_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        image = images.rows.all()[0]
+        layer = image.layers[1]
+        row = images.rows.layer(layer)
+        assert row is not None
+        images.rows.remove(image.id)
+        images.rows.drop_layers([layer])
+        has = images.layers.has
+
+        def has_while_it_comes(name: str) -> bool:
+            async def come() -> None:
+                images.rows.add_layer(row)
+                images.rows.add(image)
+
+            if images.rows.layer(name) is None:
+                asyncio.run_coroutine_threadsafe(come(), loop).result(60)
+            return has(name)
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(images.layers, "has", has_while_it_comes)
+        assert await look(images, layer, quick=True) is None
+
+    run(tmp_path, body)
+
+
+def test_a_container_that_goes_meanwhile_has_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"1" * 64}
+
+    class Roots:
+        def ids(self) -> set[str]:
+            return set(here)
+
+    async def body(images: Images) -> None:
+        images.roots = cast(Any, Roots())
+        monkeypatch.setattr(check, "database_findings", lambda path: here.clear() or [])
+        report = await check_stores(images, quick=True, scope=Scope([images.rows.path], [*here, "2" * 64]))
+        assert report.containers == ["2" * 64]
 
     run(tmp_path, body)

@@ -1,16 +1,22 @@
 """images.containerd: what databases and content stores say, sound and not. With a containerd that runs: tests/node/daemon."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import leaks
 from support.bolt_file import bolt_file, write_containerd
+from support.image_store import image_store
 from support.images import OCI_MANIFEST, Image, Index, file, make_image, make_index
+from support.waiting import cancelled_within
 
 from criollo.errors import Damaged, Denied, Invalid, NotFound
-from criollo.images.adopt import checked_root
+from criollo.images import containerd
+from criollo.images.adopt import adopt_images, checked_root
 from criollo.images.containerd import find_content, list_images, open_content, read_images
+from criollo.images.context import Images
 from criollo.images.layout import Found
 from criollo.oci.platform import host_platform
 
@@ -146,3 +152,16 @@ def test_a_root_must_be_a_path() -> None:
     assert checked_root("/x") == Path("/x")
     with pytest.raises(Invalid, match="an absolute path"):
         checked_root("x")
+
+
+def test_who_leaves_while_the_content_is_opened_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = written(tmp_path / "containerd", make_image([[file("a")]]))
+
+    async def main(images: Images) -> list[str]:
+        before = leaks.descriptors()
+        await cancelled_within(monkeypatch, containerd, "open_content", adopt_images(images, root, ["k8s.io"]))
+        return leaks.new_descriptors(before)
+
+    (tmp_path / "ours").mkdir()
+    with image_store(tmp_path / "ours") as images:
+        assert asyncio.run(main(images)) == []

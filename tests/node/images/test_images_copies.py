@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,15 @@ def copier(registries: tuple[Registry, Registry], tmp_path: Path) -> Iterator[Co
     assert made.left() == []
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[list[str]]:
+    """podman with a store of its own."""
+    with tempfile.TemporaryDirectory(prefix="podman") as runroot:  # it takes 50 characters at most
+        podman = ["podman", "--root", f"{tmp_path}/podman", "--runroot", runroot, "--storage-driver", "vfs"]
+        yield podman
+        subprocess.run([*podman, "system", "reset", "-f"], capture_output=True, timeout=120, check=False)
+
+
 @pytest.mark.parametrize("way", ["oci:{}/layout:x", "oci-archive:{}/a.tar:x", "dir:{}/d"])
 def test_an_index_goes_through_a_file_and_comes_back(
     copier: Copier, registries: tuple[Registry, Registry], tmp_path: Path, way: str
@@ -115,6 +125,24 @@ def test_what_skopeo_wrote_is_copied(copier: Copier, tmp_path: Path, way: str) -
     done = skopeo("copy", "-q", "--all", "--src-tls-verify=false", f"docker://{copier.source}", theirs)
     assert done.returncode == 0, done.stderr
     assert copier.copied("--all", theirs, f"oci:{tmp_path}/ours:y") == INDEX.digest
+
+
+def test_docker_archives_are_those_of_skopeo_and_podman(copier: Copier, store: list[str], tmp_path: Path) -> None:
+    image, ours, theirs = INDEX.images[0], f"{tmp_path}/ours.tar", f"{tmp_path}/theirs.tar"
+    copier.copied("--additional-tag", "example.com/b", copier.source, f"docker-archive:{ours}:example.com/a:v1")
+    inspected = skopeo("inspect", "--config", "--raw", f"docker-archive:{ours}:example.com/b:latest")
+    assert inspected.stdout.encode() == image.config
+    loaded = subprocess.run([*store, "load", "-i", ours], capture_output=True, text=True, timeout=120, check=True)
+    assert "example.com/a:v1" in loaded.stdout
+    saved = [*store, "save", "-m", "-o", theirs, "example.com/a:v1", "example.com/b:latest"]
+    subprocess.run(saved, capture_output=True, timeout=120, check=True)
+    digest = copier.copied(f"docker-archive:{theirs}:@0", f"oci:{tmp_path}/layout:v1")
+    assert copier.copied(f"docker-archive:{ours}", f"dir:{tmp_path}/dir") == digest
+    copied = skopeo("inspect", "--config", "--raw", f"oci:{tmp_path}/layout:v1")
+    assert copied.stdout.encode() == image.config
+    checked = skopeo("copy", "-q", f"oci:{tmp_path}/layout:v1", f"docker-archive:{tmp_path}/checked.tar:x:y")
+    assert checked.returncode == 0, checked.stderr
+    assert copier.copied(f"docker-archive:{tmp_path}/checked.tar:x:y", f"dir:{tmp_path}/again") == digest
 
 
 def test_the_second_copy_sends_nothing(copier: Copier, registries: tuple[Registry, Registry], tmp_path: Path) -> None:
@@ -216,7 +244,7 @@ def test_a_layout_takes_no_signatures_unless_they_may_stay_behind(
     assert copier.copied("--all", "--remove-signatures", copier.source, f"oci-archive:{tmp_path}/a.tar") == INDEX.digest
 
 
-@pytest.mark.parametrize("transport", ["oci", "oci-archive", "dir"])
+@pytest.mark.parametrize("transport", ["oci", "oci-archive", "docker-archive", "dir"])
 def test_the_policy_of_files_counts(copier: Copier, tmp_path: Path, transport: str) -> None:
     there = f"{transport}:{tmp_path}/there"
     copier.copied(copier.source, there)

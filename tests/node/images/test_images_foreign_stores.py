@@ -209,7 +209,7 @@ def test_a_store_that_hangs_keeps_its_images_and_nobody_waiting(
 
 
 async def until(condition: Callable[[], bool], images: Images) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await images.foreign.refresh()
             await asyncio.sleep(0.01)

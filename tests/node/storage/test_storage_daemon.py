@@ -2,19 +2,17 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import pytest
-from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import Daemon, wait_for
 from support.images import busybox_layer, directory, file, make_image, push, whiteout
 from support.registry import Registry, run_registry
-from support.stores import disk
+from support.warm import disk_daemon
 
 pytestmark = pytest.mark.node
 
@@ -45,21 +43,11 @@ def registry() -> Iterator[Registry]:
 )
 def node(request: pytest.FixtureRequest, registry: Registry) -> Iterator[Node]:
     driver, kind = request.param
-    before = leaks.snapshot()
-    with disk(kind) as place:
-        home = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
-        root = place / "root"
-        settings = {
-            "crio.root": str(root),
-            "crio.storage_driver": driver,
-            "crio.runtime.runtimes.crun.allowed_annotations": [SIZE],
-        }
-        with running_daemon(home, registries=registry.registries_conf(), settings=settings) as daemon:
-            image = registry.reference("layered")
-            daemon.pull(image)
-            yield Node(daemon, root, driver, image)
-        home.rmdir()
-    assert leaks.leaked(before) == {}
+    settings = {"crio.runtime.runtimes.crun.allowed_annotations": [SIZE]}
+    with disk_daemon(driver, kind, registry, settings) as (daemon, root):
+        image = registry.reference("layered")
+        daemon.pull(image)
+        yield Node(daemon, root, driver, image)
 
 
 def used(daemon: Daemon, container: str) -> int:

@@ -104,11 +104,14 @@ def run(root: Path, body: Callable[[Store], Coroutine[object, object, None]]) ->
     async def inside() -> None:
         store = Store(root)
         await store.layers.open()
-        await store.roots.open()
         try:
-            await body(store)
+            await store.roots.open()
+            try:
+                await body(store)
+            finally:
+                await store.roots.close()
         finally:
-            await store.roots.close()
+            store.layers.close()
 
     asyncio.run(inside())
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from support import leaks
@@ -14,6 +15,7 @@ from support.waiting import until
 from criollo.aio import threads
 from criollo.errors import Exhausted, HostFailed, Invalid, Unsupported
 from criollo.linux import fsmount, mount
+from criollo.storage.base import Usage
 from criollo.storage.layers import Layers
 from criollo.storage.overlay import Overlay
 from criollo.storage.rootfs import RootStore
@@ -71,11 +73,14 @@ def run(root: Path, body: Callable[[Store], Coroutine[object, object, None]]) ->
     async def inside() -> None:
         store = Store(root)
         await store.layers.open()
-        await store.roots.open()
         try:
-            await body(store)
+            await store.roots.open()
+            try:
+                await body(store)
+            finally:
+                await store.roots.close()
         finally:
-            await store.roots.close()
+            store.layers.close()
 
     asyncio.run(inside())
 
@@ -251,6 +256,24 @@ def test_usage_counts_what_was_written(root: Path) -> None:
     run(root, body)
 
 
+def test_a_writable_layer_that_goes_while_it_is_measured_takes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(store: Store) -> None:
+        await store.roots.create(ID, [await store.add(TOP, a="x")])
+        await store.roots.unmount(ID)
+        quotas: Any = store.roots._driver.quotas
+        usage = quotas.usage
+
+        def usage_too_late(place: Path, brought: Usage) -> Usage | None:
+            store.roots._put_away(place)
+            return cast("Usage | None", usage(place, brought))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(quotas, "usage", usage_too_late)
+            assert await store.roots.usage(ID) == (0, 0)
+
+    run(root, body)
+
+
 def test_removal_stops_at_mounts(root: Path, tmp_path: Path) -> None:
     (tmp_path / "canary").write_text("sings")
 
@@ -329,3 +352,17 @@ def test_place_that_cannot_hold_a_store_is_told(root: Path) -> None:
             run(merged, _emptied)
     finally:
         mount.unmount(merged)
+
+
+def test_a_trial_mount_whose_process_was_killed_goes_with_the_next_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(store: Store) -> None:
+        pass
+
+    with monkeypatch.context() as killed:  # by what happens then: nothing more
+        killed.setattr(Overlay, "_judge", lambda self, place: None)
+        killed.setattr("criollo.storage.overlay.mount.unmount", lambda target, detach: False)
+        killed.setattr("criollo.storage.overlay.shutil.rmtree", lambda path, ignore_errors: None)
+        run(root, nothing)
+    assert mount.below(root) != []
+    run(root, nothing)
+    assert mount.below(root) == []

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 from support.images import directory, file, hardlink, symlink, whiteout
 from support.stores import Store, disk, root_on, run, shown
+from support.waiting import cancelled_within
 
 from criollo.aio import threads
 from criollo.errors import CriolloError, Exhausted, Unavailable, Unsupported
 from criollo.linux import btrfs, mount
+from criollo.storage.trees import Trees
 from criollo.workers.messages import AssembleJob
 from criollo.workers.running import Running
 
@@ -117,6 +120,20 @@ def test_damaged_tree_is_made_again(root: Path, driver: str, damage: str) -> Non
         for container in (ID, OTHER):
             await store.roots.remove(container)
         await store.emptied()
+
+    run(root, driver, body)
+
+
+def test_who_leaves_while_a_directory_is_opened_leaves_no_descriptor(
+    root: Path, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(store: Store) -> None:
+        (root / "copy").mkdir()
+        (root / "trees/x/tree").mkdir(parents=True)
+        trees = Trees(store.layers, store.workers, root, link=False)
+        before = leaks.descriptors()
+        await cancelled_within(monkeypatch, os, "open", trees.copy(root / "trees/x/tree", root / "copy"))
+        assert leaks.new_descriptors(before) == []
 
     run(root, driver, body)
 

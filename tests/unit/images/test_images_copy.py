@@ -3,8 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ from support.images import Image, Index, file, make_image, make_index
 
 from criollo.errors import CriolloError, Damaged, Denied, Invalid, NotFound
 from criollo.images import copy
-from criollo.images.copy import Copied, CopyWish, Document, copy_image
+from criollo.images.copy import Copied, CopyWish, Document, Gathered, copy_image
+from criollo.images.copyflow import Anew, Pour
 from criollo.images.progress import LayerProgress, Progress
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import DOCKER_FOREIGN_LAYER, OCI_INDEX, Descriptor
@@ -34,6 +34,7 @@ class Shelf:
         self.refused: set[str] = set()
         self.top: bytes = b""
         self.told: list[str] = []
+        self.tries = self.failures = 0
         for image in images:
             for part in image.images if isinstance(image, Index) else (image,):
                 self.documents[part.digest] = part.manifest
@@ -47,14 +48,14 @@ class Shelf:
             raise NotFound("manifest", digest)
         return Document(self.documents[digest])
 
-    @asynccontextmanager
-    async def blob(self, descriptor: Descriptor, bar: LayerProgress) -> AsyncIterator[int]:
-        if descriptor.digest not in self.blobs:
-            raise NotFound("blob", descriptor.digest)
-        fd = os.memfd_create("blob")
-        os.write(fd, self.blobs[descriptor.digest])
-        yield fd
-        os.close(fd)
+    async def pour(self, blob: Descriptor, sink_fd: int, bar: LayerProgress) -> None:
+        if blob.digest not in self.blobs:
+            raise NotFound("blob", blob.digest)
+        self.tries += 1
+        if self.tries <= self.failures:
+            os.write(sink_fd, b"x")
+            raise Anew("try again")
+        os.write(sink_fd, self.blobs[blob.digest])
 
     async def signatures(self, found: Document, *, carried: bool) -> Sequence[bytes]:
         return self.signed.get(Digest.of(found.raw), ())
@@ -64,15 +65,20 @@ class Shelf:
         if Digest.of(found.raw) in self.refused:
             raise Denied("not this one")
 
-    async def prepare(self, top: Digest, signatures: Sequence[bytes]) -> None:
-        self.told.append(f"prepare {len(signatures)}")
+    async def prepare(self, nodes: Sequence[Gathered]) -> None:
+        self.told.append(f"prepare {sum(len(node.signatures) for node in nodes)}")
 
     async def has(self, blob: Descriptor) -> bool:
         return blob.digest in self.blobs
 
-    async def put(self, blob: Descriptor, fd: int, bar: LayerProgress) -> None:
+    async def put(self, blob: Descriptor, pour: Pour) -> None:
+        fd = os.memfd_create("blob")
+        try:
+            await pour(fd)
+            self.blobs[blob.digest] = os.pread(fd, blob.size + 1, 0)
+        finally:
+            os.close(fd)
         self.told.append("blob")
-        self.blobs[blob.digest] = os.pread(fd, blob.size, 0)
 
     async def put_document(self, digest: Digest, raw: bytes, media_type: str) -> None:
         self.told.append("document")
@@ -207,6 +213,18 @@ def test_a_blob_without_end_is_refused_before_anything_moves() -> None:
     with pytest.raises(Invalid, match="at most"):
         copied(source, target)
     assert "blob" not in target.told
+
+
+def test_a_blob_that_may_work_is_tried_again_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy, "_PAUSES_S", (0, 0))
+    source, target = Shelf(make_image([[file("a")]])), Shelf()
+    source.failures = 2
+    assert copied(source, target).sent == 2
+    assert target.blobs == source.blobs
+    source.tries, source.failures, target = 0, 99, Shelf()
+    with pytest.raises(Anew):
+        copied(source, target)
+    assert (target.blobs, target.top) == ({}, b"")
 
 
 @given(

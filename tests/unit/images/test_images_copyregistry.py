@@ -1,24 +1,27 @@
 """From registry to registry: what lies is found out before it is sent, what is there is not sent, the tag comes last."""
 
-import asyncio
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from support.bad_registry import BadRegistry, cut_after, flip, run_bad_registry, status
+from support.asking import ask
+from support.bad_registry import BadRegistry, cut_after, flip, hang_after, run_bad_registry, status
+from support.daemon import wait_for
 from support.images import file, make_image, make_index
 from support.upload_registry import UploadRegistry, run_upload_registry
 
-from criollo.aio import threads
 from criollo.errors import CriolloError, Damaged, Denied, Invalid, NotFound
-from criollo.images.copy import Copied, CopyWish, copy_image
+from criollo.images import copy
+from criollo.images.copy import Copied, CopyWish, Gathered, copy_image
 from criollo.images.copyregistry import Destination, RegistryTarget
 from criollo.images.copysources import RegistrySource, Trust
 from criollo.images.progress import Progress
 from criollo.oci.digest import Digest
-from criollo.oci.image_spec import Descriptor
+from criollo.oci.image_spec import Descriptor, decode_manifest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import SIGSTORE_TYPE, sigstore
 from criollo.registry.client import Registry
@@ -29,7 +32,9 @@ from criollo.trust.judge import Judge
 from criollo.trust.policies import Policies
 from criollo.trust.policy import Policy
 
-QUICK = Limits(connect_s=5, idle_s=5, document_s=5, rounds=3, backoff_s=0.001, longest_wait_s=0.05, keep_s=0.01)
+T = TypeVar("T")
+
+QUICK = Limits(connect_s=60, idle_s=60, document_s=60, rounds=3, backoff_s=0.001, longest_wait_s=0.05, keep_s=0.01)
 ONE = make_image([[file("a", "x" * 100)]])
 INDEX = make_index([ONE, make_image([[file("b")]], platform={"os": "linux", "architecture": "s390x"})])
 OPENPGP = b"\xa3 a signature"
@@ -49,9 +54,8 @@ def taking() -> Iterator[UploadRegistry]:
 
 
 @pytest.fixture(autouse=True)
-def pools() -> Iterator[None]:
-    yield
-    threads.close()
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy, "_PAUSES_S", (0.01, 0.02, 0.03))
 
 
 def conf(path: Path, **places: Any) -> Path:
@@ -77,19 +81,21 @@ def copied(
         Rule(prefix=taking.host, location=taking.host, insecure=True),
     ]
 
-    async def main() -> Copied:
-        client = Registry(Hosts(rules), user_agent="test", limits=QUICK, environ={})
-        try:
-            ref = Reference.parse(f"{bad.host}/team/app:v1")
-            source = RegistrySource(client, ref, None, trust=Trust(judge, conf(root / "theirs.d")), scratch=root)
-            there = Reference.parse(f"{taking.host}/{target}")
-            found = Destination(there, sources=more.get("sources", ()), places=more.get("places"))
-            async with asyncio.timeout(30):
-                return await copy_image(source, RegistryTarget(client, found), wish, Progress("t"))
-        finally:
-            await client.close()
+    async def work(client: Registry) -> Copied:
+        ref = Reference.parse(f"{bad.host}/team/app:v1")
+        source = RegistrySource(client, ref, None, trust=Trust(judge, conf(root / "theirs.d")))
+        there = Reference.parse(f"{taking.host}/{target}")
+        found = Destination(there, sources=more.get("sources", ()), places=more.get("places"))
+        return await copy_image(source, RegistryTarget(client, found), wish, Progress("t"))
 
-    return asyncio.run(main())
+    return ask(Hosts(rules), work, limits=QUICK)
+
+
+def put(taking: UploadRegistry, work: Callable[[RegistryTarget], Awaitable[T]]) -> T:
+    """What `work` gives, which is handed the target other/app:v2."""
+    hosts = Hosts([Rule(prefix=taking.host, location=taking.host, insecure=True)])
+    place = Destination(Reference.parse(f"{taking.host}/other/app:v2"))
+    return ask(hosts, lambda client: work(RegistryTarget(client, place)), limits=QUICK)
 
 
 def test_an_index_arrives_whole_and_its_tag_last(bad: BadRegistry, taking: UploadRegistry, tmp_path: Path) -> None:
@@ -118,7 +124,7 @@ def test_wrong_bytes_are_never_sent(bad: BadRegistry, taking: UploadRegistry, tm
     bad.break_at(part, flip())
     with pytest.raises(Damaged):
         copied(bad, taking, tmp_path)
-    assert (taking.blobs, taking.manifests) == ({}, {})
+    assert (taking.blobs, taking.manifests, taking.asked("PUT")) == ({}, {}, [])
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.d"]
 
 
@@ -134,6 +140,30 @@ def test_a_mirror_that_lies_is_left_out(bad: BadRegistry, taking: UploadRegistry
 def test_a_blob_that_breaks_off_goes_on_where_it_was(bad: BadRegistry, taking: UploadRegistry, tmp_path: Path) -> None:
     bad.break_at("/blobs/", cut_after(10), times=2)
     assert copied(bad, taking, tmp_path).sent == 4
+
+
+def test_an_upload_that_is_cut_is_begun_anew(bad: BadRegistry, taking: UploadRegistry, tmp_path: Path) -> None:
+    taking.cut_bodies = 2
+    assert copied(bad, taking, tmp_path).sent == 4
+    assert {name.partition(" ")[2]: content for name, content in taking.blobs.items()} == ONE.blobs | INDEX.images[1].blobs
+
+
+def test_a_large_blob_goes_through_while_it_comes(taking: UploadRegistry, tmp_path: Path) -> None:
+    image = make_image([[file("a", os.urandom(3 << 20))]], compression="none")
+    largest = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
+    with run_bad_registry() as bad:
+        bad.add("team/app", "v1", image)
+        bad.break_at(largest, hang_after(2 << 20), times=1)
+
+        def release() -> None:
+            wait_for(lambda: taking.under_way > 1 << 20)
+            bad.released.set()
+
+        with ThreadPoolExecutor() as beside:
+            released = beside.submit(release)
+            assert copied(bad, taking, tmp_path).digest == image.digest
+            released.result()
+    assert {name.partition(" ")[2]: content for name, content in taking.blobs.items()} == image.blobs
 
 
 @pytest.mark.parametrize("code", [500, 403])
@@ -182,18 +212,13 @@ def test_simple_signatures_go_into_the_lookaside_of_the_target(
 def test_sigstore_signatures_are_attached(taking: UploadRegistry, tmp_path: Path) -> None:
     signature = sigstore(b"payload", media_type=SIGSTORE_TYPE, annotations={"dev.cosignproject.cosign/signature": "MEUC"})
 
-    async def main() -> None:
-        rules = [Rule(prefix=taking.host, location=taking.host, insecure=True)]
-        client = Registry(Hosts(rules), user_agent="test", limits=QUICK, environ={})
-        try:
-            target = RegistryTarget(client, Destination(Reference.parse(f"{taking.host}/other/app:v2")))
-            await target.prepare(Digest(ONE.digest), [signature.to_blob()])
-            await target.put_signatures(Digest(ONE.digest), [signature.to_blob()])
-        finally:
-            await client.close()
+    async def work(target: RegistryTarget) -> None:
+        node = Gathered(Digest(ONE.digest), ONE.manifest, decode_manifest(ONE.manifest), (signature.to_blob(),))
+        await target.prepare([node])
+        await target.put_signatures(Digest(ONE.digest), [signature.to_blob()])
 
     taking.answer_for[f"GET /v2/other/app/manifests/sha256-{ONE.digest[7:]}.sig"] = [(404, {})] * 9
-    asyncio.run(main())
+    put(taking, work)
     [name] = taking.manifests
     assert name == f"other/app sha256-{ONE.digest[7:]}.sig"
     [layer] = json.loads(taking.manifests[name])["layers"]
@@ -204,20 +229,14 @@ def test_a_blob_of_another_size_is_sent_anew(taking: UploadRegistry) -> None:
     content = b"content"
     blob = Descriptor(media_type="x", digest=Digest.of(content), size=len(content))
 
-    async def main() -> list[bool]:
-        rules = [Rule(prefix=taking.host, location=taking.host, insecure=True)]
-        client = Registry(Hosts(rules), user_agent="test", limits=QUICK, environ={})
-        try:
-            target = RegistryTarget(client, Destination(Reference.parse(f"{taking.host}/other/app:v2")))
-            found = []
-            for there in (b"", content):
-                taking.blobs[f"other/app {blob.digest}"] = there
-                found.append(await target.has(blob))
-            return found
-        finally:
-            await client.close()
+    async def work(target: RegistryTarget) -> list[bool]:
+        found = []
+        for there in (b"", content):
+            taking.blobs[f"other/app {blob.digest}"] = there
+            found.append(await target.has(blob))
+        return found
 
-    assert asyncio.run(main()) == [False, True]
+    assert put(taking, work) == [False, True]
 
 
 def test_a_source_without_the_image_is_told(bad: BadRegistry, taking: UploadRegistry, tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ def pools() -> Iterator[None]:
 
 
 def content_of(source: CopySource, blob: Descriptor) -> bytes:
-    async def body() -> bytes:
-        async with source.blob(blob, LayerProgress("", 0)) as fd:
-            return os.pread(fd, 1 << 20, 0)
-
-    return asyncio.run(body())
+    fd = os.memfd_create("blob")
+    try:
+        asyncio.run(source.pour(blob, fd, LayerProgress("", 0)))
+        return os.pread(fd, 1 << 20, 0)
+    finally:
+        os.close(fd)
 
 
 def described(content: bytes, size: int | None = None) -> Descriptor:

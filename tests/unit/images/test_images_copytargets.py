@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 from support.images import Image, file, make_image, make_index
+from support.waiting import cancelled_within
 
 from criollo.aio import threads
 from criollo.errors import CriolloError, Damaged, Invalid, NotFound, Unavailable
@@ -176,3 +178,16 @@ def test_where_files_cannot_be_nameless_blobs_appear_whole_too(tmp_path: Path, m
     layout = tmp_path / "layout"
     into_layout(write_dir(tmp_path / "1", image), layout, "v1")
     assert sorted(os.listdir(layout / "blobs/sha256")) == sorted([image.digest[7:], *(digest[7:] for digest in image.blobs)])
+
+
+def test_who_leaves_while_a_file_is_begun_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pour(fd: int) -> None:
+        pass
+
+    async def main() -> list[str]:
+        before = leaks.descriptors()
+        await cancelled_within(monkeypatch, copytargets, "_Part", copytargets._put_file(tmp_path / "file", pour))
+        return leaks.new_descriptors(before)
+
+    assert asyncio.run(main()) == []
+    assert os.listdir(tmp_path) == []

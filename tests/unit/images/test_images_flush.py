@@ -1,17 +1,24 @@
 """images.flush: what waits for the disk, what a failing disk leaves in doubt, what another boot makes of it."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
-from support.image_store import add_image, run
+from support.image_store import NOT_NEEDED, add_image, planned, run
+from support.images import file, make_image
+from support.waiting import until
 
 from criollo.errors import HostFailed
+from criollo.images import commit
 from criollo.images.collect import sweep_layers
+from criollo.images.commit import Blob, Feed, add_layer, record
 from criollo.images.context import Images
 from criollo.images.flush import DOUBTFUL
 from criollo.state.images import ImageRows, LayerRow
+from criollo.storage.layers import Staging
+from criollo.workers.messages import Unpacked
 
 A, B = "a" * 32, "b" * 32
 
@@ -146,6 +153,73 @@ def test_of_two_flushes_at_once_each_waits_for_the_other(tmp_path: Path, monkeyp
             go_on.set()
         assert loading.done()
         assert boots(images.rows.path) == {A: images.boot + DOUBTFUL}
+
+    run(tmp_path, body)
+
+
+def test_a_layer_that_comes_anew_during_a_flush_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        written(images, A, boot=images.boot)
+        written(images, B, boot=images.boot)
+        usual = images.layers.sync
+
+        async def another_comes() -> None:
+            await usual()
+            images.rows.drop_layers([A])
+            written(images, A, boot=images.boot)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(images.layers, "sync", another_comes)
+            await images.flush.now()
+        assert images.flush.waiting() == {A}
+        await images.flush.now()
+        assert boots(images.rows.path) == {A: "", B: ""}
+
+    run(tmp_path, body)
+
+
+def test_nothing_is_being_flushed_any_more_after_a_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        begun, go_on, usual = threading.Event(), threading.Event(), images.rows.flush
+
+        def flush() -> None:
+            begun.set()
+            assert go_on.wait(60)
+            usual()
+
+        monkeypatch.setattr(images.rows, "flush", flush)
+        written(images, A, boot=images.boot)
+        async with asyncio.TaskGroup() as group:
+            flushing = group.create_task(images.flush.now())
+            await until(begun.is_set)
+            resting = group.create_task(images.flush.rest())
+            asyncio.get_running_loop().call_soon(go_on.set)
+            await resting
+            assert flushing.done()
+
+    run(tmp_path, body)
+
+
+def test_what_is_written_while_a_flush_fails_is_in_doubt_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells of lost writes once, whosever they are."""
+
+    async def stage_while_a_flush_fails(images: Images, blob: Blob, feed: Feed) -> tuple[Staging, Unpacked]:
+        staging = await images.layers.stage()
+        written(images, A, boot=images.boot)
+        with monkeypatch.context() as patch:
+            patch.setattr(images.layers, "sync", fail)
+            await images.flush.rest()
+        return staging, Unpacked(diff_id=str(blob.diff_id), size_bytes=1, inodes=1)
+
+    async def body(images: Images) -> None:
+        [blob] = planned(make_image([[file("a")]]))
+        monkeypatch.setattr(commit, "stage_layer", stage_while_a_flush_fails)
+        await add_layer(images, blob, NOT_NEEDED)
+        image = msgspec.structs.replace(add_image(images, "1" * 64), layers=(blob.name,))
+        await record(images, image)
+        with pytest.raises(HostFailed, match="1 of 1 layers"):
+            await images.flush.now(image.layers)
+        assert boots(images.rows.path)[blob.name] == images.boot + DOUBTFUL
 
     run(tmp_path, body)
 

@@ -7,9 +7,32 @@ import pytest
 
 from criollo.aio.together import first
 from criollo.errors import TimedOut, Unavailable
+from criollo.images import progress as images_progress
 from criollo.images.progress import REMEMBERED, Board, LayerProgress, Progress, changes
 from criollo.model.transfer import Event, LayerState
 from criollo.registry.endpoints import Endpoint
+
+
+class Clock:
+    """Goes on when it is told to: a machine that is slow makes nothing look silent."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def passes(self, seconds: float) -> None:
+        """And the watch has looked meanwhile."""
+        self.now += seconds
+        await asyncio.sleep(0.003)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(images_progress, "time", made)
+    return made
 
 
 def pull_of(*stages: str) -> Progress:
@@ -33,32 +56,36 @@ def test_silence_while_a_document_is_expected_ends_the_watch_with_the_words_peop
         asyncio.run(progress.watch(0.01))
 
 
-def test_pieces_of_documents_renew_the_patience() -> None:
+def test_pieces_of_documents_renew_the_patience(clock: Clock) -> None:
     progress = pull_of()
     progress.asks = True
 
     async def arrive() -> None:
         for _ in range(20):
-            await asyncio.sleep(0.01)
+            await clock.passes(0.008)
             progress.noticed()
 
-    asyncio.run(first(progress.watch(1), arrive()))
+    asyncio.run(first(progress.watch(0.01), arrive()))
 
 
 @pytest.mark.parametrize("stages", [(), ("waiting",), ("unpacking", "here")])
-def test_a_queue_or_a_busy_disk_is_no_silence(stages: tuple[str, ...]) -> None:
-    asyncio.run(first(pull_of(*stages).watch(0.01), asyncio.sleep(0.1)))
+def test_a_queue_or_a_busy_disk_is_no_silence(stages: tuple[str, ...], clock: Clock) -> None:
+    async def wait() -> None:
+        for _ in range(20):
+            await clock.passes(0.008)
+
+    asyncio.run(first(pull_of(*stages).watch(0.01), wait()))
 
 
-def test_bytes_that_come_renew_the_patience() -> None:
+def test_bytes_that_come_renew_the_patience(clock: Clock) -> None:
     progress = pull_of("pulling")
 
     async def arrive() -> None:
         for _ in range(20):
-            await asyncio.sleep(0.01)
+            await clock.passes(0.008)
             progress.arrived(progress.layers[0], 1)
 
-    asyncio.run(first(progress.watch(1), arrive()))
+    asyncio.run(first(progress.watch(0.01), arrive()))
     assert progress.state().layers == [LayerState(digest="sha256:0", size=100, done=20, stage="pulling")]
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from support import images as made
-from support.image_store import image_store
+from support import leaks
+from support.image_store import NOT_NEEDED, image_store
 from support.upload_registry import UploadRegistry, run_upload_registry
+from support.waiting import cancelled_within
 
 from criollo.errors import CriolloError, Denied, Invalid, NotFound
+from criollo.images import push as push_module
 from criollo.images.artifacts import blob_path, plan_blobs
 from criollo.images.context import Images
+from criollo.images.progress import LayerProgress
 from criollo.images.push import Pushed, PushWish, push_image
 from criollo.model.ids import ImageId
 from criollo.model.image import Image
@@ -165,3 +169,17 @@ def test_an_artifact_is_pushed_as_it_came(tmp_path: Path, taking: UploadRegistry
     assert pushed.digest == digest
     assert taking.manifests == {"team/model v1": raw}
     assert set(taking.blobs.values()) == {content, b"{}"}
+
+
+def test_who_leaves_while_a_file_is_begun_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with image_store(tmp_path) as images:
+
+        async def main() -> list[str]:
+            image = keep(images, IMAGE, "example.com/base/image")
+            sharing = push_module._Push(images, image, PushWish(""), "oci", NOT_NEEDED, NOT_NEEDED)
+            before = leaks.descriptors()
+            packed = push_module._push_packed(sharing, image.layers[0], LayerProgress("", 0))
+            await cancelled_within(monkeypatch, push_module, "anonymous", packed)
+            return leaks.new_descriptors(before)
+
+        assert asyncio.run(main()) == []

@@ -1,15 +1,14 @@
 """images.remote: an image at a registry, looked at without pulling it."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+from support.asking import ask
 from support.bad_registry import BadRegistry, flip, run_bad_registry
 from support.images import file, make_image, make_index
 
-from criollo.aio import threads
 from criollo.errors import Damaged, NotFound
 from criollo.images.remote import describe, fetch_config, look
 from criollo.oci.platform import Platform
@@ -26,18 +25,9 @@ ARM = make_image([[file("arm")]], platform={"os": "linux", "architecture": "arm6
 
 
 def using(bad: BadRegistry, work: Callable[[Registry, Reference], Awaitable[T]]) -> T:
-    async def main() -> T:
-        rules = [Rule(prefix=bad.host, location=bad.host, insecure=True)]
-        client = Registry(Hosts(rules), user_agent="test", limits=Limits(rounds=1, keep_s=0.01), environ={})
-        try:
-            return await work(client, Reference.parse(bad.reference("team/app", "v1")))
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(main())
-    finally:
-        threads.close()
+    hosts = Hosts([Rule(prefix=bad.host, location=bad.host, insecure=True)])
+    ref = Reference.parse(bad.reference("team/app", "v1"))
+    return ask(hosts, lambda client: work(client, ref), limits=Limits(rounds=1, keep_s=0.01))
 
 
 def test_an_index_leads_to_the_image_of_the_platform() -> None:

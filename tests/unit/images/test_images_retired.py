@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,8 @@ import pytest
 from support.image_store import image_store
 
 from criollo.errors import CriolloError
+from criollo.images import retired as module
+from criollo.images.collect import collect_layers
 from criollo.images.context import Images
 from criollo.images.retired import exchange, release
 
@@ -117,5 +120,39 @@ def test_a_staged_tree_that_is_gone_changes_nothing(tmp_path: Path) -> None:
             exchange(images, staging, LAYER)
         assert images.layers.has(LAYER)
         await images.layers.discard(staging)
+
+    run(tmp_path, Roots(), body)
+
+
+def test_what_is_in_the_middle_of_an_exchange_is_not_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = module.libc.rename_exchange
+
+    async def body(images: Images) -> None:
+        path = images.layers.path(LAYER)
+        path.mkdir()
+        (path / "file").write_text("old")
+        beside = threading.Thread(target=release, args=(images,))
+
+        def rename_while_another_releases(old: str, new: str) -> None:
+            beside.start()
+            beside.join(0.5)  # it waits for us
+            rename(old, new)
+
+        monkeypatch.setattr(module.libc, "rename_exchange", rename_while_another_releases)
+        await replace(images)
+        beside.join()
+        assert (path / "file").read_text() == "new"
+
+    run(tmp_path, Roots(), body)
+
+
+def test_the_trash_hears_of_old_trees_from_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(images: Images) -> None:
+        images.layers.path(LAYER).mkdir()
+        await replace(images)
+        by: list[threading.Thread] = []
+        monkeypatch.setattr(images.layers.trash, "wake", lambda: by.append(threading.current_thread()))
+        await collect_layers(images)
+        assert set(by) == {threading.current_thread()}  # an event of the loop is not another thread's to set
 
     run(tmp_path, Roots(), body)

@@ -4,8 +4,10 @@ import asyncio
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +79,31 @@ def test_without_room_nothing_is_written_and_it_is_told(path: Path) -> None:
     assert full.layers() == ["later"]
 
 
+def test_what_can_wait_leaves_the_room_to_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    full = FullDisk(path, has_room=True)
+    with pytest.raises(Exhausted, match="the disk is full"), full.database.transaction(can_wait=True):
+        full.add("later")
+    assert full.asked == 0
+    full.add("now")
+    assert (full.layers(), full.asked) == (["now"], 1)
+
+
+def test_room_that_the_kernel_counts_and_does_not_give_yet_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = FullDisk(path, has_room=False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: full.limit(100_000))
+    full.add_together("small", "large")
+    assert full.layers() == ["large", "small"]
+
+
+def test_a_disk_that_has_no_room_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = FullDisk(path, has_room=False)
+    monkeypatch.setattr(os, "statvfs", lambda place: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(Exhausted, match="the disk is full"):
+        full.add("a")
+
+
 def test_the_room_is_held_given_up_once_and_held_again(tmp_path: Path) -> None:
     ballast = Ballast(tmp_path / "ballast")
     assert not ballast.release()
@@ -112,7 +139,7 @@ def test_a_disk_that_stays_full_is_told_once(
     monkeypatch.setattr(ballast, "_EVERY_S", 0)
 
     async def main() -> None:
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             keeper = group.create_task(Ballast(tmp_path / "ballast").keep())
             while len(looks) < 5:
                 await asyncio.sleep(0.001)
@@ -120,3 +147,18 @@ def test_a_disk_that_stays_full_is_told_once(
 
     asyncio.run(main())
     assert [each.message for each in caplog.records] == ["no room held back for the databases"]
+
+
+def test_the_last_room_is_not_taken_even_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who allocates what there is not has all of it until he is refused: a row that is written meanwhile would find none."""
+    taken: list[int] = []
+    room = os.statvfs(tmp_path)
+    blocks = {"less": (2 * BYTES - 1) // room.f_frsize, "enough": -(-2 * BYTES // room.f_frsize)}
+    monkeypatch.setattr(os, "posix_fallocate", lambda fd, start, size: taken.append(size))
+    held = Ballast(tmp_path / "ballast")
+    for there, expected in (("less", errno.ENOSPC), ("enough", None)):
+        values = SimpleNamespace(f_bavail=blocks[there], f_frsize=room.f_frsize)
+        monkeypatch.setattr(os, "statvfs", lambda path, values=values: values)
+        error = held.hold()
+        assert (error and error.errno) == expected
+    assert taken == [BYTES]

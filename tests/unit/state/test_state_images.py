@@ -16,9 +16,10 @@ from criollo.model.image import Image
 from criollo.state.images import ImageRows, LayerRow
 
 A, B = ImageId("a" * 64), ImageId("b" * 64)
+L1, L2, L3 = ("1" * 32, "2" * 32, "3" * 32)
 
 
-def image(image_id: ImageId, *names: str, layers: tuple[str, ...] = ("l1",), **fields: Any) -> Image:
+def image(image_id: ImageId, *names: str, layers: tuple[str, ...] = (L1,), **fields: Any) -> Image:
     base = Image(
         id=image_id, names=tuple(sorted(names)), digests=(f"x@sha256:{image_id}",), manifest_digest=f"sha256:{image_id}",
         manifest=b"{}", config=b"{}", layers=layers, size_bytes=7, pulled_ns=1,
@@ -38,13 +39,13 @@ def opened(path: Path) -> Iterator[ImageRows]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     with opened(tmp_path / "images.db") as rows:
-        for name in ("l1", "l2", "l3"):
+        for name in (L1, L2, L3):
             rows.add_layer(LayerRow(name, f"sha256:{name}", 1, 1))
     return tmp_path / "images.db"
 
 
 def test_an_image_is_there_after_opening_again(path: Path) -> None:
-    added = image(A, "x:1", "x:2", layers=("l2", "l1"), annotations={"a": "b"}, pinned=True)
+    added = image(A, "x:1", "x:2", layers=(L2, L1), annotations={"a": "b"}, pinned=True)
     with opened(path) as rows:
         assert rows.add(added) == added
     with opened(path) as rows:
@@ -77,7 +78,7 @@ def test_untagging_leaves_the_image(path: Path) -> None:
 def test_an_image_without_all_its_layers_is_not_added(path: Path) -> None:
     with opened(path) as rows:
         with pytest.raises(sqlite3.IntegrityError):
-            rows.add(image(A, "x:1", layers=("l1", "missing")))
+            rows.add(image(A, "x:1", layers=(L1, "missing")))
         assert rows.all() == []
     with opened(path) as rows:
         assert rows.all() == []
@@ -85,15 +86,15 @@ def test_an_image_without_all_its_layers_is_not_added(path: Path) -> None:
 
 def test_layers_of_no_image_are_free_to_go(path: Path) -> None:
     with opened(path) as rows:
-        rows.add(image(A, "x:1", layers=("l1", "l2")))
-        assert rows.unreferenced_layers() == ["l3"]
+        rows.add(image(A, "x:1", layers=(L1, L2)))
+        assert rows.unreferenced_layers() == [L3]
         rows.remove(A)
-        assert sorted(rows.unreferenced_layers()) == ["l1", "l2", "l3"]
-        rows.drop_layers(["l1", "l3"])
-        assert [row.name for row in rows.layers()] == ["l2"]
+        assert sorted(rows.unreferenced_layers()) == [L1, L2, L3]
+        rows.drop_layers([L1, L3])
+        assert [row.name for row in rows.layers()] == [L2]
         assert rows.by_reference("x:1") is None
     with opened(path) as rows:
-        assert [row.name for row in rows.layers()] == ["l2"]
+        assert [row.name for row in rows.layers()] == [L2]
 
 
 @pytest.mark.parametrize("text", ["garbage", "[]", '{"a": 1}'])
@@ -122,7 +123,7 @@ STEPS = st.lists(
 def test_memory_says_what_the_rows_say(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     path = tmp_path_factory.mktemp("images") / "images.db"
     with opened(path) as rows:
-        rows.add_layer(LayerRow("l1", "d", 1, 1))
+        rows.add_layer(LayerRow(L1, "d", 1, 1))
         for what, image_id, names in steps:
             if what == "add":
                 rows.add(image(image_id, *names))

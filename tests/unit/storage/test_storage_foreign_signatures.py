@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criollo.oci.digest import Digest
-from criollo.storage.foreign_signatures import MAX_BYTES, MAX_SIGNATURES, find, split
+from criollo.oci.signature import MAX_SIGNATURES
+from criollo.storage.foreign_signatures import MAX_BYTES, find, split
 
 DIGEST = Digest("sha256:" + "d" * 64)
 

@@ -1,15 +1,18 @@
 """storage.layers and storage.trash without a kernel's help: names, staging, commit, removal, what a restart finds."""
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.waiting import until
 
 from criollo.aio import threads
-from criollo.errors import Invalid
+from criollo.errors import Exhausted, Invalid
 from criollo.oci.digest import Digest
 from criollo.storage.layers import EMPTY, Layers, layer_name
 
@@ -21,7 +24,10 @@ def run(root: Path, body: Callable[[Layers], Coroutine[object, object, None]]) -
     async def inside() -> None:
         layers = Layers(root)
         await layers.open()
-        await body(layers)
+        try:
+            await body(layers)
+        finally:
+            layers.close()
 
     try:
         asyncio.run(inside())
@@ -169,8 +175,52 @@ def test_trash_task_empties_what_is_put_in(tmp_path: Path) -> None:
             for number in range(5):
                 await add(layers, NAME, *(f"{number}/{each}" for each in range(50)))
                 await layers.remove(NAME)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await watch()
             task.cancel()
 
     run(tmp_path, body)
+
+
+def test_a_staging_directory_that_cannot_be_opened_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.open
+
+    def refuse(path: Any, *args: Any, **more: Any) -> int:
+        if (tmp_path / "staging") == Path(os.fsdecode(path)).parent:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really(path, *args, **more)
+
+    async def body(layers: Layers) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            with pytest.raises(Exhausted):
+                await layers.stage()
+        assert os.listdir(tmp_path / "staging") == []
+
+    run(tmp_path, body)
+
+
+def test_a_trash_that_cannot_be_opened_is_emptied_with_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    really, refused = os.open, []
+
+    def refuse_once(path: Any, *args: Any, **more: Any) -> int:
+        if path == tmp_path / "trash" and not refused:
+            refused.append(path)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really(path, *args, **more)
+
+    async def body(layers: Layers) -> None:
+        monkeypatch.setattr(os, "open", refuse_once)
+        await add(layers, NAME, "file")
+        await layers.remove(NAME)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(layers.trash.run())
+            await until(lambda: refused)
+            layers.trash.wake()
+            await until(lambda: not os.listdir(layers.trash.path))
+            task.cancel()
+
+    run(tmp_path, body)
+    assert "cannot empty the trash now" in caplog.text

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -120,6 +122,43 @@ def test_so_many_hang_that_measuring_rests(monkeypatch: pytest.MonkeyPatch) -> N
     run(body)
 
 
+def test_who_was_left_behind_takes_nothing_more() -> None:
+    release, begun = threading.Event(), []
+
+    def measure(name: str) -> Usage:
+        begun.append(name)
+        release.wait(60)
+        return Usage(7, 1)
+
+    class Slow(deque[str]):
+        """The first that takes something is left behind as it does so."""
+
+        is_first = True
+
+        def popleft(self) -> str:
+            if self.is_first:
+                self.is_first, turn, gives_up = False, measured._turn, time.monotonic() + 0.5
+                while measured._turn is turn and time.monotonic() < gives_up:
+                    time.sleep(0.001)
+            return super().popleft()
+
+    async def body(tasks: Background) -> None:
+        nonlocal measured
+        names = [f"{number}" for number in range(9)]
+        measured = Usages(measure, tasks, stall_s=0.01)
+        measured._waiting = Slow()
+        async with asyncio.timeout(30):
+            while len(measured._lost) < usages._MOST_LOST:
+                await measured.known(names)
+                await asyncio.sleep(0.001)
+        assert len(begun) == usages._MOST_LOST
+        release.set()
+        await until(measured, names, [7] * 9)
+
+    measured: Usages
+    run(body)
+
+
 def test_one_that_cannot_be_measured_is_not_known(caplog: pytest.LogCaptureFixture) -> None:
     def measure(name: str) -> Usage:
         if name == "bad":
@@ -136,6 +175,7 @@ def test_one_that_cannot_be_measured_is_not_known(caplog: pytest.LogCaptureFixtu
 def test_layers_that_take_long_are_measured_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usages, "LASTS_S", 0)
     monkeypatch.setattr(usages, "_QUICK_S", 0)
+    monkeypatch.setattr(usages, "_SHARE", 10_000)
     asked: list[str] = []
 
     def measure(name: str) -> Usage:
