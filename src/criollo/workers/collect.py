@@ -1,9 +1,9 @@
 """A path of a live tree → a tar stream: what `kpod cp` reads, of a container in a worker, of the node in its own process.
 
-The tree's owner may change it while it is read. What vanishes is left out; a file that becomes shorter is filled up with
-zeros and named among the `changed`, one that grows is cut; a directory is entered by descriptors, so a link put in its
-place leads nowhere. Sockets are left out, and what is below directories in which the kernel shows itself. Owners, modes,
-times, hard links and attributes of files and directories are kept (`workers.pack` has the format).
+The tree's owner may change it while it is read. What vanishes or is moved away is left out; a file that becomes shorter is
+filled up with zeros and named among the `changed`, one that grows is cut; a directory is entered by descriptors, so a link
+put in its place leads nowhere. Sockets are left out, and what is below directories in which the kernel shows itself.
+Owners, modes, times, hard links and attributes of files and directories are kept (`workers.pack` has the format).
 """
 
 import errno
@@ -35,7 +35,7 @@ MAX_TOLD: Final = 20
 _READ_BYTES: Final = 1 << 18
 _MAX_LINKS: Final = 1_000_000  # names remembered for hard links
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
-_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.EXDEV)  # the last: it was moved out of the tree
 _KEPT: Final = ("user.", "security.capability", "system.posix_acl_")
 _OVERLAYS: Final = "user.overlay."
 

@@ -73,13 +73,21 @@ class ForkServer:
         paths = [path for path in sys.path if os.path.isabs(path)]
         with theirs:
             argv = [sys.executable, "-I", "-S", "-B", "-c", _START, str(theirs.fileno()), *paths]
+            program = process.Program(argv, pass_fds=(theirs.fileno(),))
+            born: list[int] = []
             try:
-                child = await threads.spawning(process.spawn, process.Program(argv, pass_fds=(theirs.fileno(),)))
+                await threads.spawning(lambda: born.append(os.pidfd_open(process.disown(process.spawn(program)))))
             except BaseException:
-                ours.close()
+                ours.close()  # so one that was started meanwhile leaves
+                for pidfd in born:
+                    self._follow(pidfd)
                 raise
         self._control = ours
-        loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(process.disown(child))
+        self._follow(born[0])
+
+    def _follow(self, pidfd: int) -> None:
+        """Let a server go when it has ended."""
+        loop = asyncio.get_running_loop()
         self._living[pidfd] = loop.create_future()
         loop.add_reader(pidfd, self._reap, pidfd)
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import msgspec
@@ -184,10 +185,11 @@ def _do(
     if isinstance(job, AssembleJob):
         return _assemble(job, answers, fds)
     if isinstance(job, UnpackJob):
-        directory, pipe, *seal = fds
+        directory, pipe, spare, *seal = fds
         opened = None if job.cipher is None else decrypt.opener(job.cipher)
-        confine.confine(directory, (answers.fileno(), pipe, *seal), file_bytes=job.limit_bytes * _TREE_OVERHEAD)
-        return unpack.unpack(job, pipe, progress, seal_fd=seal[0] if job.sealed else -1, opened=opened)
+        confine.confine(directory, (answers.fileno(), pipe, spare, *seal), file_bytes=job.limit_bytes * _TREE_OVERHEAD)
+        supply = unpack.Supply(pipe, opened, _can_be_read(spare))
+        return unpack.unpack(job, supply, progress, seal_fd=seal[0] if job.sealed else -1)
     directory, pipe = fds
     if isinstance(job, VerifyJob) and job.idle:
         confine.be_idle()
@@ -195,6 +197,12 @@ def _do(
     if isinstance(job, VerifyJob):
         return seal_check.verify(job, pipe, progress)
     return pack.pack(job, pipe, progress)
+
+
+def _can_be_read(fd: int) -> Callable[[], bool]:
+    looking = select.poll()
+    looking.register(fd, select.POLLIN)
+    return lambda: bool(looking.poll(0))
 
 
 def _assemble(job: AssembleJob, answers: socket.socket, fds: list[int]) -> Result:

@@ -28,7 +28,8 @@ class Cipher(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnpackJob(msgspec.Struct, frozen=True, kw_only=True, tag="unpack"):
-    """Unpack a layer. Descriptors: the empty directory, the pipe with the compressed bytes, and with `sealed` its seal's."""
+    """Unpack a layer. Descriptors: the empty directory, the pipe with the compressed bytes, one that can be read while there
+    are processors to spare (`workers.spare`), and with `sealed` its seal's."""
 
     compression: str
     limit_bytes: int

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Generic, Protocol, Self, TypeVar
 
@@ -54,6 +55,7 @@ from criollo.workers.messages import (
 )
 from criollo.workers.prober import Prober
 from criollo.workers.running import Running
+from criollo.workers.spare import Spare
 
 LIMIT_BYTES: Final = 256 << 30  # of one layer, unpacked
 STALL_S: Final = 120.0
@@ -70,10 +72,14 @@ R = TypeVar("R", Unpacked, Packed, Copied)
 class Workers:
     """Runs jobs in child processes; see the module. `unpacks`, `copies` and `others` bound how many run at once."""
 
-    def __init__(self, *, unpacks: int = 12, others: int = 16, copies: int = 8, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, *, unpacks: int = 12, others: int = 16, copies: int = 8, idle_s: float = IDLE_S, processors: int = 0
+    ) -> None:
+        """`processors`: how many layers may share, 0 for those that this process may use."""
         self._unpacks = asyncio.Semaphore(unpacks)
         self._copies = asyncio.Semaphore(copies)
         self._others = asyncio.Semaphore(others)
+        self._spare = Spare(processors)
         self._server = ForkServer(idle_s)
         self._prober = Prober(self._server, idle_s=idle_s / 2)
 
@@ -106,9 +112,11 @@ class Workers:
             cipher=cipher,
             sealed=seal_fd is not None,
         )
-        fds = (directory_fd,) if seal_fd is None else (directory_fd, seal_fd)
-        async with self._unpacks, self._piped(job, fds, Unpacked, what="unpack layer", stall_s=stall_s) as transfer:
-            yield transfer
+        async with self._unpacks:
+            with self._spare.counted() as spare_fd:
+                fds = (directory_fd, spare_fd) if seal_fd is None else (directory_fd, spare_fd, seal_fd)
+                async with self._piped(job, fds, Unpacked, what="unpack layer", stall_s=stall_s) as transfer:
+                    yield transfer
 
     @contextlib.asynccontextmanager
     async def pack(
@@ -249,18 +257,20 @@ class Workers:
         maps = [_map_lines(mappings) for mappings in (wish.uids, wish.gids)]
         names = tuple(str(kind) for kind in kinds)
         job = UsernsJob(uid_map=maps[0], gid_map=maps[1], kinds=names, sysctls=dict(sysctls or {}))
-        async with self._others:
-            running = await self._server.start(job, (), "make a user namespace", _USERNS_LIMIT_S)
-            async with running.held():
-                answer = await running.outcome()
+        fds: list[int] = []
         try:
+            async with self._others:
+                running = await self._server.start(job, (), "make a user namespace", _USERNS_LIMIT_S)
+                async with running.held():
+                    answer = await running.outcome()
+                    fds = running.take_fds()
             if isinstance(answer, Namespaces) and answer.refused:
                 raise OSError(answer.errno, os.strerror(answer.errno), answer.refused)
-            if not isinstance(answer, Namespaces) or len(answer.kinds) != len(running.fds):
+            if not isinstance(answer, Namespaces) or len(answer.kinds) != len(fds):
                 raise HostFailed("cannot make a user namespace: the worker's answer is malformed")
-            yield {NamespaceKind(kind): fd for kind, fd in zip(answer.kinds, running.fds, strict=True)}
+            yield {NamespaceKind(kind): fd for kind, fd in zip(answer.kinds, fds, strict=True)}
         finally:
-            for fd in running.fds:
+            for fd in fds:
                 os.close(fd)
 
     async def close(self) -> None:
@@ -289,7 +299,7 @@ class Workers:
             os.close(theirs)
         transfer = Transfer(running, ours, kind)
         try:
-            async with running.held():
+            async with running.held(transfer.has_no_reader):
                 yield transfer
         finally:
             transfer.close_pipe()  # last: an early end of the stream must not look like the worker's own failure
@@ -332,6 +342,14 @@ class Transfer(Generic[R]):
         if not isinstance(answer, self._kind):
             raise HostFailed(f"the worker answered {type(answer).__name__}")
         return answer
+
+    def has_no_reader(self) -> bool:
+        """Whether the worker has let go of a pipe that we write to, which it does by ending."""
+        if self.pipe_fd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.pipe_fd, 0)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
 
     def close_pipe(self) -> None:
         if self.pipe_fd >= 0:

@@ -6,6 +6,7 @@ socket ends, which means that the process is gone.
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -37,7 +38,7 @@ class Running:
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._status: int | None = None
         self.answered = False  # by the process itself, which has then finished the job
-        self.fds: list[int] = []  # came with the answer; whoever takes the answer closes them
+        self._fds: list[int] = []  # came with the answer
         self._limit = self._loop.call_later(stall_s, self._stalled)
         self._loop.add_reader(answers.fileno(), self._readable)
 
@@ -57,14 +58,24 @@ class Running:
     def is_gone(self) -> bool:
         return self._gone.done()
 
+    def take_fds(self) -> list[int]:
+        """The descriptors that came with the outcome, for the caller to close. Those that nobody takes go with the process."""
+        fds, self._fds = self._fds, []
+        return fds
+
     @contextlib.asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Keep the job for a block; afterwards its process is gone."""
+    async def held(self, is_dying: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+        """Keep the job for a block; afterwards its process is gone.
+
+        Where the block fails because the process `is_dying`, what that dies of is waited for, and told instead.
+        """
         try:
             yield
         except Exception as error:
             while not self._gone.done() and self._readable():
                 pass
+            if not self._outcome.done() and is_dying():
+                await asyncio.wait([self._gone], timeout=KILL_LIMIT_S)
             failure = self._outcome.exception() if self._outcome.done() else None
             if failure is None or failure is error:
                 raise
@@ -75,9 +86,13 @@ class Running:
     async def release(self) -> None:
         """Kill the process and wait until it is gone; whoever cancels us meanwhile."""
         self.kill()
-        await cleanup(self._wait_gone(), limit_s=2 * KILL_LIMIT_S, what=self._what)
-        if self._outcome.done():
-            self._outcome.exception()  # seen, also when nobody asked
+        try:
+            await cleanup(self._wait_gone(), limit_s=2 * KILL_LIMIT_S, what=self._what)
+        finally:
+            if self._outcome.done():
+                self._outcome.exception()  # seen, also when nobody asked
+            for fd in self.take_fds():
+                os.close(fd)
 
     def kill(self) -> None:
         """SIGKILL the process, by the fork server; nothing happens if it has ended."""
@@ -103,7 +118,7 @@ class Running:
             return False
         except OSError:
             packet, fds = b"", []
-        self.fds += fds
+        self._fds += fds
         if not packet:
             self._end()
             return False

@@ -5,9 +5,11 @@ counts for the digest.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from criollo.errors import Exhausted, explain
+from criollo.workers.ahead import ahead
 from criollo.workers.extract import Extractor
 from criollo.workers.inflate import Opener, read_plain
 from criollo.workers.messages import Unpacked, UnpackJob
@@ -17,9 +19,15 @@ from criollo.workers.tar import Entry, Parser
 _MAX_IMPLIED_BYTES = 32 << 10  # in the answer, which is one packet
 
 
-def unpack(
-    job: UnpackJob, pipe_fd: int, progress: Callable[[int], None], *, seal_fd: int = -1, opened: Opener | None = None
-) -> Unpacked:
+class Supply(NamedTuple):
+    """Where the bytes of a layer come from, what decrypts them, and whether a second processor may work at them now."""
+
+    pipe_fd: int
+    opened: Opener | None = None
+    has_spare: Callable[[], bool] = lambda: False
+
+
+def unpack(job: UnpackJob, supply: Supply, progress: Callable[[int], None], *, seal_fd: int = -1) -> Unpacked:
     """Unpack one layer into the current directory; with `seal_fd`, an empty file, write its seal there.
 
     Raises:
@@ -32,11 +40,16 @@ def unpack(
     extractor = Extractor(max_inodes=job.limit_entries)
     sealer = Sealer(seal_fd) if seal_fd >= 0 else None
     total = 0
-    for piece in read_plain(pipe_fd, job.compression, opened):
+
+    def hashed() -> Iterator[bytes]:
+        for piece in read_plain(supply.pipe_fd, job.compression, supply.opened):
+            digest.update(piece)
+            yield piece
+
+    for piece in ahead(hashed(), supply.has_spare):
         total += len(piece)
         if total > job.limit_bytes:
             raise Exhausted(f"layer unpacks to more than {job.limit_bytes} bytes, the limit of this node")
-        digest.update(piece)
         for event in parser.feed(piece):
             if type(event) is Entry:
                 extractor.add(event)

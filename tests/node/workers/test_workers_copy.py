@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import errno
 import io
 import os
 import tarfile  # noqa: TID251  # what ours is compared with
@@ -16,7 +17,9 @@ from support.tars import END, entry
 
 from criollo.aio import threads
 from criollo.errors import CriolloError, HostFailed
-from criollo.linux import mount
+from criollo.linux import libc, mount
+from criollo.workers import live
+from criollo.workers.collect import Collector
 from criollo.workers.ids import Ids
 from criollo.workers.messages import CollectJob, Copied, PlaceJob
 from criollo.workers.pool import Workers
@@ -148,6 +151,27 @@ def test_a_directory_that_becomes_a_link_while_it_is_read_leads_nowhere(root: Pa
     for each in found:
         assert b"of the host" not in each
         assert members(each)
+
+
+def test_a_directory_that_is_moved_out_of_the_tree_while_it_is_entered_is_left_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("away", "here"):
+        (root / "tree" / name).mkdir(parents=True)
+    opened = libc.openat2
+
+    def moved(directory: int, path: bytes, flags: int, *, resolve: int) -> int:
+        if path == b"away":  # the kernel's answer when a rename is faster than its last look
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return opened(directory, path, flags, resolve=resolve)
+
+    monkeypatch.setattr(libc, "openat2", moved)
+    own = live.own_descriptors()
+    try:
+        archive = b"".join(Collector(own, Ids()).collect(os.fsencode(root / "tree"), name=b"x"))
+    finally:
+        os.close(own)
+    assert [each.name for each in members(archive)] == ["x", "x/here"]
 
 
 def test_a_directory_that_becomes_a_link_while_it_is_written_leads_nowhere(root: Path) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import gzip
+import hashlib
 import os
 import signal
 import socket
@@ -16,15 +18,17 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import pytest
 from support import leaks
+from support.dead_mount import dead_mount, needs_fuse
 from support.tars import END, entry, header
-from support.waiting import until
+from support.waiting import cancelled_within, skip_ahead, until
 
-from criollo.aio import threads
+from criollo.aio import process, threads
 from criollo.errors import Damaged, Exhausted, HostFailed, TimedOut, Unavailable
-from criollo.linux import mount
+from criollo.linux import mount, proctree
 from criollo.linux.namespaces import NamespaceKind
-from criollo.workers.messages import DuplicateJob, Unpacked
+from criollo.workers.messages import DuplicateJob, Namespaces, Unpacked
 from criollo.workers.pool import Workers
+from criollo.workers.running import Running
 
 pytestmark = pytest.mark.node
 
@@ -109,12 +113,12 @@ def test_worker_is_confined(layer: int, tmp_path: Path) -> None:
             assert Path(f"/proc/{pid}/net/dev").read_text().count(":") == 1  # only lo
             kinds = sorted(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
             assert kinds[:3] == ["/dev/null"] * 3
-            assert sorted(kinds[3:]) == ["/f", "pipe", "socket"]
+            assert sorted(kinds[3:]) == ["/f", "anon_inode", "pipe", "socket"]  # an eventfd: processors to spare
             limits = Path(f"/proc/{pid}/limits").read_text()
             assert "Max address space         1073741824" in limits
             assert "Max open files            64" in limits
 
-    run(body)
+    run(body, processors=1)
 
 
 def test_leaving_the_block_kills_the_worker(layer: int) -> None:
@@ -198,6 +202,30 @@ def test_killed_worker_is_told_and_the_next_job_works(layer: int) -> None:
     run(body)
 
 
+def test_killed_worker_wins_over_the_broken_pipe(layer: int) -> None:
+    async def body(workers: Workers) -> None:
+        with pytest.raises(Unavailable, match="signal 9") as raised:  # noqa: PT012
+            async with workers.unpack(layer) as job:
+                (pid,) = await until(lambda: children(fork_server()))
+                await until(lambda: not holds_pipe(fork_server()))  # it has passed the pipe on
+                os.kill(fork_server(), signal.SIGSTOP)  # it learns of the end later than we do
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda: not alive(pid))
+                asyncio.get_running_loop().call_soon(os.kill, fork_server(), signal.SIGCONT)
+                feed(job.pipe_fd, b"more")
+        assert isinstance(raised.value.__cause__, BrokenPipeError)
+
+    run(body)
+
+
+def holds_pipe(pid: int) -> bool:
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return any(target.startswith("pipe:") for target in found)
+
+
 def test_dead_fork_server_is_told_and_started_again(layer: int) -> None:
     async def body(workers: Workers) -> None:
         with pytest.raises(Unavailable, match="fork server"):  # noqa: PT012
@@ -246,14 +274,27 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_who_leaves_while_the_fork_server_starts_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = proctree.children(os.getpid())
+
+    async def body(workers: Workers) -> None:
+        await cancelled_within(monkeypatch, process, "spawn", workers.probe("/", 60))
+        await workers.probe("/", 60)
+
+    run(body)
+    gc.collect()  # a process that nobody follows warns
+    assert proctree.children(os.getpid()) == before
+
+
 def test_idle_fork_server_leaves(layer: int) -> None:
     async def body(workers: Workers) -> None:
         await unpack(workers, layer, entry(b"f") + END)
         server = fork_server()
+        skip_ahead(600)
         await until(lambda: not Path(f"/proc/{server}").exists())
-        assert (await workers.probe("/", 10)).kind == "directory"
+        assert (await workers.probe("/", 60)).kind == "directory"
 
-    run(body, idle_s=0.1)
+    run(body, idle_s=600)
 
 
 def test_jobs_are_limited(tmp_path: Path) -> None:
@@ -314,7 +355,7 @@ def test_probe_tells_the_kind(tmp_path: Path, name: str, kind: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
     os.mknod(tmp_path / "b", stat.S_IFBLK | 0o600, os.makedev(7, 99))
-    found = run(lambda workers: workers.probe(str(tmp_path / name), 10))
+    found = run(lambda workers: workers.probe(str(tmp_path / name), 60))
     assert found.kind == kind
     assert found.path == str(tmp_path / ("f" if name == "l" else name))
     assert (found.major, found.minor) == ((7, 99) if name == "b" else (0, 0))
@@ -325,9 +366,9 @@ def test_probe_tells_the_mount(tmp_path: Path) -> None:
     mount.mount("tmpfs", tmp_path / "m", "tmpfs", mount.MS_RDONLY)
     try:
         mount.make_private(tmp_path / "m")
-        private = run(lambda workers: workers.probe(str(tmp_path / "m"), 10))
+        private = run(lambda workers: workers.probe(str(tmp_path / "m"), 60))
         mount.make_shared(tmp_path / "m")
-        shared = run(lambda workers: workers.probe(str(tmp_path / "m"), 10))
+        shared = run(lambda workers: workers.probe(str(tmp_path / "m"), 60))
     finally:
         mount.unmount(tmp_path / "m")
     assert (private.mount_point, private.fstype, private.propagation, private.readonly) == (
@@ -341,7 +382,7 @@ def test_probe_tells_the_mount(tmp_path: Path) -> None:
 
 def test_probe_makes_a_directory_only_when_told(tmp_path: Path) -> None:
     place = tmp_path / "a/b"
-    assert run(lambda workers: workers.probe(str(place), 10)).kind == "missing"
+    assert run(lambda workers: workers.probe(str(place), 60)).kind == "missing"
     assert run(lambda workers: workers.probe(str(place), 10, create=True)).kind == "directory"
     assert place.stat().st_mode == stat.S_IFDIR | 0o755
 
@@ -349,67 +390,64 @@ def test_probe_makes_a_directory_only_when_told(tmp_path: Path) -> None:
 def test_probe_of_a_bad_path_names_it(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(HostFailed, match="f/below"):
-        run(lambda workers: workers.probe(str(tmp_path / "f/below"), 10))
+        run(lambda workers: workers.probe(str(tmp_path / "f/below"), 60))
 
 
 def test_probes_share_a_process_also_after_errors(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
 
     async def body(workers: Workers) -> None:
-        await workers.probe("/", 10)
+        await workers.probe("/", 60)
         before = children(fork_server())
         for _ in range(3):
-            assert (await workers.probe(str(tmp_path / "f"), 10)).kind == "file"
+            assert (await workers.probe(str(tmp_path / "f"), 60)).kind == "file"
             with pytest.raises(HostFailed):
-                await workers.probe(str(tmp_path / "f/below"), 10)
+                await workers.probe(str(tmp_path / "f/below"), 60)
         assert children(fork_server()) == before
         os.kill(before[0], signal.SIGKILL)
-        assert (await workers.probe("/", 10)).kind == "directory"
+        assert (await workers.probe("/", 60)).kind == "directory"
 
     run(body)
 
 
 def test_probing_processes_leave_when_idle() -> None:
     async def body(workers: Workers) -> None:
-        await asyncio.gather(*(workers.probe("/", 10) for _ in range(8)))  # noqa: TID251
+        await asyncio.gather(*(workers.probe("/", 60) for _ in range(8)))  # noqa: TID251
         server = fork_server()
         assert 1 <= len(children(server)) <= 4
+        skip_ahead(300)
         await until(lambda: not children(server))
+        assert fork_server() == server
 
-    run(body, idle_s=1)
+    run(body, idle_s=600)
 
 
+@needs_fuse
 def test_hanging_source_is_given_up(tmp_path: Path) -> None:
     place = tmp_path / "hangs"
-    place.mkdir()
-    device = os.open("/dev/fuse", os.O_RDWR)  # a FUSE file system that nobody serves
-    mount.mount("hang", place, "fuse", 0, f"fd={device},rootmode=40000,user_id=0,group_id=0")
-    try:
+    with dead_mount(place):
         run(lambda workers: gives_up(workers, place))
-    finally:
-        mount.unmount(place, detach=True)
-        os.close(device)
 
 
 async def gives_up(workers: Workers, place: Path) -> None:
-    await workers.probe("/", 10)
+    await workers.probe("/", 60)
     with pytest.raises(TimedOut, match="hangs"):
         await workers.probe(str(place / "x"), 0.3)
-    assert (await workers.probe("/", 10)).kind == "directory"
+    assert (await workers.probe("/", 60)).kind == "directory"
     with pytest.raises(TimedOut, match="hangs"):
         await workers.devices(str(place), 0.3)
     job = DuplicateJob(path=str(place), target=str(place.parent / "copies/0"), owner=(0, 0), limit_bytes=100, limit_entries=9)
     with pytest.raises(TimedOut, match=r"copy.*hangs"):
         await workers.duplicate(job, 0.3)
     (place.parent / "file").write_text("12")
-    copied = await workers.duplicate(msgspec.structs.replace(job, path=str(place.parent / "file")), 10)
+    copied = await workers.duplicate(msgspec.structs.replace(job, path=str(place.parent / "file")), 60)
     assert (copied.left_bytes, (place.parent / "copies/0").read_text()) == (98, "12")
     labelled = msgspec.structs.replace(
         job, path=str(place.parent / "file"), target=str(place.parent / "copies/1"), label="u:r:t"
     )
-    await workers.duplicate(labelled, 10)
+    await workers.duplicate(labelled, 60)
     assert os.getxattr(place.parent / "copies/1", "security.selinux") == b"u:r:t\0"
-    assert (await workers.devices("/dev/null", 10)).nodes[0][0] == "/dev/null"
+    assert (await workers.devices("/dev/null", 60)).nodes[0][0] == "/dev/null"
 
 
 class Range(NamedTuple):
@@ -444,6 +482,31 @@ def inside(made: dict[NamespaceKind, int]) -> list[str]:
     return [" ".join(line.split()) for line in finished.stdout.splitlines()]
 
 
+def test_who_leaves_while_a_user_namespace_comes_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(workers: Workers) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        started = asyncio.Event()
+
+        async def start(*_: object) -> Running:
+            started.set()
+            return Running(ours, "make a user namespace", 60, lambda: None)
+
+        async def make() -> None:
+            async with workers.userns(Wish((), ()), {NamespaceKind.NET}):
+                pass
+
+        monkeypatch.setattr(workers._server, "start", start)
+        with theirs:
+            task = asyncio.get_running_loop().create_task(make())
+            await started.wait()
+            socket.send_fds(theirs, [msgspec.json.encode(Namespaces(kinds=("net",)))], [theirs.fileno()])
+            task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    run(body)
+
+
 def test_bad_map_is_told() -> None:
     wish = Wish((Range(0, 0, 10), Range(5, 5, 10)), ())
 
@@ -453,3 +516,40 @@ def test_bad_map_is_told() -> None:
                 pass
 
     run(body)
+
+
+def threads_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().split("Threads:\t")[1].split()[0])
+
+
+def test_a_layer_alone_gets_a_second_thread_until_another_comes(layer: int, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    archive = b"".join(entry(b"f%d" % number) for number in range(2000)) + END
+    at = 0
+
+    async def body(workers: Workers) -> None:
+        nonlocal at
+        other = os.open(tmp_path / "other", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            async with workers.unpack(layer, "none") as job:
+                feed(job.pipe_fd, archive[:512])
+                (pid,) = await until(lambda: children(fork_server()))
+
+                def one_more() -> int:
+                    nonlocal at
+                    at += 512
+                    feed(job.pipe_fd, archive[at : at + 512])
+                    return threads_of(pid)
+
+                await until(lambda: one_more() == 2)
+                async with workers.unpack(other, "none"):
+                    await until(lambda: one_more() == 1)
+                feed(job.pipe_fd, archive[at + 512 :])
+                unpacked = await job.result()
+                assert unpacked.inodes == 2000
+                assert unpacked.diff_id == f"sha256:{hashlib.sha256(archive).hexdigest()}"
+        finally:
+            os.close(other)
+
+    run(body, processors=2)
+    assert len(os.listdir(tmp_path / "layer")) == 2000
