@@ -59,6 +59,7 @@ async def _alone(settings: Settings, wish: CheckWish) -> Report:
     from criollo.images.repair import repair_stores
     from criollo.state.integrity import findings
 
+    os.umask(0o022)  # as the daemon: what is made for containers is readable by them
     databases = [Path(settings.imagestore or settings.root) / "images.db", Path(settings.root) / "state.db"]
     if wrong := [text for path in databases for text in findings(path)]:
         return Report(quick=wish.quick, databases=wrong)

@@ -1,12 +1,10 @@
-"""`crio`: the daemon when no verb is given, else a verb; errors are one line on stderr.
+"""`crio`: the daemon when no verb is given, else a verb.
 
 This module and what it imports at the top stay light (click and the settings): a verb must not pay for the daemon.
-Exit status: 0, 1 for an error of ours, 2 for a command line that makes no sense, 130 for an interrupt.
 """
 
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +13,21 @@ import msgspec
 
 from criollo import __version__
 from criollo.cli import flags
+from criollo.commandline import program
 from criollo.config.files import find_default
 from criollo.config.host import Host, settle_on_host
 from criollo.config.load import Loaded, load
 from criollo.config.settings import defaults
 from criollo.config.values import Duration
-from criollo.errors import CriolloError, Invalid
-
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+from criollo.errors import Invalid
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The console script `crio`; returns the exit status."""
-    try:
-        status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name="crio", standalone_mode=False)
-    except CriolloError as error:
-        click.echo(f"crio: {error}", err=True)
-        return 1
-    except click.ClickException as error:
-        click.echo(f"crio: {error.format_message()} See 'crio --help'.", err=True)
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status if isinstance(status, int) else 0
+    return program.run(command, "crio", argv)
 
 
-class _Crio(click.Group):
+class _Crio(program.VerbGroup):
     """The group, with Go's way of writing booleans: `--flag` and `--flag=false`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -136,25 +119,30 @@ def _wipe(context: click.Context, /, force: bool, dry_run: bool, **kinds: bool) 
 def _help(context: click.Context, verb: str | None) -> None:
     """Show help of crio or of a verb."""
     root = context.find_root()
-    found = command if verb is None else command.get_command(root, verb)
-    if found is None:
-        raise click.UsageError(f"No such command {verb!r}.")
-    shown = root if verb is None else click.Context(found, info_name=verb, parent=root)
-    click.echo(found.get_help(shown))
+    crio = root.command
+    assert isinstance(crio, click.Group)
+    if verb is None:
+        click.echo(root.get_help())
+    elif (found := crio.resolve_command(root, [verb])[1]) is not None:
+        click.echo(found.get_help(click.Context(found, info_name=verb, parent=root)))
 
 
-def _daemon(**parameters: Any) -> int:
+def _daemon(**parameters: Any) -> Callable[[], int] | None:
     """A Kubernetes container runtime: without a command, run the daemon."""
     if click.get_current_context().invoked_subcommand is not None:
-        return 0
+        return None
 
     def read() -> Loaded:
         return settle_on_host(_loaded(parameters), Host.here(os.environ))
 
     loaded = read()
-    from criollo.daemon.main import serve  # gRPC and all drivers: 20 MiB and 0.3 s that no verb needs
 
-    return serve(loaded, read)
+    def serve() -> int:
+        from criollo.daemon.main import serve  # gRPC and all drivers: 20 MiB and 0.3 s that no verb needs
+
+        return serve(loaded, read)
+
+    return serve  # called when the command line with its hundreds of flags, half a MiB, is gone
 
 
 def _loaded(parameters: dict[str, Any]) -> Loaded:
@@ -196,13 +184,15 @@ def _global_options() -> list[click.Parameter]:
     ]
 
 
-command = _Crio(
-    "crio",
-    callback=_daemon,
-    params=_global_options(),
-    invoke_without_command=True,
-    context_settings=_CONTEXT,
-    help=_daemon.__doc__,
-    commands={"check": _check, "config": _config, "explain": _explain, "version": _version, "wipe": _wipe, "help": _help},
-)
-click.version_option(__version__, "-v", "--version", message="crio version %(version)s (criollo)")(command)
+def command() -> click.Group:
+    """The command line of crio; calling the daemon's result serves."""
+    crio = _Crio(
+        "crio",
+        callback=_daemon,
+        params=_global_options(),
+        invoke_without_command=True,
+        context_settings=program.CONTEXT,
+        help=_daemon.__doc__,
+        commands={"check": _check, "config": _config, "explain": _explain, "version": _version, "wipe": _wipe, "help": _help},
+    )
+    return click.version_option(__version__, "-v", "--version", message="crio version %(version)s (criollo)")(crio)

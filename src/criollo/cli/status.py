@@ -15,7 +15,8 @@ from urllib.parse import quote
 import click
 
 from criollo.cli.ask import SocketConnection, ask
-from criollo.errors import CriolloError, Invalid, Unavailable, explain, printable
+from criollo.commandline import program
+from criollo.errors import CriolloError, Invalid, NotFound, Unavailable, explain, printable
 
 _LONGEST_LINE: Final = 1 << 20
 _AGAIN_S: Final = 0.5
@@ -25,7 +26,7 @@ _ALIASES: Final = {
 }
 
 
-class _Group(click.Group):
+class _Group(program.VerbGroup):
     """The verbs with the short names that they have at CRI-O."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -128,8 +129,8 @@ def _heap(socket: Path, output: str) -> None:
 def _pulls(socket: Path, pull_id: str | None, follow: bool, cancel: bool, as_json: bool) -> None:
     """Show the pulls in progress, or follow or end one. ID may be the whole reference."""
     if cancel:
-        if not pull_id:
-            raise click.UsageError("--cancel wants the ID of a pull.")
+        if not pull_id or follow:
+            raise click.UsageError("--cancel wants the ID of a pull, and goes without --follow.")
         ask(socket, "DELETE", _path(socket, pull_id), {})
     elif follow and pull_id:
         _follow(socket, pull_id, as_json=as_json)
@@ -137,6 +138,8 @@ def _pulls(socket: Path, pull_id: str | None, follow: bool, cancel: bool, as_jso
         _follow_all(socket, as_json=as_json)
     else:
         found = [each for each in _list(socket) if pull_id in (None, each.get("id"), each.get("reference"))]
+        if pull_id and not found:
+            raise NotFound("pull", pull_id, "crio status pulls lists those that run")
         click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_rows(found) or ["no pull is in progress"]))
 
 

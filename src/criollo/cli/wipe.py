@@ -5,6 +5,7 @@ too; `-f` asks for both whatever they say. Nothing of other tools is touched: al
 """
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,7 +34,7 @@ EVERYTHING: Final = "everything"
 KINDS: Final = (CONTAINERS, IMAGES)
 _LIVING: Final = (ContainerState.CREATED, ContainerState.RUNNING)
 _OURS: Final = frozenset(  # below root, imagestore and runroot; what others keep there is not touched
-    "ballast images.db images.db-shm images.db-wal state.db state.db-shm state.db-wal "
+    "ballast images.db images.db-shm images.db-wal images.db.new state.db state.db-shm state.db-wal state.db.new "
     "layers rootfs staging trash seals retired trees driver cni pods containers trust".split()
 )
 
@@ -62,15 +63,18 @@ def run(loaded: Loaded, wish: WipeWish) -> int:
     if not kinds:
         click.echo("nothing is due: same boot, same version; --containers, --images, --all or -f wipe anyway")
         return 0
-    try:
-        if EVERYTHING in kinds:
-            _everything(settings, dry_run=wish.dry_run)
-        else:
-            asyncio.run(_wipe(settings, kinds, dry_run=wish.dry_run))
-    finally:
-        threads.close()
-    if not wish.dry_run:
-        markers.wiped()
+    with contextlib.ExitStack() as stack:
+        if (store := markers.open_store()) is not None:
+            stack.callback(os.close, store)
+        try:
+            if EVERYTHING in kinds:
+                _everything(settings, dry_run=wish.dry_run)
+            else:
+                asyncio.run(_wipe(settings, kinds, dry_run=wish.dry_run))
+        finally:
+            threads.close()
+        if not wish.dry_run:
+            markers.wiped(store)
     return 0
 
 

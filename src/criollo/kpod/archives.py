@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,13 +10,13 @@ import click
 import msgspec
 
 from criollo.aio.parcels import ParcelLine, streams_on
-from criollo.errors import CriolloError, NotFound, Unavailable, printable
+from criollo.errors import CriolloError, Unavailable, printable
 from criollo.kpod import adopt, places
 from criollo.kpod.answers import posted
 from criollo.kpod.ends import OUTPUT, standard_output
 from criollo.kpod.outcome import warn
 from criollo.kpod.session import Options, Session, work
-from criollo.kpod.spool import spooled
+from criollo.kpod.spool import named, spooled
 from criollo.kpod.upgrade import UpgradeWish, target, upgrade
 from criollo.wire.parcels import PROTOCOL, Parcel, ParcelKind
 
@@ -64,16 +63,14 @@ def load(options: Options, /, *, source: str | None, name: str, containerd: str 
     if containerd is not None:
         return adopt.run(options, containerd, has_archive=bool(source or name), **adoption)
     if any(adoption.values()):
-        raise click.UsageError("IMAGES, --namespace, --all, --list and --json go with --from-containerd.")
+        raise click.UsageError("IMAGES, --namespace, --all, --list and --json go with --from-containerd; -i names a file.")
 
     async def verb(session: Session) -> int:
         if source is None or source == STREAM:
-            with spooled(sys.stdin.buffer, places.spool_directory(session.settings)) as path:
+            async with spooled(places.spool_directory(session.settings)) as path:
                 loaded = await posted(session, "/images/load", _load_query(path, name), kind=Answer)
         else:
-            path = Path(source.removeprefix("dir:")).absolute()
-            if not path.exists():
-                raise NotFound("archive", source)
+            path = named(source.removeprefix("dir:"), "archive")
             loaded = await posted(session, "/images/load", _load_query(path, name), kind=Answer)
         for image in loaded.images:
             for label in image.names or [image.id]:
@@ -92,6 +89,8 @@ def load(options: Options, /, *, source: str | None, name: str, containerd: str 
 @click.pass_obj
 def save(options: Options, output: str, form: str, images: tuple[str, ...]) -> int:
     """Write images to an archive that other tools read."""
+    if not output:
+        raise click.UsageError("--output wants a path, or - for standard output.")
     if output == STREAM and form not in ARCHIVES:
         raise click.UsageError(f"{form} is a directory: say which by --output.")
     if output == STREAM and os.isatty(OUTPUT):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from criollo.oci.reference import Reference
     from criollo.registry.client import Registry
 
-_FILES: Final = ("oci", "oci-archive", "dir")
-_OTHERS: Final = ("docker-archive", "docker-daemon", "containers-storage", "ostree", "sif", "atomic")
+_FILES: Final = ("oci", "oci-archive", "docker-archive", "dir")
+_OTHERS: Final = ("docker-daemon", "containers-storage", "ostree", "sif", "atomic")
 _EVERY_S: Final = 0.1
 
 
@@ -47,6 +47,7 @@ class Both(NamedTuple):
     target: End
     source_access: Access
     target_access: Access
+    further_tags: tuple[str, ...] = ()
 
 
 def _ends_options(command: "click.decorators.FC") -> "click.decorators.FC":
@@ -66,6 +67,9 @@ def _ends_options(command: "click.decorators.FC") -> "click.decorators.FC":
 @click.option("-a", "--all", "every", is_flag=True, help="All platforms that an index lists, and the index.")
 @click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="Which of an index; none: this host's.")
 @click.option("--remove-signatures", is_flag=True, help="Leave signatures behind.")
+@click.option(
+    "--additional-tag", "tags", metavar="NAME", multiple=True, help="A further name in a docker-archive: destination."
+)
 @click.option("--digestfile", metavar="FILE", help="Write the digest of the manifest there.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @_ends_options
@@ -75,7 +79,8 @@ def _ends_options(command: "click.decorators.FC") -> "click.decorators.FC":
 def copy(options: Options, /, source: str, destination: str, **said: Any) -> int:
     """Copy an image from SOURCE to DESTINATION as it is, and print its digest.
 
-    Either is [docker://]NAME[:TAG|@DIGEST] at a registry, oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME] or dir:DIRECTORY.
+    Either is [docker://]NAME[:TAG|@DIGEST] at a registry, oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME],
+    docker-archive:FILE[:NAME] (of several images one by its NAME or as @NUMBER) or dir:DIRECTORY.
     Every manifest is judged by this node's trust policy first. What the destination has is not sent.
     """
     from criollo.images.copy import CopyWish
@@ -83,8 +88,15 @@ def copy(options: Options, /, source: str, destination: str, **said: Any) -> int
     log.set_up(options.log_level)
     if said["every"] and said["platform"]:
         raise click.UsageError("--all and --platform are alternatives.")
-    accesses = [_access(said, side) for side in ("src", "dest")]
-    both = Both(parse_end(source, "source"), parse_end(destination, "destination"), *accesses)
+    ends = parse_end(source, "source"), parse_end(destination, "destination")
+    both = Both(*ends, _access(said, "src"), _access(said, "dest"), said["tags"])
+    if both.further_tags and both.target.transport != "docker-archive":
+        raise click.UsageError("--additional-tag goes with a docker-archive: destination.")
+    for side, end, access in (("src", both.source, both.source_access), ("dest", both.target, both.target_access)):
+        if end.transport != "docker" and (access.account or access.has_terms):
+            raise click.UsageError(
+                f"--{side}-creds, --{side}-tls-verify and --{side}-cert-dir are for registries, not for files."
+            )
     platform = Platform.parse(said["platform"], field="--platform") if said["platform"] else None
     wish = CopyWish(said["every"], platform, not said["remove_signatures"])
     done = asyncio.run(_copy(load_settings(options).settings, both, wish, quiet=said["quiet"]))
@@ -154,23 +166,23 @@ async def _opened_source(
 ) -> "tuple[CopySource, Reference | None]":
     """The source, open until the stack unwinds, and its name at a registry."""
     from criollo.images import copysources
-    from criollo.images.copyarchive import unpacked
+    from criollo.images.copydocker import opened_docker_archive
+    from criollo.trust.places import FilePlace
 
     end, scratch = both.source, _scratch(settings)
     trust = await stack.enter_async_context(_trust(settings))
     if end.transport == "docker":
         ref = registry.hosts.candidates(end.name)[0].reference
-        shown = shown_of(both.source_access)
-        waiting = Path(both.target.path).parent if both.target.transport != "docker" else scratch
-        if both.target.transport == "oci" and os.path.isdir(both.target.path):
-            waiting = Path(both.target.path)
-        return copysources.RegistrySource(registry, ref, shown, trust=trust, scratch=waiting), ref
-    trust.judge.judge_file(end.transport, Path(end.path))
+        return copysources.RegistrySource(registry, ref, shown_of(both.source_access), trust=trust), ref
     path = Path(end.path)
+    ruled = copysources.Ruled(trust.judge, FilePlace.at(end.transport, path))
+    trust.judge.judge_file(ruled.place)
     if end.transport == "dir":
-        return stack.enter_context(copysources.opened_dir(path)), None
+        return stack.enter_context(copysources.opened_dir(path, ruled)), None
     if end.transport == "oci-archive":
-        path = await stack.enter_async_context(unpacked(path, scratch))
+        return await stack.enter_async_context(copysources.opened_oci_archive(path, end.name, scratch)), None
+    if end.transport == "docker-archive":
+        return await stack.enter_async_context(opened_docker_archive(path, end.name, scratch)), None
     return stack.enter_context(copysources.opened_layout(path, end.name)), None
 
 
@@ -179,6 +191,7 @@ async def _opened_target(
 ) -> "CopyTarget":
     """The target, open until the stack unwinds; `name` is that of a source at a registry."""
     from criollo.images.copyarchive import opened_archive_target
+    from criollo.images.copydocker import opened_docker_target
     from criollo.images.copyregistry import Destination, RegistryTarget
     from criollo.images.copytargets import opened_dir_target, opened_layout_target
     from criollo.linux.home import with_home
@@ -189,6 +202,9 @@ async def _opened_target(
         return stack.enter_context(opened_layout_target(Path(end.path), end.name))
     if end.transport == "oci-archive":
         return await stack.enter_async_context(opened_archive_target(Path(end.path), end.name))
+    if end.transport == "docker-archive":
+        names = (*([end.name] if end.name else []), *both.further_tags)
+        return await stack.enter_async_context(opened_docker_target(Path(end.path), names))
     if end.transport == "dir":
         return await stack.enter_async_context(opened_dir_target(Path(end.path)))
     registry = await stack.enter_async_context(opened_registry(settings, terms_of(both.target_access)))

@@ -1,18 +1,16 @@
 """`kpod import`: a root filesystem as a tar becomes an image."""
 
 import contextlib
-import sys
-from pathlib import Path
 
 import click
 import msgspec
 
-from criollo.errors import Invalid, NotFound
+from criollo.errors import Invalid
 from criollo.kpod import places
 from criollo.kpod.answers import posted
 from criollo.kpod.archives import Answer
 from criollo.kpod.session import Options, Session, work
-from criollo.kpod.spool import spooled
+from criollo.kpod.spool import named, spooled
 
 
 @click.command("import")
@@ -33,13 +31,11 @@ def import_(options: Options, /, source: str, name: str, changes: tuple[str, ...
         raise Invalid("--change or --message", [*changes, further["message"]], "text that is UTF-8") from None
 
     async def verb(session: Session) -> int:
-        with contextlib.ExitStack() as opened:
+        async with contextlib.AsyncExitStack() as opened:
             if source == "-":
-                path = opened.enter_context(spooled(sys.stdin.buffer, places.spool_directory(session.settings), wanted="a tar"))
+                path = await opened.enter_async_context(spooled(places.spool_directory(session.settings), wanted="a tar"))
             else:
-                path = Path(source).absolute()
-                if not path.exists():
-                    raise NotFound("file", source)
+                path = named(source, "file")
             query = {"path": str(path), **({"name": name} if name else {})}
             made = await posted(session, "/images/import", query, kind=Answer, body=body)
         for image in made.images:

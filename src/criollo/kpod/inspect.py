@@ -44,6 +44,9 @@ def inspect(options: Options, /, names: tuple[str, ...], **said: Any) -> int:
     if not look.tags or look.platform or look.access.account or look.access.has_terms or said["authfile_given"]:
         raise click.UsageError("--no-tags, --platform, --creds, --authfile, --tls-verify and --cert-dir are for --remote.")
 
+    if said["kind"] not in (None, "image") and (look.raw or look.config):
+        raise click.UsageError("--raw and --config are for images.")
+
     async def verb(session: Session) -> int:
         async def one(name: str) -> None:
             if look.raw:

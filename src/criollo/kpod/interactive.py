@@ -10,7 +10,7 @@ import click
 
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import TimedOut
-from criollo.kpod import ends, launch, rawmode, remote
+from criollo.kpod import ends, launch, rawmode, remote, signals
 from criollo.kpod.detach import DEFAULT, parse_keys
 from criollo.kpod.inspect import told
 from criollo.kpod.lookup import everything, require_container
@@ -33,7 +33,13 @@ class Manner(NamedTuple):
 @click.option("-i", "--interactive", "stdin", is_flag=True, help="Pass standard input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @click.option("--detach-keys", metavar="KEYS", default=DEFAULT, show_default=True, help="With -it: keys that end the session.")
-@click.option("--timeout", type=click.IntRange(min=0), default=0, metavar="SECONDS", help="Kill the command after this time.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(0, launch.LONGEST_S),
+    default=0,
+    metavar="SECONDS",
+    help="Kill the command after this time.",
+)
 @click.argument("container")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
@@ -85,10 +91,10 @@ def attach(options: Options, container: str, no_stdin: bool, detach_keys: str) -
 async def attend(session: Session, container_id: str, manner: Manner) -> int:
     """Be attached to a container until it has ended; its exit code, 0 when it goes on without us."""
     try:
-        with rawmode.orderly_end():
+        with signals.orderly_end():
             async with attached(session, container_id, manner) as opened:
                 await converse(opened, manner)
-    except rawmode.Ended as ended:
+    except signals.Ended as ended:
         return ended.status
     except remote.Detached:
         return 0
@@ -153,10 +159,10 @@ async def hold(session: Session, url: str, manner: Manner) -> int:
     """Hold an exec to its end; its exit code, or that of kpod when a signal ends it. Raises as `remote.run`."""
     wanted = remote.Wanted(stdin=manner.stdin, tty=manner.tty)
     try:
-        with rawmode.orderly_end():
+        with signals.orderly_end():
             async with remote.opened(session.socket, target_of(url), wanted) as opened:
                 return await converse(opened, manner)
-    except rawmode.Ended as ended:
+    except signals.Ended as ended:
         return ended.status
 
 

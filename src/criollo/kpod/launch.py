@@ -1,10 +1,16 @@
 """Run a planned pod, wait for containers, take pods down: what `run`, `play`, `stop` and `rm` share.
 
 A launch that fails takes back what it made: the pod with its containers, its log directory and volumes.
+
+Two kpods may be at the same pod at once. Its record in the runtime is the lock: files that are named after the pod are made
+once the pod is there and ours, and removed while it still is. Who removes files of a pod that is not there, and who makes some,
+is `places.alone` at it.
 """
 
 import asyncio
+import contextlib
 import os
+import secrets
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,14 +19,16 @@ from typing import Final, NamedTuple
 from criollo.aio.cleanup import cleanup
 from criollo.aio.together import together
 from criollo.cri.pb import api_pb2 as pb
-from criollo.errors import CriolloError, Denied, NotFound, Unavailable, explain
+from criollo.errors import CriolloError, Denied, Exists, NotFound, Unavailable, explain
 from criollo.kpod import logs, places
 from criollo.kpod.lookup import everything
-from criollo.kpod.podspec import MADE_BY_LABEL, ContainerPlan, PodPlan, VolumePlan
+from criollo.kpod.podspec import EMPTY_DIR, MADE_BY_LABEL, ContainerPlan, PodPlan, VolumePlan
 from criollo.kpod.pull import ensure, status
 from criollo.kpod.session import Session
 
 POLL_S: Final = 0.1
+LONGEST_S: Final = (1 << 31) - 1  # a grace or limit that a person may name
+_CLAIM: Final = "io.criollo.kpod.launch"  # an annotation: whose pod it is, when two ask for the same at once
 BeforeStart = Callable[[str], Awaitable[None]]
 """Gets the id of a container that is made and not started."""
 _KINDS: Final = {
@@ -43,16 +51,22 @@ async def launch(session: Session, plan: PodPlan, *, before_start: BeforeStart |
     """Pull what is missing, make the pod, and start its containers in order; `before_start` sees each before it runs.
 
     Raises:
+        Exists: another kpod makes this very pod; it is left alone.
         CriolloError: of any kind; nothing of the pod is left.
     """
     await _require_network(session, plan)
     images = {each.config.metadata.name: await _image(session, each) for each in plan.containers}
+    plan.sandbox.annotations[_CLAIM] = secrets.token_hex(8)
     pod_id = ""
     try:
         for volume in plan.volumes:
-            prepare_volume(volume)
-        request = pb.RunPodSandboxRequest(config=plan.sandbox, runtime_handler=plan.handler)
-        pod_id = (await session.client.runtime("RunPodSandbox", request)).pod_sandbox_id
+            if volume.type != EMPTY_DIR:
+                prepare_volume(volume)
+        pod_id = await _pod(session, plan)
+        async with places.alone(session.settings):
+            for volume in plan.volumes:
+                if volume.type == EMPTY_DIR:
+                    prepare_volume(volume)
         started = []
         for each in plan.containers:
             each.config.image.image = images[each.config.metadata.name]
@@ -61,10 +75,21 @@ async def launch(session: Session, plan: PodPlan, *, before_start: BeforeStart |
                 await before_start(container_id)
             await _start(session, container_id, each)
             started.append(container_id)
-    except BaseException:
-        await cleanup(_take_back(session, pod_id, plan.sandbox), what=f"pod {plan.sandbox.metadata.name}")
+    except BaseException as error:
+        is_asked = isinstance(error, asyncio.CancelledError)
+        await cleanup(_take_back(session, pod_id, plan, is_asked=is_asked), what=f"pod {plan.sandbox.metadata.name}")
         raise
     return Launched(pod_id, tuple(started))
+
+
+async def _pod(session: Session, plan: PodPlan) -> str:
+    """The id of a pod that we have made. Raises Exists: the runtime gave us that of another kpod, which asked for the same."""
+    request = pb.RunPodSandboxRequest(config=plan.sandbox, runtime_handler=plan.handler)
+    pod_id = str((await session.client.runtime("RunPodSandbox", request)).pod_sandbox_id)
+    status = await session.client.runtime("PodSandboxStatus", pb.PodSandboxStatusRequest(pod_sandbox_id=pod_id))
+    if status.status.annotations[_CLAIM] != plan.sandbox.annotations[_CLAIM]:
+        raise Exists("pod", plan.sandbox.metadata.name, f"pod {pod_id[:12]}, which another kpod makes right now")
+    return pod_id
 
 
 async def _require_network(session: Session, plan: PodPlan) -> None:
@@ -100,11 +125,17 @@ async def stop_container(session: Session, container_id: str, *, grace_s: int) -
 
 
 async def remove_pod(session: Session, pod: pb.PodSandbox | pb.PodSandboxStatus) -> None:
-    """Remove a pod with its containers; where kpod made it, its logs and volumes too."""
-    await session.client.runtime("RemovePodSandbox", pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
-    if places.is_ours(pod.labels, MADE_BY_LABEL):
-        meta = pod.metadata
+    """Remove a pod with its containers; where kpod made it, its logs and volumes too, as long as nobody else's can be there."""
+    request = pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id)
+    if not places.is_ours(pod.labels, MADE_BY_LABEL):
+        await session.client.runtime("RemovePodSandbox", request)
+        return
+    await session.client.runtime("StopPodSandbox", pb.StopPodSandboxRequest(pod_sandbox_id=pod.id))
+    meta = pod.metadata
+    try:
         places.forget(session.settings, namespace=meta.namespace, name=meta.name, uid=meta.uid)
+    finally:
+        await session.client.runtime("RemovePodSandbox", request)
 
 
 def prepare_volume(volume: VolumePlan) -> None:
@@ -114,7 +145,7 @@ def prepare_volume(volume: VolumePlan) -> None:
         NotFound, CriolloError: there is nothing, or something else.
     """
     path = Path(volume.path)
-    if volume.type == "emptyDir":
+    if volume.type == EMPTY_DIR:
         places.make_volume(path)
         return
     with explain(f"make {path}"):
@@ -168,9 +199,13 @@ async def _start(session: Session, container_id: str, container: ContainerPlan) 
             raise CriolloError(f"init container {name} ended with {ended.exit_code} ({ended.reason}); its last output is above")
 
 
-async def _take_back(session: Session, pod_id: str, config: pb.PodSandboxConfig) -> None:
+async def _take_back(session: Session, pod_id: str, plan: PodPlan, *, is_asked: bool) -> None:
+    """Remove what is ours; `is_asked`: the runtime may be at work on a pod whose id we have not heard yet."""
+    meta = plan.sandbox.metadata
+    if not pod_id and is_asked:
+        with contextlib.suppress(CriolloError):
+            pod_id = await _pod(session, plan)  # joins the work in progress
     if pod_id:
-        await remove_pod(session, pb.PodSandbox(id=pod_id, metadata=config.metadata, labels=config.labels))
+        await remove_pod(session, pb.PodSandbox(id=pod_id, metadata=meta, labels=plan.sandbox.labels))
     else:
-        meta = config.metadata
-        places.forget(session.settings, namespace=meta.namespace, name=meta.name, uid=meta.uid)
+        places.forget_unused(session.settings, namespace=meta.namespace, name=meta.name, uid=meta.uid)

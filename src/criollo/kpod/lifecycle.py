@@ -15,7 +15,13 @@ GRACE_S = 10
 
 @click.command("stop")
 @click.option(
-    "-t", "--time", "grace_s", type=click.IntRange(min=0), default=GRACE_S, show_default=True, help="Seconds of grace."
+    "-t",
+    "--time",
+    "grace_s",
+    type=click.IntRange(0, launch.LONGEST_S),
+    default=GRACE_S,
+    show_default=True,
+    help="Seconds of grace.",
 )
 @click.argument("names", nargs=-1, required=True, metavar="POD|CONTAINER...")
 @click.pass_obj

@@ -1,23 +1,17 @@
-"""`kpod`: verbs for images, containers and pods; errors are one line on stderr.
+"""`kpod`: verbs for images, containers and pods.
 
 A verb lives in a module of its own, imported when it is asked for: `kpod --help` costs neither protobuf nor the engine.
-Exit status: 0, that of the command for run and exec, 1 for an error of ours, 2 for a command line that makes no sense, 130
-for an interrupt.
 """
 
 import importlib
-import os
-import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import click
 
 from criollo import __version__
-from criollo.errors import CriolloError, printable
+from criollo.commandline import program
 from criollo.kpod.session import Options
-
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class Verb(NamedTuple):
@@ -66,27 +60,10 @@ VERBS: Final[dict[str, Verb]] = {
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The console script `kpod`; returns the exit status."""
-    try:
-        status = command.main(list(sys.argv[1:] if argv is None else argv), prog_name="kpod", standalone_mode=False)
-    except CriolloError as error:
-        click.echo(f"kpod: {printable(str(error))}", err=True)
-        return 1
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.ClickException as error:
-        click.echo(f"kpod: {error.format_message()} See 'kpod --help'.", err=True)
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status if isinstance(status, int) else 0
+    return program.run(lambda: command, "kpod", argv)
 
 
-class _Kpod(click.Group):
+class _Kpod(program.VerbGroup):
     """The group, with its verbs from a table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -105,7 +82,7 @@ class _Kpod(click.Group):
             formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
 
 
-@click.command(cls=_Kpod, context_settings=_CONTEXT)
+@click.command(cls=_Kpod, context_settings=program.CONTEXT)
 @click.option("-c", "--config", metavar="FILE", envvar="CONTAINER_CONFIG", help="The configuration file of crio; '' for none.")
 @click.option("-d", "--config-dir", metavar="DIRECTORY", envvar="CONTAINER_CONFIG_DIR", help="Its drop-in files; '' for none.")
 @click.option("--listen", metavar="SOCKET", help="The daemon's socket, if not the configured one.")

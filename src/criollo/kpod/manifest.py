@@ -8,7 +8,7 @@ Source: Kubernetes API, core/v1 Pod.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 
@@ -18,6 +18,8 @@ from criollo.oci.document import convert
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
 _MAX_SUBDOMAIN: Final = 253
+_MOST: Final = (1 << 31) - 1
+_Id = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]  # of a user or group. Source: Kubernetes API, validation of securityContext
 # What the API server writes into a Pod: of no use here, and no loss.
 _SILENT: Final = frozenset(
     {"status"}
@@ -93,8 +95,8 @@ class SELinux(Part, frozen=True, kw_only=True):
 
 
 class ContainerSecurity(Part, frozen=True, kw_only=True):
-    run_as_user: int | None = None
-    run_as_group: int | None = None
+    run_as_user: _Id | None = None
+    run_as_group: _Id | None = None
     run_as_non_root: bool | None = None
     privileged: bool = False
     read_only_root_filesystem: bool = False
@@ -156,10 +158,10 @@ class Sysctl(Part, frozen=True, kw_only=True):
 
 
 class PodSecurity(Part, frozen=True, kw_only=True):
-    run_as_user: int | None = None
-    run_as_group: int | None = None
+    run_as_user: _Id | None = None
+    run_as_group: _Id | None = None
     run_as_non_root: bool | None = None
-    supplemental_groups: tuple[int, ...] = ()
+    supplemental_groups: tuple[_Id, ...] = ()
     app_armor_profile: Profile | None = None
     seccomp_profile: Profile | None = None
     se_linux_options: SELinux | None = None
@@ -191,7 +193,7 @@ class Spec(Part, frozen=True, kw_only=True):
     restart_policy: str = ""
     runtime_class_name: str = ""
     security_context: PodSecurity = PodSecurity()
-    termination_grace_period_seconds: int = 30
+    termination_grace_period_seconds: Annotated[int, msgspec.Meta(le=_MOST)] = 30
 
 
 class Pod(Part, frozen=True, kw_only=True):

@@ -109,9 +109,10 @@ async def take_down(session: Session, pod: Pod) -> None:
     """Stop and remove what a manifest made; a pod that is not there is down already."""
     meta = pod.metadata
     uid = pod_uid(meta.namespace, meta.name)
-    if (known := await _played(session, uid)) is None:
-        places.forget(session.settings, namespace=meta.namespace, name=meta.name, uid=uid)
-        return
+    async with places.alone(session.settings):
+        if (known := await _played(session, uid)) is None:
+            places.forget(session.settings, namespace=meta.namespace, name=meta.name, uid=uid)
+            return
     await launch.stop_pod(session, known.id, grace_s=pod.spec.termination_grace_period_seconds)
     await launch.remove_pod(session, known)
     click.echo(known.id)

@@ -17,6 +17,7 @@ from criollo.kpod.containerspec import container_config, namespaces, pod_labels
 from criollo.kpod.manifest import Pod
 
 MADE_BY_LABEL: Final = "io.criollo.kpod"
+EMPTY_DIR: Final = "emptyDir"  # a volume that kpod makes
 _PROTOCOLS: Final = {"TCP": pb.TCP, "UDP": pb.UDP, "SCTP": pb.SCTP}
 _MAX_PORT: Final = 65535
 _UIDS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "pods.kpod.criollo.invalid")
@@ -44,7 +45,7 @@ class Origin(NamedTuple):
 
 
 class VolumePlan(NamedTuple):
-    """A source on the host, and what it must be: a type of hostPath, or "emptyDir" for one we make."""
+    """A source on the host, and what it must be: a type of hostPath, or EMPTY_DIR."""
 
     path: str
     type: str
@@ -190,11 +191,11 @@ def _source(volume: manifest.Volume, index: int, origin: Origin) -> VolumePlan |
         raise Invalid(place, "hostPath and emptyDir", "one source")
     if volume.host_path is not None:
         path, kind = volume.host_path.path, volume.host_path.type
-        if not path.startswith("/") or ".." in path.split("/"):
+        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise Invalid(f"{place}.hostPath.path", path, "an absolute path without '..'")
         if kind not in _HOST_PATH_TYPES:
             raise Invalid(f"{place}.hostPath.type", kind, ", ".join(filter(None, _HOST_PATH_TYPES)))
         return VolumePlan(path, kind)
     if volume.empty_dir is not None:
-        return VolumePlan(f"{origin.volumes_dir}/{volume.name}", "emptyDir")
+        return VolumePlan(f"{origin.volumes_dir}/{volume.name}", EMPTY_DIR)
     return None

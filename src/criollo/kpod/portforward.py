@@ -22,9 +22,9 @@ from criollo.errors import CriolloError, NotFound, from_os, printable
 from criollo.kpod.lookup import everything, find_container, find_pod
 from criollo.kpod.outcome import tell
 from criollo.kpod.ports import LOCALHOST, Forward, parse_addresses, parse_forward
-from criollo.kpod.rawmode import Ended, orderly_end
 from criollo.kpod.remote import connected
 from criollo.kpod.session import Options, Session, work
+from criollo.kpod.signals import Ended, orderly_end
 from criollo.kpod.upgrade import target_of
 from criollo.streaming.spdy import SpdyConnection
 from criollo.streaming.spdy_stream import SpdyStream

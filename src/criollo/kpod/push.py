@@ -46,9 +46,7 @@ class Wish(NamedTuple):
     "--compression-format",
     "compression",
     type=click.Choice(["gzip", "zstd", "none"]),
-    default="gzip",
-    show_default=True,
-    help="For layers that are written anew.",
+    help="For layers that are written anew; none: gzip.",
 )
 @click.option("--digestfile", metavar="FILE", help="Write the digest of the manifest there.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -59,14 +57,15 @@ def push(options: Options, /, image: str, destination: str | None, digestfile: s
     """Push IMAGE to DESTINATION and print the manifest's digest; without DESTINATION under its own name.
 
     DESTINATION is [docker://]NAME[:TAG] at a registry, oci:DIRECTORY[:TAG], oci-archive:FILE[:NAME],
-    docker-archive:FILE[:NAME] or dir:DIRECTORY.
+    docker-archive:FILE[:NAME] or dir:DIRECTORY. An oci:DIRECTORY may be there; the others must not.
     Nothing is sent that the registry has. Layers it has not are written anew, so the image gets another digest and id there.
     """
     target = parse_target(destination or image)
     access = taken(said)
-    wish = Wish((said["form"] or "").replace("v2s2", "docker"), said["compression"], said["quiet"], access)
-    if target.form and (digestfile or access.account or access.has_terms):
-        raise click.UsageError("--digestfile, --creds, --tls-verify and --cert-dir are for registries, not for files.")
+    wish = Wish((said["form"] or "").replace("v2s2", "docker"), said["compression"] or "gzip", said["quiet"], access)
+    if target.form and (digestfile or access.account or access.has_terms or said["form"] or said["compression"]):
+        flags = "--format, --compression-format, --digestfile, --creds, --tls-verify and --cert-dir"
+        raise click.UsageError(f"{flags} are for registries, not for files.")
 
     async def verb(session: Session) -> int:
         if target.form:
@@ -102,7 +101,9 @@ def parse_target(text: str) -> Target:
 
 async def _save(session: Session, image: str, target: Target) -> int:
     query = [("image", image), ("path", target.path), ("format", target.form)]
-    show_notes(await posted(session, "/images/save", [*query, *([("name", target.name)] if target.name else [])], kind=Answer))
+    query += [("name", target.name)] if target.name else []
+    query += [("add", "1")] if target.form == "oci-dir" else []
+    show_notes(await posted(session, "/images/save", query, kind=Answer))
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 
+from criollo.commandline import program
 from criollo.config.settings import Settings
 from criollo.errors import CriolloError, Denied, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from criollo.kpod.remoteimage import opened_registry
@@ -65,7 +66,7 @@ class Found(NamedTuple):
     waiting: str = ""  # the file of credentials that waits for a pull in the namespace
 
 
-@click.group("registry")
+@click.group("registry", cls=program.VerbGroup)
 def registry() -> None:
     """Find out how registries are asked for images."""
 

@@ -15,7 +15,7 @@ from criollo.aio.cleanup import cleanup
 from criollo.aio.together import first
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import Exists, Invalid
-from criollo.kpod import interactive, launch, logs, places, runflags
+from criollo.kpod import interactive, launch, logs, places, runflags, signals
 from criollo.kpod.detach import DEFAULT, parse_keys
 from criollo.kpod.lookup import everything
 from criollo.kpod.manifest import Pod, check_names
@@ -153,11 +153,5 @@ async def _kill_on(session: Session, container_id: str, presses: "asyncio.Queue[
 def _presses() -> Iterator["asyncio.Queue[int]"]:
     """SIGINT and SIGTERM as entries of a queue, while the block runs."""
     queue: asyncio.Queue[int] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, queue.put_nowait, number)
-    try:
+    with signals.heard((signal.SIGINT, signal.SIGTERM), queue.put_nowait):
         yield queue
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -33,6 +33,7 @@ _PORT: Final = re.compile(
 )
 _PROPAGATIONS: Final = {"rprivate": "None", "rslave": "HostToContainer", "rshared": "Bidirectional"}
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
+_MAX_ID: Final = (1 << 31) - 1  # as the CRI takes users
 _NOT_IN_A_NAME: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -74,6 +75,8 @@ def run_pod(order: Order, environ: Mapping[str, str]) -> Pod:
     """
     volumes = [_volume(text, index) for index, text in enumerate(order.volumes)]
     user = parse_user(order.user)
+    if order.workdir and not order.workdir.startswith("/"):
+        raise Invalid("--workdir", order.workdir, "an absolute path")
     container = Container(
         name=order.name,
         image=order.image,
@@ -111,11 +114,13 @@ def name_of(image: str, suffix: str) -> str:
 def parse_user(text: str) -> User:
     """`UID`, `UID:GID`, `NAME` or `NAME:GID`. Raises Invalid."""
     user, colon, group = text.partition(":")
-    if colon and not _NUMBER.fullmatch(group):
+    if colon and not (_NUMBER.fullmatch(group) and int(group) <= _MAX_ID):
         raise Invalid("--user", text, "a group as a number, such as 1000:1000")
     if colon and not user:
         raise Invalid("--user", text, "a user before the group")
-    is_number = _NUMBER.fullmatch(user) is not None
+    is_number = _NUMBER.fullmatch(user) is not None and int(user) <= _MAX_ID
+    if not is_number and (user.startswith("-") or user.isdecimal()):
+        raise Invalid("--user", text, f"a name, or a number from 0 to {_MAX_ID}")
     return User(int(user) if is_number else None, int(group) if colon else None, "" if is_number else user)
 
 

@@ -22,6 +22,7 @@ from criollo.config.files import find_default
 from criollo.config.load import Loaded, load
 from criollo.config.settings import Settings
 from criollo.errors import Denied, Unavailable, from_os
+from criollo.kpod.signals import Ended, orderly_end
 from criollo.telemetry import log
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ Verb = Callable[[Session], Awaitable[int]]
 
 
 def work(options: Options, verb: Verb) -> int:
-    """Run a verb against the runtime of this node; returns its exit status.
+    """Run a verb against the runtime of this node; returns its exit status. SIGTERM and SIGHUP let it clean up first.
 
     Raises:
         CriolloError: of any kind; one, never a group.
@@ -61,6 +62,8 @@ def work(options: Options, verb: Verb) -> int:
     loaded = load_settings(options)
     try:
         return asyncio.run(_work(loaded, verb))
+    except Ended as ended:
+        return ended.status
     except BaseExceptionGroup as group:  # the engine's task groups wrap what passes through them
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
@@ -78,8 +81,9 @@ def load_settings(options: Options) -> Loaded:
 
 
 async def _work(loaded: Loaded, verb: Verb) -> int:
-    async with open_session(loaded) as session:
-        return await verb(session)
+    with orderly_end():
+        async with open_session(loaded) as session:
+            return await verb(session)
 
 
 @contextlib.asynccontextmanager

@@ -115,6 +115,30 @@ def test_a_pod_is_played_and_taken_down(kpod: Kpod, tmp_path: Path) -> None:
     assert kpod("play", "--down", path) == (0, "", "")
 
 
+def test_two_plays_at_once_make_one_pod_that_stays(kpod: Kpod, tmp_path: Path) -> None:
+    path = tmp_path / "duo.yaml"
+    path.write_text(IN_ORDER.replace("IMAGE", kpod.image))
+    for _ in range(3):
+        with kpod.start("play", path) as first, kpod.start("play", path) as second:
+            ended = [(process.communicate(timeout=60), process.returncode) for process in (first, second)]
+        assert 0 in {status for _, status in ended}, ended
+        [pod] = found(kpod, "pods")
+        assert pod["state"] == "ready", ended
+        assert sorted(each["name"] for each in found(kpod)) == ["app", "side"], ended
+        assert kpod("play", "--down", path).out == f"{pod['id']}\n"
+
+
+def test_a_run_that_is_ended_while_its_pod_is_made_leaves_none(kpod: Kpod) -> None:
+    assert kpod("pull", "-q", kpod.image).status == 0
+    pods = kpod.daemon.runroot / "pods"
+    with kpod.start("run", "--rm", kpod.image, "sleep", "1000") as process:
+        wait_for(lambda: list(pods.iterdir()))
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+        assert process.returncode in (143, 137), (out, err)  # 137: it ran already, and was stopped
+    assert found(kpod, "pods") == []
+
+
 def wait_for_output(kpod: Kpod, container: str, expected: str) -> None:
     """Follow until the lines are there; an interrupt ends it."""
     with kpod.start("logs", "-f", container) as process:
@@ -124,7 +148,7 @@ def wait_for_output(kpod: Kpod, container: str, expected: str) -> None:
             if len(seen) >= len(expected):
                 break
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         assert (seen, process.returncode) == (expected, 130)
 
 
@@ -172,7 +196,7 @@ def test_a_published_port_is_served(kpod: Kpod, tmp_path: Path) -> None:
 def page_at(port: int) -> bytes:
     """What a web server has at its root; empty when nobody answers."""
     try:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as client:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
             client.request("GET", "/")
             return client.getresponse().read()
     except (OSError, http.client.HTTPException):

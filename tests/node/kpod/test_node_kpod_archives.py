@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import tarfile  # noqa: TID251 - makes what we read
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +86,22 @@ def test_a_full_disk_leaves_nothing(kpod: Kpod, tmp_path: Path, form: str) -> No
         subprocess.run(["umount", small], check=True)
 
 
+def begun(place: Path) -> bool:
+    """Whether a blob is being written; what is there may go while we look."""
+    try:
+        return bool(list(place.glob(".*.kpod/tree/blobs/sha256/.*")))
+    except FileNotFoundError:
+        return False
+
+
+def killed_half_way(kpod: Kpod, *words: object, place: Path) -> bool:
+    """Kill a save while it writes a blob; False when it was done before we saw that."""
+    with kpod.start(*words) as process:
+        wait_for(lambda: begun(place) or process.poll() is not None)
+        process.kill()
+        return process.wait(60) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("form", ["oci-archive", "docker-archive", "oci-dir", "dir", "stream"])
 def test_a_save_that_is_killed_leaves_no_half_of_it_and_the_next_one_works(
     kpod: Kpod, registry: Registry, tmp_path: Path, form: str
@@ -94,19 +112,11 @@ def test_a_save_that_is_killed_leaves_no_half_of_it_and_the_next_one_works(
     ok(kpod, "pull", "-q", name)
     place = kpod.daemon.root if form == "stream" else tmp_path
     words = ("save", name) if form == "stream" else ("save", "--format", form, "-o", out, name)
-    with kpod.start(*words) as process:
-        wait_for(lambda: list(place.glob(".*.kpod/tree/blobs/sha256/.*")))
-        process.kill()
-        process.wait(30)
-    if kpod.daemon.process is not None:
-        wait_for(
-            lambda: not list(place.glob(".*.kpod"))
-        )  # a daemon goes on to the end with a file; its own death is a crash test's
-        assert out.exists() is (form != "stream")
-    else:
-        assert not out.exists()
-    if out.exists():
+    while not killed_half_way(kpod, *words, place=place):
         shutil.rmtree(out) if out.is_dir() else out.unlink()
+    if kpod.daemon.process is not None:
+        wait_for(lambda: not list(place.glob(".*.kpod")))  # nobody waits for it any more; the daemon's death is a crash test's
+    assert not out.exists()
     again = streamed(kpod, *words)
     wait_for(lambda: not list(place.glob(".*.kpod")))
     kept = {"dir": "dir", "oci-dir": "oci"}.get(form, "docker-archive" if form == "docker-archive" else "oci-archive")
@@ -115,6 +125,29 @@ def test_a_save_that_is_killed_leaves_no_half_of_it_and_the_next_one_works(
     assert json.loads(skopeo("inspect", "--config", f"{kept}:{out}"))["os"] == "linux"
     assert os.listdir(tmp_path) == ["out"]
     assert list((kpod.daemon.root / "staging").iterdir()) == []
+
+
+def test_what_a_killed_load_left_goes_with_the_next_start(kpod: Kpod) -> None:
+    spool = kpod.daemon.root / "kpod"
+    with subprocess.Popen(kpod.argv("load"), env=kpod.environment(), stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"half")
+        process.stdin.flush()
+        wait_for(lambda: list(spool.glob(".load.*/input")))
+        process.kill()
+        process.wait(60)
+    assert list(spool.iterdir())
+    if kpod.daemon.process is not None:
+        kpod.daemon.restart()
+    else:
+        ok(kpod, "images")
+    assert list(spool.iterdir()) == []
+
+
+def test_what_is_no_archive_is_told(kpod: Kpod) -> None:
+    answer = kpod("load", stdin=b"junk")
+    assert (answer.status, answer.out) == (1, "")
+    assert "is no image archive, or broken off" in answer.err
 
 
 def test_what_is_there_is_not_replaced(kpod: Kpod, tmp_path: Path) -> None:
@@ -132,6 +165,38 @@ def test_a_dir_goes_to_skopeo_and_comes_back(kpod: Kpod, tmp_path: Path) -> None
     assert json.loads(skopeo("inspect", "--config", f"oci:{tmp_path}/layout:x"))["config"]["Cmd"] == ["sh"]
     ok(kpod, "rmi", "-a")
     assert ok(kpod, "load", "-i", f"{tmp_path}/ours", "--name", "example.com/back:1").strip() == "example.com/back:1"
+
+
+def test_a_push_adds_to_a_layout_that_skopeo_made(kpod: Kpod, registry: Registry, tmp_path: Path) -> None:
+    other, layout = make_image([[file("b", "y")]]), tmp_path / "layout"
+    push(registry, "other", "latest", other)
+    skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{registry.reference('other')}", f"oci:{layout}:theirs")
+    ok(kpod, "pull", "-q", kpod.image)
+    for _ in range(2):
+        ok(kpod, "push", kpod.image, f"oci:{layout}:ours")
+    assert json.loads(skopeo("inspect", f"oci:{layout}:theirs"))["Digest"] == other.digest
+    assert json.loads(skopeo("inspect", "--config", f"oci:{layout}:ours"))["config"]["Cmd"] == ["sh"]
+    skopeo("copy", "-q", f"oci:{layout}:ours", f"dir:{tmp_path}/checked")
+    assert len(json.loads((layout / "index.json").read_text())["manifests"]) == 2
+    assert sorted(os.listdir(tmp_path)) == ["checked", "layout"]
+
+
+def test_an_import_that_is_killed_makes_no_image(kpod: Kpod, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("large")
+    entry.size = 1 << 30
+    with (tmp_path / "a.tar").open("wb") as archive:
+        archive.write(entry.tobuf())
+        archive.truncate(entry.size + 4096)
+    staging = kpod.daemon.root / "staging"
+    ok(kpod, "images")
+    with kpod.start("import", tmp_path / "a.tar", "example.com/made:1") as process:
+        wait_for(lambda: [name for name in os.listdir(staging) if not name.startswith("check-")])  # of the start of one alone
+        process.kill()
+        process.wait(60)
+    if kpod.daemon.process is not None:
+        wait_for(lambda: not list(staging.iterdir()))
+    assert ok(kpod, "images", "-q") == ""
+    assert list(staging.iterdir()) == []
 
 
 @pytest.mark.parametrize("every", [False, True])

@@ -51,7 +51,7 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def until(self, pattern: bytes, limit_s: float = 20) -> bytes:
+    def until(self, pattern: bytes, limit_s: float = 60) -> bytes:
         """Read until the pattern has come; what came with it is taken."""
         deadline = time.monotonic() + limit_s
         while (match := re.search(pattern, self.seen)) is None:
@@ -62,7 +62,7 @@ class Terminal:
         self.seen, found = self.seen[match.end() :], match[0]
         return found
 
-    def end(self, limit_s: float = 30) -> int:
+    def end(self, limit_s: float = 60) -> int:
         """Its exit status; the terminal must be as it was."""
         status = self.process.wait(limit_s)
         assert termios.tcgetattr(self.slave) == self.before
@@ -172,13 +172,13 @@ def test_a_reader_that_goes_away_ends_it(kpod: Kpod, box: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "654\n"
         process.stdout.close()
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
     wait_for(lambda: "yes 654" not in kpod("exec", box, "--", "ps").out)
 
 
 def test_a_terminal_is_asked_for_where_there_is_none(kpod: Kpod, box: str) -> None:
     said = kpod("exec", "-it", box, "sh")
-    assert (said.status, said.err) == (2, "kpod: standard input is no terminal: leave -t out. See 'kpod --help'.\n")
+    assert (said.status, said.err) == (2, "kpod: standard input is no terminal: leave -t out. See 'kpod exec --help'.\n")
     assert kpod("exec", "-t", box, "sh", "-c", "test -t 1 && echo terminal").out == "terminal\r\n"
 
 
@@ -190,12 +190,12 @@ def test_one_can_attach_and_leave_and_come_back(kpod: Kpod) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("line ")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
     with kpod.start("attach", "--no-stdin", "box") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("line ")
         assert kpod("exec", "box", "--", "kill", "-USR1", "1").status == 0
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=60)
         assert (rest.endswith("bye\n"), process.returncode) == (True, 4)
     assert kpod("rm", "-f", "box").status == 0
 

@@ -72,7 +72,7 @@ def forwarded(kpod: Kpod, *arguments: str) -> Iterator[tuple["subprocess.Popen[s
 
 def talk(port: int, content: bytes, host: str = "127.0.0.1") -> bytes:
     """Send, say that it is all, read to the end."""
-    with socket.create_connection((host, port), timeout=30) as client, ThreadPoolExecutor(1) as beside:
+    with socket.create_connection((host, port), timeout=60) as client, ThreadPoolExecutor(1) as beside:
         sent = beside.submit(lambda: (client.sendall(content), client.shutdown(socket.SHUT_WR)))
         got = b""
         while piece := client.recv(1 << 16):
@@ -89,7 +89,7 @@ def test_bytes_come_and_go_at_both_addresses_and_half_closed(kpod: Kpod, pod: st
         assert talk(ports[1], content, "::1") == content
         assert talk(ports[2], content).decode() == hashlib.sha256(content).hexdigest()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert (process.returncode, err.strip()) == (130, "")
 
 
@@ -104,7 +104,7 @@ def test_many_connections_at_once(kpod: Kpod, pod: str) -> None:
 
 def test_nobody_listens_is_told_and_the_connection_reset(kpod: Kpod, pod: str) -> None:
     with forwarded(kpod, pod, ":8") as (process, ports):
-        with socket.create_connection(("127.0.0.1", ports[0]), timeout=30) as client, pytest.raises(ConnectionResetError):
+        with socket.create_connection(("127.0.0.1", ports[0]), timeout=60) as client, pytest.raises(ConnectionResetError):
             assert client.recv(1) != b""
         assert process.stderr is not None
         assert "nothing listens on it" in process.stderr.readline()
@@ -114,13 +114,13 @@ def test_nobody_listens_is_told_and_the_connection_reset(kpod: Kpod, pod: str) -
 @two_at_once
 def test_a_pod_that_goes_is_told_and_a_new_one_is_not_meant(kpod: Kpod, pod: str) -> None:
     with forwarded(kpod, pod, ":7") as (process, ports):
-        with socket.create_connection(("127.0.0.1", ports[0]), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", ports[0]), timeout=60) as client:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
             assert kpod("stop", "-t", "0", pod).status == 0
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(1) == b""
-        with socket.create_connection(("127.0.0.1", ports[0]), timeout=30) as client, pytest.raises(ConnectionResetError):
+        with socket.create_connection(("127.0.0.1", ports[0]), timeout=60) as client, pytest.raises(ConnectionResetError):
             assert client.recv(1) != b""
         assert process.poll() is None
 

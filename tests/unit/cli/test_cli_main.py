@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
+import click
 import pytest
 
 from criollo.cli import flags
@@ -108,6 +110,36 @@ def test_senseless_command_line_is_one_line_and_status_2(capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chexk"], "No such command 'chexk'. Did you mean 'check'? See 'crio --help'."),
+        (["config", "--defualt"], "No such option '--defualt'. Did you mean '--default'? See 'crio config --help'."),
+        (["status", "containerz"], "No such command 'containerz'. Did you mean 'containers'? See 'crio status --help'."),
+        (["status", "pulls", "--x"], "No such option '--x'. See 'crio status pulls --help'."),
+        (
+            ["status", "pulls", "--cancel"],
+            "--cancel wants the ID of a pull, and goes without --follow. See 'crio status pulls --help'.",
+        ),
+        (["help", "wip"], "No such command 'wip'. Did you mean 'wipe'? See 'crio --help'."),
+    ],
+)
+def test_a_senseless_command_line_points_to_the_help_of_its_verb(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert run([*NONE, *arguments]) == 2
+    assert capsys.readouterr().err == f"crio: {said}\n"
+
+
+def test_status_without_a_verb_is_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*NONE, "status"]) == 2
+    assert capsys.readouterr().err.startswith("Usage: crio status ")
+
+
+def test_status_knows_short_names_as_cri_o_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*NONE, "status", "i", "--help"]) == 0
+
+
 def test_version_names_python_and_libraries(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["version", "-j"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -141,7 +173,7 @@ def test_flags_and_variables_are_unique() -> None:
     variables = [name for _, setting in all_settings() for name in setting.environment]
     assert len(names) == len(set(names))
     assert len(variables) == len(set(variables))
-    parameters = [option for parameter in command.params for option in parameter.opts]
+    parameters = [option for parameter in command().params for option in parameter.opts]
     assert len(parameters) == len(set(parameters))
 
 
@@ -164,6 +196,27 @@ def test_no_verb_serves_with_settings_of_this_host(monkeypatch: pytest.MonkeyPat
     assert seen[0].settings.runtime.runtimes["crun"].runtime_path == str(tmp_path / "crun")
     assert seen[0].log_format == "json"
     assert seen[1] == seen[0]
+
+
+def test_daemon_keeps_nothing_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("crun", "conmon"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made: list[weakref.ref[click.Command]] = []
+    left: list[object] = []
+
+    def remembered() -> click.Group:
+        found = command()
+        made.append(weakref.ref(found))
+        return found
+
+    stand_in = type(sys)("criollo.daemon.main")
+    stand_in.serve = lambda loaded, read: left.extend(ref() for ref in made) or 0  # type: ignore[attr-defined,func-returns-value]
+    monkeypatch.setitem(sys.modules, "criollo.daemon.main", stand_in)
+    monkeypatch.setattr("criollo.cli.main.command", remembered)
+    assert run([*NONE, "--cgroup-manager", "cgroupfs"]) == 0
+    assert left == [None]
 
 
 def test_verbs_do_not_load_the_daemon() -> None:

@@ -49,10 +49,10 @@ def socket(tmp_path: Path) -> Iterator[Path]:
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield path
     stop.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def routes() -> dict[tuple[str, str], Any]:
@@ -138,7 +138,9 @@ def test_pulls_are_listed(socket: Path, capsys: pytest.CaptureFixture[str]) -> N
     line = "abc  example.com/a:1  layers  1 of 2 layers, 15 of 100 bytes, 2 retries\n"
     assert status(socket, capsys, "pulls") == (0, line, "")
     assert status(socket, capsys, "pulls", "example.com/a:1") == (0, line, "")
-    assert status(socket, capsys, "pulls", "other") == (0, "no pull is in progress\n", "")
+    code, out, err = status(socket, capsys, "pulls", "other")
+    assert (code, out, "pull other not found" in err) == (1, "", True)
+    assert status(socket, capsys, "pulls", "--cancel", "-f", "abc")[0] == 2
     assert json.loads(status(socket, capsys, "pulls", "--json")[1]) == [PULL]
 
 

@@ -34,7 +34,7 @@ def test_force_asks_no_files(markers: Markers) -> None:
 def test_a_reboot_takes_containers_once(markers: Markers) -> None:
     remove(markers.version)
     assert _due(markers, sure=False) == {CONTAINERS}
-    markers.wiped()
+    markers.wiped(None)
     assert _due(markers, sure=False) == frozenset()
 
 

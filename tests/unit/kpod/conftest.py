@@ -1,7 +1,8 @@
 """kpod as a person starts it, against a runtime that only remembers."""
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,18 @@ def kpod(config: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Kpod]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.getLogger("criollo").setLevel(ours)
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Makes bytes our standard input."""
+    kept = os.dup(0)
+
+    def give(content: bytes) -> None:
+        (tmp_path / "stdin").write_bytes(content)
+        with open(tmp_path / "stdin", "rb") as file:
+            os.dup2(file.fileno(), 0)
+
+    yield give
+    os.dup2(kept, 0)
+    os.close(kept)

@@ -59,6 +59,7 @@ class FakeNode:
         self.exits: dict[str, tuple[int, str]] = {}
         self.images: dict[str, Any] = {}
         self.failures: dict[str, Exception] = {}
+        self.before: dict[str, Callable[[], object]] = {}  # by method: what happens once, before the next call is answered
         self.pulls: list[Any] = []
         self.pull_steps: list[Any] = []
         self.has_told = False  # all steps, to whoever follows the pull
@@ -154,6 +155,9 @@ class FakeNode:
             self.calls.append((name, request))
             if name in self.failures:
                 raise self.failures[name]
+            told = self.before.pop(name, lambda: None)()
+            if asyncio.iscoroutine(told):
+                await told
             reply = work(request)
             return await reply if asyncio.iscoroutine(reply) else reply
 
@@ -164,7 +168,8 @@ class FakeNode:
         return pb.StatusResponse(status=pb.RuntimeStatus(conditions=[network]))
 
     def _RunPodSandbox(self, request: Any) -> Any:
-        return pb.RunPodSandboxResponse(pod_sandbox_id=self._add_pod(request.config))
+        same = next((pod.id for pod in self.pods.values() if pod.metadata == request.config.metadata), "")
+        return pb.RunPodSandboxResponse(pod_sandbox_id=same or self._add_pod(request.config))
 
     def _StopPodSandbox(self, request: Any) -> Any:
         if request.pod_sandbox_id in self.pods:
@@ -179,7 +184,9 @@ class FakeNode:
 
     def _PodSandboxStatus(self, request: Any) -> Any:
         pod = self.pods[request.pod_sandbox_id]
-        status = pb.PodSandboxStatus(id=pod.id, metadata=pod.metadata, state=pod.state, labels=pod.labels)
+        status = pb.PodSandboxStatus(
+            id=pod.id, metadata=pod.metadata, state=pod.state, labels=pod.labels, annotations=pod.annotations
+        )
         status.network.ip = "10.1.2.3"
         return pb.PodSandboxStatusResponse(status=status, info={"info": '{"pid": 7}'} if request.verbose else {})
 
@@ -348,10 +355,10 @@ def serving(node: FakeNode, path: Path) -> Iterator[None]:
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

@@ -1,7 +1,7 @@
 """kpod save to a pipe: the archive and nothing else, or nothing and a reason."""
 
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,14 +48,11 @@ def test_load_takes_a_dir_by_its_transport(kpod: Kpod, node: FakeNode, tmp_path:
 
 
 def test_what_is_spooled_waits_where_the_configuration_says(
-    kpod: Kpod, node: FakeNode, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kpod: Kpod, node: FakeNode, config: Path, tmp_path: Path, feed: Callable[[bytes], None]
 ) -> None:
     (tmp_path / "big").mkdir()
     config.write_text(config.read_text() + f'[crio.image]\nbig_files_temporary_dir = "{tmp_path}/big"\n')
-    source = tmp_path / "in"
-    source.write_bytes(b"tar")
-    with source.open() as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        assert kpod("load").status == 0
-    assert Path(sent(node)["path"][0]).parent == tmp_path / "big"
+    feed(b"tar")
+    assert kpod("load").status == 0
+    assert Path(sent(node)["path"][0]).parents[1] == tmp_path / "big"
     assert os.listdir(tmp_path / "big") == []

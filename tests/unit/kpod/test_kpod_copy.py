@@ -36,6 +36,8 @@ def write_policy(home: Path, kind: str) -> None:
         ("oci:/a/b", End("oci", "/a/b", "")),
         ("oci:/a/../b:c:d", End("oci", "/b", "c:d")),
         ("oci-archive:/a.tar:example.com/x:1", End("oci-archive", "/a.tar", "example.com/x:1")),
+        ("docker-archive:/a.tar:app:v1", End("docker-archive", "/a.tar", "app:v1")),
+        ("docker-archive:/a.tar:@1", End("docker-archive", "/a.tar", "@1")),
         ("dir:/a:b", End("dir", "/a:b", "")),
     ],
 )
@@ -44,7 +46,7 @@ def test_ends_are_words_of_other_tools(text: str, end: End) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["oci:", "oci::x", "dir:", "docker-archive:/a.tar", "containers-storage:x", "oci:/a:b\x1b", "oci:/a:é"]
+    "text", ["oci:", "oci::x", "dir:", "docker-archive:", "docker-daemon:x", "containers-storage:x", "oci:/a:b\x1b", "oci:/a:é"]
 )
 def test_what_is_no_end_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="source"):
@@ -88,3 +90,9 @@ def test_what_is_not_there_is_told(home: Path, kpod: Kpod) -> None:
         assert (said.status, said.out) == (1, "")
         assert said.err.startswith("kpod: ")
         assert not (home / "out").exists()
+
+
+def test_flags_of_registries_want_a_registry(home: Path, kpod: Kpod) -> None:
+    for flag in ("--src-creds=a:b", "--src-tls-verify=false", "--dest-cert-dir=/", "--dest-tls-verify=true"):
+        refused = kpod("copy", flag, f"dir:{home}/a", f"dir:{home}/b")
+        assert (refused.status, "for registries, not for files" in refused.err) == (2, True)

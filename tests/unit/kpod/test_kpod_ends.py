@@ -47,7 +47,7 @@ def test_files_keep_their_position_and_are_added_to(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"before ")
     source, sink = os.open(tmp_path / "in", os.O_RDONLY), os.open(tmp_path / "out", os.O_WRONLY | os.O_APPEND)
     os.lseek(source, 8, os.SEEK_SET)
-    assert cat(source, sink).wait(30) == 0
+    assert cat(source, sink).wait(60) == 0
     assert (tmp_path / "out").read_bytes() == b"before rest"
     os.close(source)
     os.close(sink)
@@ -59,7 +59,7 @@ def test_sockets_pass_and_are_blocking_again() -> None:
         ours.sendall(b"x")
         ours.shutdown(socket.SHUT_WR)
         assert ours.recv(10) == b"x"
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert os.get_blocking(theirs.fileno())
 
 
@@ -76,4 +76,4 @@ def test_a_terminal_passes_and_stays_blocking() -> None:
 
 def test_no_standard_input_is_an_empty_one() -> None:
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-c", CAT]
-    assert subprocess.run(closed, stdout=subprocess.PIPE, check=True, timeout=30).stdout == b""
+    assert subprocess.run(closed, stdout=subprocess.PIPE, check=True, timeout=60).stdout == b""

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,8 @@ def test_import_passes_path_name_and_changes_on(kpod: Kpod, node: FakeNode, tmp_
     assert body == {"changes": ["CMD x", "ENV a=b"], "message": "why", "platform": "linux/arm64"}
 
 
-def test_import_reads_standard_input_through_a_file(kpod: Kpod, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"tar")))
+def test_import_reads_standard_input_through_a_file(kpod: Kpod, node: FakeNode, feed: Callable[[bytes], None]) -> None:
+    feed(b"tar")
     assert kpod("import", "-").status == 0
     [path] = node.http_requests[0].query["path"]
     assert not Path(path).exists()
@@ -202,9 +203,10 @@ def test_a_push_to_a_file_is_a_save_with_a_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert kpod("push", "x:1", "oci:out:v1").status == 0
-    expected = {"image": ["x:1"], "path": [f"{tmp_path}/out"], "format": ["oci-dir"], "name": ["v1"]}
+    expected = {"image": ["x:1"], "path": [f"{tmp_path}/out"], "format": ["oci-dir"], "name": ["v1"], "add": ["1"]}
     assert asked(node)[:2] == ("/images/save", expected)
-    assert kpod("push", "--digestfile", "d", "x:1", "oci:out").status == 2
+    for flag in (("--digestfile", "d"), ("--format", "oci"), ("--compression-format", "gzip")):
+        assert kpod("push", *flag, "x:1", "oci:out").status == 2
 
 
 def test_destinations_are_read_as_podman_reads_them() -> None:
@@ -233,6 +235,8 @@ def test_options_for_registries_want_a_registry(kpod: Kpod, node: FakeNode) -> N
     for flags in (("--no-tags",), ("--platform", "linux/arm64"), ("--creds", "a:b")):
         assert kpod("inspect", *flags, "x").status == 2
     assert kpod("inspect", "-t", "pod", "docker://x").status == 2
+    for flag in ("--raw", "--config"):
+        assert kpod("inspect", "-t", "container", flag, "x").status == 2
 
 
 def test_pull_tells_of_retries(kpod: Kpod, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,20 @@
+import asyncio
+import os
 import stat
 from pathlib import Path
 
 import pytest
+from kpod_fake import FakeNode
+from support.waiting import until
 
 from criollo.config.settings import Settings
+from criollo.cri.client import connect
 from criollo.errors import CriolloError, NotFound
-from criollo.kpod import places
+from criollo.kpod import places, play
 from criollo.kpod.launch import prepare_volume
-from criollo.kpod.podspec import VolumePlan
+from criollo.kpod.manifest import read_pod
+from criollo.kpod.podspec import VolumePlan, pod_uid
+from criollo.kpod.session import Session
 
 
 def test_an_empty_volume_is_open_to_every_user_of_the_pod(tmp_path: Path) -> None:
@@ -48,3 +55,53 @@ def test_names_that_are_no_parts_of_paths_remove_nothing(tmp_path: Path, name: s
     places.forget(settings, namespace="default", name=name, uid="u")
     places.forget(settings, namespace="default", name="n", uid=name)
     assert canary.is_dir()
+
+
+def test_an_empty_volume_has_nothing_of_an_earlier_pod(tmp_path: Path) -> None:
+    volume = VolumePlan(str(tmp_path / "volumes/u/v"), "emptyDir")
+    prepare_volume(volume)
+    (tmp_path / "volumes/u/v/left").mkdir()
+    (tmp_path / "volumes/u/v/left/file").touch()
+    prepare_volume(volume)
+    assert list((tmp_path / "volumes/u/v").iterdir()) == []
+
+
+DUO = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "duo"},
+    "spec": {"containers": [{"name": "app", "image": "a:1"}], "volumes": [{"name": "scratch", "emptyDir": {}}]},
+}
+
+
+def test_a_pod_that_is_played_while_it_is_taken_down_keeps_its_volume(
+    node: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, waiting = list[bool](), list[bool]()
+    locked = places._locked
+
+    def told(fd: int) -> bool:
+        is_ours = locked(fd)
+        waiting.extend([True] * (not is_ours))
+        return is_ours
+
+    async def other_goes_on() -> None:
+        """Pods were listed, none was there: the play gets as far as it can before the answer."""
+        begun.append(True)
+        await until(lambda: waiting or node.named("CreateContainer"))
+
+    async def main() -> None:
+        settings = Settings(root=str(tmp_path / "root"), log_dir=str(tmp_path / "logs"))
+        pod = read_pod(DUO, "duo")
+        async with connect(tmp_path / "crio.sock") as client, asyncio.TaskGroup() as group:
+            session = Session(client, tmp_path / "crio.sock", settings, in_process=False)
+            node.before["ListContainers"] = other_goes_on
+            group.create_task(play.take_down(session, pod))
+            await until(lambda: begun)
+            group.create_task(play.bring_up(session, pod))
+
+    monkeypatch.setattr(places, "_locked", told)
+    (tmp_path / "root").mkdir()
+    asyncio.run(main())
+    assert len(node.named("CreateContainer")) == 1
+    assert os.listdir(tmp_path / "root/kpod/volumes" / pod_uid("default", "duo")) == ["scratch"]

@@ -36,7 +36,7 @@ class Follower:
             self.seen.append(entry.content)
 
     async def until(self, *expected: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.seen != list(expected):
                 await asyncio.sleep(0.005)
 
@@ -164,7 +164,7 @@ def test_a_log_that_becomes_something_else_is_told_as_such(tmp_path: Path) -> No
             path.unlink()
             os.mkfifo(path)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await together([follower.run(), replace()])
 
     before = set(os.listdir("/proc/self/fd"))

@@ -39,6 +39,17 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) ->
     assert "Verbs:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_flag_that_a_verb_has_not_is_named_with_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([verb, "--zz9"]) == 2
+    assert capsys.readouterr().err == f"kpod: No such option '--zz9'. See 'kpod {verb} --help'.\n"
+
+
+def test_a_verb_that_is_not_there_is_named_with_its_likes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["puhs"]) == 2
+    assert capsys.readouterr().err == "kpod: No such command 'puhs'. Did you mean 'push' or 'ps'? See 'kpod --help'.\n"
+
+
 def test_the_configuration_is_that_of_crio(tmp_path: Path) -> None:
     (tmp_path / "c").write_text('[crio.api]\nlisten = "/a"\n')
     (tmp_path / "d").mkdir()

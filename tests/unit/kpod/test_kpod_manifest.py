@@ -43,6 +43,14 @@ def test_null_is_absent() -> None:
         ({**pod(), "metadata": {}}, "f.metadata"),
         ({**pod(), "spec": {}}, "f.spec"),
         ({**pod(), "spec": []}, "f.spec"),
+        (pod(terminationGracePeriodSeconds=1 << 31), "f.spec.terminationGracePeriodSeconds"),
+        (pod(securityContext={"runAsUser": 1 << 31}), "f.spec.securityContext.runAsUser"),
+        (pod(securityContext={"runAsGroup": -1}), "f.spec.securityContext.runAsGroup"),
+        (pod(securityContext={"supplementalGroups": [1, 10**30]}), "f.spec.securityContext.supplementalGroups[1]"),
+        (
+            pod(containers=[{"name": "a", "image": "x", "securityContext": {"runAsUser": -1}}]),
+            "f.spec.containers[0].securityContext.runAsUser",
+        ),
     ],
 )
 def test_the_field_that_is_wrong_is_named(document: dict[str, Any], field: str) -> None:

@@ -241,6 +241,7 @@ def test_a_wrong_value_of_a_container_is_named(fields: dict[str, Any], place: st
     [
         ({"hostPath": {"path": "relative"}}, "spec.volumes[0].hostPath.path"),
         ({"hostPath": {"path": "/a/../b"}}, "spec.volumes[0].hostPath.path"),
+        ({"hostPath": {"path": "/a\0b"}}, "spec.volumes[0].hostPath.path"),
         ({"hostPath": {"path": "/a", "type": "Pipe"}}, "spec.volumes[0].hostPath.type"),
         ({"hostPath": {"path": "/a"}, "emptyDir": {}}, "spec.volumes[0]"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from criollo.aio.streams import Size
-from criollo.kpod.rawmode import Ended, orderly_end, raw, size, sizes
+from criollo.kpod.rawmode import raw, size, sizes
 
 
 @pytest.fixture
@@ -32,28 +32,6 @@ def test_a_terminal_is_raw_in_the_block_and_as_before_after_it(terminal: int) ->
         assert not termios.tcgetattr(terminal)[3] & (termios.ECHO | termios.ICANON | termios.ISIG)
         raise RuntimeError
     assert termios.tcgetattr(terminal) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_block_in_order(number: int) -> None:
-    async def main() -> None:
-        with orderly_end():
-            os.kill(os.getpid(), number)
-            await asyncio.Event().wait()
-
-    with pytest.raises(Ended) as caught:
-        asyncio.run(main())
-    assert caught.value.status == 128 + number
-
-
-def test_another_cancellation_passes() -> None:
-    async def main() -> None:
-        async with asyncio.timeout(0):
-            with orderly_end():
-                await asyncio.Event().wait()
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(main())
 
 
 def test_sizes_are_told_at_first_and_when_they_change(terminal: int) -> None:

@@ -107,16 +107,27 @@ def test_mirrors_that_have_content_alone_are_shown_in_their_place(home: Path, kp
     place = home / ".config/containers/certs.d/r.example"
     place.mkdir(parents=True)
     (place / "hosts.toml").write_text(
-        '[host."https://names.example"]\ncapabilities = ["resolve"]\n'
+        '[host."https://nothing.example"]\ncapabilities = ["resolve"]\n'
         '[host."https://content.example"]\ncapabilities = ["pull"]\n'
         '[host."https://both.example"]\ncapabilities = ["pull", "resolve"]\n'
     )
     (meaning,) = json.loads(kpod("registry", "explain", "--json", "r.example/app:1").out)["meanings"]
     assert [(step["url"].split("/")[2], step["asked_for"]) for step in meaning["steps"]] == [
-        ("names.example", "names"),
         ("content.example", "content"),
         ("both.example", "everything"),
         ("r.example", "everything"),
+    ]
+
+
+def test_a_registry_that_may_not_be_asked_for_names_is_shown_for_its_content(home: Path, kpod: Kpod) -> None:
+    place = home / ".config/containers/certs.d/r.example"
+    place.mkdir(parents=True)
+    server = 'server = "https://s.example"\ncapabilities = ["pull"]\n'
+    (place / "hosts.toml").write_text(server + '[host."https://both.example"]\ncapabilities = ["pull", "resolve"]\n')
+    (meaning,) = json.loads(kpod("registry", "explain", "--json", "r.example/app:1").out)["meanings"]
+    assert [(step["url"].split("/")[2], step["kind"], step["asked_for"]) for step in meaning["steps"]] == [
+        ("both.example", "mirror", "everything"),
+        ("s.example", "registry", "content"),
     ]
 
 

@@ -82,7 +82,7 @@ def hold(
             async def mine() -> int:
                 return await run(Remote(client, *await open_all()), Ours(stdin, out, err, sizes, keys))
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 code, _ = await together([mine(), theirs()])
             assert isinstance(code, int)
             return code

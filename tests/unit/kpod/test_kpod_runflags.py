@@ -76,7 +76,18 @@ def test_users_are_numbers_or_names(text: str, expected: tuple[int | None, int |
     assert tuple(parse_user(text)) == expected
 
 
-@pytest.mark.parametrize("text", ["7:staff", ":8", "7:", "7:-1"])
+@pytest.mark.parametrize("text", ["-1", "-", "2147483648", "99999999999", "-1:7"])
+def test_a_user_that_is_neither_is_refused_by_its_flag(text: str) -> None:
+    with pytest.raises(Invalid, match=r"--user: .* a name, or a number from 0 to 2147483647"):
+        parse_user(text)
+
+
+def test_a_directory_to_start_in_is_absolute() -> None:
+    with pytest.raises(Invalid, match="--workdir: got 'rel', expected an absolute path"):
+        plan(workdir="rel")
+
+
+@pytest.mark.parametrize("text", ["7:staff", ":8", "7:", "7:-1", "7:2147483648"])
 def test_groups_are_numbers_after_a_user(text: str) -> None:
     with pytest.raises(Invalid, match="--user"):
         parse_user(text)

@@ -1,6 +1,11 @@
+import asyncio
+import errno
 import io
 import json
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,8 @@ import pytest
 from kpod_fake import IMAGE_ID, FakeNode, Kpod, log_line
 
 from criollo.cri.pb import api_pb2 as pb
-from criollo.errors import Invalid, Unauthenticated, WrongState
+from criollo.errors import Invalid, Unauthenticated, Unavailable, WrongState
+from criollo.kpod import places
 from criollo.kpod.podspec import MADE_BY_LABEL, pod_uid
 from criollo.model.transfer import LayerState, TransferState
 
@@ -107,12 +113,12 @@ def test_load_names_the_file_by_its_whole_path(
 
 
 def test_load_reads_standard_input_through_a_file_that_is_gone_afterwards(
-    kpod: Kpod, node: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kpod: Kpod, node: FakeNode, tmp_path: Path, feed: Callable[[bytes], None]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"archive")))
+    feed(b"archive")
     assert kpod("load").status == 0
     [path] = node.http_requests[0].query["path"]
-    assert path.startswith(f"{tmp_path}/root/kpod/load-")
+    assert path.startswith(f"{tmp_path}/root/kpod/.load.")
     assert not Path(path).exists()
 
 
@@ -264,6 +270,14 @@ def test_rm_removes_logs_and_volumes_of_pods_that_kpod_made_only(kpod: Kpod, nod
     assert [path.name for path in (tmp_path / "root/kpod/volumes").iterdir()] == ["uid-other"]
 
 
+def test_a_grace_or_a_limit_beyond_any_clock_is_refused(kpod: Kpod, node: FakeNode) -> None:
+    node.add_container(node.add_pod("web"), "app")
+    for words in (["stop", "-t", str(1 << 31), "web"], ["exec", "--timeout", str(1 << 31), "web", "true"]):
+        said = kpod(*words)
+        assert (said.status, said.out) == (2, "")
+        assert f"2147483648 is not in the range 0<=x<=2147483647. See 'kpod {words[0]} --help'." in said.err
+
+
 def test_rm_of_one_container_leaves_its_pod(kpod: Kpod, node: FakeNode) -> None:
     pod = node.add_pod("web")
     node.add_container(pod, "dead", state=pb.CONTAINER_EXITED)
@@ -351,6 +365,27 @@ def test_run_that_fails_leaves_nothing(kpod: Kpod, node: FakeNode, tmp_path: Pat
     assert not (tmp_path / "logs").exists() or list((tmp_path / "logs").iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["RunPodSandbox", "PodSandboxStatus", "CreateContainer", "StartContainer"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_run_that_is_ended_before_the_container_runs_leaves_nothing(
+    kpod: Kpod, node: FakeNode, verb: str, number: int, status: int
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+
+    async def end() -> None:
+        os.kill(os.getpid(), number)
+        if verb == "StartContainer":
+            await asyncio.Event().wait()  # its answer could be there first, and then the container runs
+
+    node.before[verb] = end
+    node.program = lambda node, container_id: None
+    try:
+        assert kpod("run", "--rm", "busybox").status == status
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert node.pods == {}
+
+
 # Play -----------------------------------------------------------------------------------------------------------------
 
 DUO = """
@@ -409,6 +444,101 @@ def test_play_twice_says_that_it_runs(kpod: Kpod, node: FakeNode, duo: Path) -> 
     said = kpod("play", duo)
     assert (said.status, said.out) == (0, f"pod default/duo is already running: {next(iter(node.pods))}\n")
     assert len(node.pods) == 1
+
+
+class Winner:
+    """Another kpod that plays DUO: `win` is the moment when its pod is made, with its logs and its volume."""
+
+    def __init__(self, node: FakeNode, places: Path) -> None:
+        self.node, uid = node, pod_uid("default", "duo")
+        self.files = [places / "root/kpod/volumes" / uid / "scratch/kept", places / f"logs/default_duo_{uid}/app/0.log"]
+        self.pod = pb.PodSandboxConfig(
+            metadata=pb.PodSandboxMetadata(name="duo", namespace="default", uid=uid),
+            annotations={"io.criollo.kpod.launch": "other"},
+        )
+
+    def win(self) -> None:
+        self.node._add_pod(self.pod)
+        for path in self.files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def has_all(self) -> bool:
+        return [pod.annotations for pod in self.node.pods.values()] == [self.pod.annotations] and all(
+            path.exists() for path in self.files
+        )
+
+
+@pytest.fixture
+def winner(node: FakeNode, tmp_path: Path) -> Winner:
+    return Winner(node, tmp_path)
+
+
+def test_play_leaves_the_pod_alone_that_another_one_makes_at_the_same_moment(
+    kpod: Kpod, node: FakeNode, duo: Path, winner: Winner
+) -> None:
+    node.before["RunPodSandbox"] = winner.win
+    said = kpod("play", duo)
+    [pod_id] = node.pods
+    assert said.status == 1
+    assert f"taken by pod {pod_id[:12]}, which another kpod makes right now" in said.err
+    assert winner.has_all()
+    assert node.named("CreateContainer") == node.named("RemovePodSandbox") == []
+
+
+@pytest.mark.parametrize("verb", ["CreateContainer", "StartContainer"])
+def test_a_play_that_is_ended_leaves_the_files_alone_of_who_gets_the_pod_next(
+    kpod: Kpod, node: FakeNode, duo: Path, winner: Winner, verb: str
+) -> None:
+    async def end() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    def hand_over() -> None:  # the removal, and before anything else happens the other one's creation
+        node.pods.clear()
+        winner.win()
+
+    node.before[verb] = end
+    node.before["RemovePodSandbox"] = hand_over
+    assert kpod("play", duo).status == 143
+    assert winner.has_all()
+
+
+def test_a_play_that_gets_no_pod_leaves_the_files_alone_of_who_gets_one(
+    kpod: Kpod, node: FakeNode, duo: Path, winner: Winner
+) -> None:
+    def fail() -> None:
+        node.before["ListContainers"] = winner.win  # after pods were listed: the loser saw none
+        raise Unavailable("not now")
+
+    node.before["RunPodSandbox"] = fail
+    assert kpod("play", duo).status == 1
+    node.before.pop("ListContainers", lambda: None)()  # one that looked not at all
+    assert winner.has_all()
+
+
+def test_a_play_that_gets_no_pod_leaves_no_logs(kpod: Kpod, node: FakeNode, duo: Path, tmp_path: Path) -> None:
+    def fail() -> None:
+        (tmp_path / "logs" / f"default_duo_{pod_uid('default', 'duo')}").mkdir(parents=True)
+        raise Unavailable("not now")
+
+    node.before["RunPodSandbox"] = fail
+    assert kpod("play", duo).status == 1
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_files_of_a_pod_that_cannot_be_removed_do_not_keep_the_pod(
+    kpod: Kpod, node: FakeNode, duo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EPERM, "not yours", str(path))
+
+    node.program = run_app_only
+    kpod("play", duo)
+    monkeypatch.setattr(places, "remove_tree", refuse)
+    said = kpod("rm", "-f", "duo")
+    assert (said.status, node.pods) == (1, {})
+    assert "cannot remove the files of pod duo" in said.err
 
 
 def test_play_down_removes_pod_logs_and_volumes_and_may_be_repeated(

@@ -1,0 +1,1 @@
+"""How both programs meet the person who calls them."""
