@@ -17,12 +17,15 @@ class Background:
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[object]] = set()
+        self._is_ending = False
 
     def start(self, work: Coroutine[Any, Any, object], *, name: str) -> None:
         # Its log lines are its own, not those of the request that happened to start it.
         task = self._group.create_task(work, name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self._is_ending:  # by one that is being cancelled: nobody else would end it
+            task.cancel()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -31,6 +34,7 @@ class Background:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_ending = True
         for task in self._tasks:
             task.cancel()
         try:

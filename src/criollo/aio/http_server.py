@@ -12,6 +12,7 @@ paused, before any 101 is written; a client that did not wait for the 101 is ref
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Final, TypeVar, cast
@@ -21,6 +22,7 @@ import h11
 import msgspec
 
 from criollo.aio import threads
+from criollo.aio.together import first
 from criollo.errors import (
     CriolloError,
     Denied,
@@ -83,6 +85,17 @@ Route = Callable[[Request], Awaitable[Reply]]
 Routes = Mapping[tuple[str, str], Route]
 """Handlers by method and path; a part `{}` of a path stands for any one part: `/pulls/{}/events`."""
 
+
+class WithClient:
+    """A route whose work ends when its client hangs up, also by closing its side of the connection alone."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+
+    async def __call__(self, request: Request) -> Reply:
+        return await self.route(request)
+
+
 Upgrade = Callable[[Request, asyncio.Transport], Awaitable[Reply | None]]
 """Refuses with a reply, or serves the connection in its own way and returns None when it has ended."""
 Upgrades = Mapping[str, Upgrade]
@@ -122,14 +135,14 @@ class HttpServer:
         self._limits = limits or HttpLimits()
         self._rare, self._learning = rare, asyncio.Lock()
 
-    async def serve(self, transport: asyncio.Transport, first: bytes = b"") -> None:
-        """Serve one connection until it ends. `first` are bytes already read; reading may be paused."""
+    async def serve(self, transport: asyncio.Transport, begun: bytes = b"") -> None:
+        """Serve one connection until it ends. `begun` are bytes already read; reading may be paused."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_CHUNK, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        protocol.data_received(first)
+        protocol.data_received(begun)
         if not transport.is_closing():
             transport.resume_reading()
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -162,7 +175,7 @@ class HttpServer:
             return False
         upgrade = next((take for begins, take in self._upgrades.items() if request.path.startswith(begins)), None)
         if upgrade is None:
-            await wire.send(await self._answer(self._reply(request), request), keep=True)
+            await wire.send(await self._answer(self._reply(request, wire), request), keep=True)
             return wire.can_continue
         reply = await self._answer(self._upgraded(request, upgrade, wire), request)
         if reply is not None:
@@ -177,7 +190,7 @@ class HttpServer:
             return text(400, "malformed request: bytes came before this server agreed to another protocol")
         return await upgrade(request, wire.transport)
 
-    async def _reply(self, request: Request) -> Reply:
+    async def _reply(self, request: Request, wire: "_Wire") -> Reply:
         method = "GET" if request.method == "HEAD" else request.method
         path, words = self._known_path(request.path)
         if not path:
@@ -190,7 +203,7 @@ class HttpServer:
             if allowed:
                 return text(405, f"{request.path[:200]} takes {', '.join(allowed)}")
             return text(404, f"there is nothing at {request.path[:200]}")
-        return await route(request)
+        return await (wire.while_open(route(request)) if isinstance(route, WithClient) else route(request))
 
     async def _learn_rare(self) -> None:
         async with self._learning:
@@ -220,6 +233,8 @@ class HttpServer:
         except CriolloError as error:
             status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
             return text(status, str(error))
+        except _HungUp:
+            raise
         except Exception:  # the border of a request: a bug of ours, told once
             log.exception("HTTP request failed by a bug", method=request.method, path=request.path)
             return text(500, "criollo has a bug; its log has the details")
@@ -229,6 +244,10 @@ def _give_up(transport: asyncio.Transport) -> None:
     """End a connection whose client still has not taken all that was sent."""
     if transport.get_write_buffer_size():
         transport.abort()
+
+
+class _HungUp(ConnectionResetError):
+    """Nobody waits for an answer any more."""
 
 
 class _Refused(Exception):
@@ -261,6 +280,26 @@ class _Wire:
 
     def take_back(self) -> None:
         self.transport.resume_reading()
+
+    async def while_open(self, work: Awaitable[Reply]) -> Reply:
+        """What `work` gives. Raises _HungUp: the client hung up first, and the work has been cancelled."""
+        replies: list[Reply] = []
+
+        async def done() -> None:
+            replies.append(await work)
+
+        await first(done(), self._end())
+        if not replies:
+            raise _HungUp("the client hung up before the answer")
+        return replies[0]
+
+    async def _end(self) -> None:
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            data = await self._reader.read(_CHUNK)
+        if data:  # the next request, before the answer to this one: so it waits for that
+            self._h11.receive_data(data)
+            await asyncio.Event().wait()
 
     async def request(self) -> Request | None:
         """The next request, None when the client is done or idle. Raises RemoteProtocolError, _Refused."""

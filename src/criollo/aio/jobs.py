@@ -120,7 +120,9 @@ class Jobs(Generic[T]):
         """Cancel the job `key`, if there is one, and wait until it has cleaned up; its waiters get `why`."""
         job = self._running.get(key)
         if job is not None and job.task is not None:
-            _cancel(job, why)
+            await asyncio.sleep(0)  # one of this moment begins: a task that is cancelled before that never gives its key back
+            if self._running.get(key) is job:
+                _cancel(job, why)
             await asyncio.wait([job.task])
 
     async def close(self, *, limit_s: float) -> None:

@@ -12,9 +12,8 @@ import contextlib
 import errno
 import fcntl
 import os
-import termios
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple, Protocol
 
 CHUNK_BYTES: Final = 256 << 10
@@ -87,6 +86,7 @@ class FdReader:
         self._pace = _Pace() if is_roomy else None
         self._left: int | None = None  # how much may still be read; None: until the end
         self._quiet_s = 0.0
+        self._is_over: Callable[[], bool] = _always
         self._waiting: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
@@ -110,15 +110,18 @@ class FdReader:
             return data
         return b""
 
-    def finish(self, *, more_bytes: int = 0, quiet_s: float = 0) -> None:
+    def finish(self, *, more_bytes: int = 0, quiet_s: float = 0, is_over: Callable[[], bool] | None = None) -> None:
         """End with what is there now, whoever still holds the other end and goes on writing.
 
-        `more_bytes`: somebody in between may still bring so much; it has come when nothing came for `quiet_s`.
+        `more_bytes`: somebody in between may still bring so much; it has come when nothing came for `quiet_s`, and `is_over`
+        says so, too.
         """
         if self._fd >= 0 and self._left is None:
+            import termios  # a constant among 240 that a daemon without sessions has no use for
+
             there = array.array("i", [0])
             fcntl.ioctl(self._fd, termios.FIONREAD, there)
-            self._left, self._quiet_s = there[0] + more_bytes, quiet_s
+            self._left, self._quiet_s, self._is_over = there[0] + more_bytes, quiet_s, is_over or _always
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.set_result(None)
 
@@ -137,10 +140,14 @@ class FdReader:
             async with asyncio.timeout(None if self._left is None else self._quiet_s):
                 await _ready(self._fd, self._waiting, write=False)
         except TimeoutError:
-            return False
+            return not self._is_over()
         finally:
             self._waiting = None
         return True
+
+
+def _always() -> bool:
+    return True
 
 
 class _Pace:

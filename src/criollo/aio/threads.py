@@ -10,18 +10,21 @@ ended, so nothing works on behalf of nobody.
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
+from criollo.aio.cleanup import cleanup
 from criollo.errors import Exhausted
 from criollo.linux import libc
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Descriptor = TypeVar("Descriptor", int, int | None)
 
 _SIZES: Final = {"files": 8, "mounts": 4, "spawning": 4, "transfers": 12, "databases": 2}
 _pools: dict[str, ThreadPoolExecutor] = {}
@@ -30,6 +33,28 @@ _pools: dict[str, ThreadPoolExecutor] = {}
 async def files(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Files, directories, `/proc`, `/sys`."""
     return await _run("files", functools.partial(function, *args, **kwargs))
+
+
+async def handed_over(make: Callable[[], T], take_back: Callable[[T], Coroutine[Any, Any, object]]) -> T:
+    """What `make` gives, in a `files` thread. An awaiter that was cancelled meanwhile cannot have it: it is taken back."""
+    made: list[T] = []
+    try:
+        await files(lambda: made.append(make()))
+    except asyncio.CancelledError:
+        for each in made:
+            await cleanup(take_back(each), what="what a cancelled caller wanted")
+        raise
+    return made[0]
+
+
+async def descriptor(opened: Callable[[], Descriptor]) -> Descriptor:
+    """The descriptor that `opened` gives in a `files` thread; a cancelled awaiter's is closed."""
+    return await handed_over(opened, _close)
+
+
+async def _close(fd: int | None) -> None:
+    if fd is not None:
+        await files(os.close, fd)
 
 
 async def mounts(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -153,12 +178,9 @@ async def _until_done(future: "asyncio.Future[T]", interrupt: Callable[[], None]
 
 
 async def _ignore_cancel(future: "asyncio.Future[T]") -> None:
-    waiter: Awaitable[object] = asyncio.wait([future])
     while not future.done():
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            waiter = asyncio.wait([future])
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
 
 
 def _own_directory() -> None:

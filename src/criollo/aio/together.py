@@ -1,7 +1,7 @@
 """Several coroutines at once, owned by the caller: until the first error, each to its end, or until the first is done."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from criollo.errors import CriolloError
@@ -48,11 +48,23 @@ async def first(*work: Coroutine[Any, Any, object]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for task in tasks:
-            _ = task.cancelled() or task.exception()  # looked at, or the loop reports it as forgotten
+        await _ended(tasks)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Cancel them and wait until the last has ended, whoever cancels us meanwhile."""
+    for task in tasks:
+        task.cancel()
+    cut: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            cut = error
+    for task in tasks:
+        _ = task.cancelled() or task.exception()  # looked at, or the loop reports it as forgotten
+    if cut is not None:
+        raise cut
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

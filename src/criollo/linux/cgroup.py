@@ -19,12 +19,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from criollo.errors import Invalid
+from criollo.errors import Exhausted, Invalid, refuse_scarce
 
 DEFAULT_PARENT: Final = {"cgroupfs": "/crio", "systemd": "crio.slice"}
 _SLICE: Final = re.compile(r"[a-zA-Z0-9:_.\\@]+(?:-[a-zA-Z0-9:_.\\@]+)*\.slice")  # systemd.unit(5), without empty parts
 _MAX_PATH: Final = 2048
 _MAX_PROCS: Final = 1 << 22
+_TRIES: Final = 10
 
 
 class Driver(StrEnum):
@@ -210,15 +211,24 @@ class Hierarchies(NamedTuple):
             OSError: the kernel refused.
         """
         for root in self.roots():
-            place = root
-            for part in Path(path.lstrip("/")).parts:
-                if self.version is Version.V2:
-                    _delegate(place)
-                place = place / part
-                with contextlib.suppress(FileExistsError):
-                    place.mkdir(0o755)
-                if root == self.controllers.get("cpuset"):
-                    _inherit_cpuset(place)
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._create_in(root, path)
+                    break
+                except FileNotFoundError:  # somebody has removed one on the way, which was empty until now
+                    if not left:
+                        raise
+
+    def _create_in(self, root: Path, path: str) -> None:
+        place = root
+        for part in Path(path.lstrip("/")).parts:
+            if self.version is Version.V2:
+                _delegate(place)
+            place = place / part
+            with contextlib.suppress(FileExistsError):
+                place.mkdir(0o755)
+            if root == self.controllers.get("cpuset"):
+                _inherit_cpuset(place)
 
     def attach(self, path: str, pid: int, *, leave_out: frozenset[str] = frozenset()) -> None:
         """Move a process into an existing cgroup; on version 1 it may stay out of some controllers.
@@ -251,10 +261,17 @@ class Hierarchies(NamedTuple):
     def is_used(self, path: str) -> bool:
         """Whether a cgroup has others below it, or processes in it."""
         places = [root / path.lstrip("/") for root in self.roots()]
-        return any(len(list(_tree(place))) > 1 for place in places) or bool(self.processes(path))
+        try:
+            return any(len(list(_tree(place))) > 1 for place in places) or bool(self.processes(path))
+        except Exhausted:
+            return True  # who cannot look does not take it for empty
 
     def processes(self, path: str) -> list[int]:
-        """Pids in a cgroup and below it; empty when it does not exist."""
+        """Pids in a cgroup and below it; empty when it does not exist.
+
+        Raises:
+            Exhausted: no descriptor is left to look with.
+        """
         found: dict[int, None] = {}
         for root in self.roots():
             for directory in _tree(root / path.lstrip("/")):
@@ -264,7 +281,7 @@ class Hierarchies(NamedTuple):
     def kill(self, path: str, *, limit_s: float = 5.0) -> bool:
         """SIGKILL all in a cgroup and below it, until it is empty; False if some are left after `limit_s` seconds.
 
-        Refuses the root. A process that forks while we read is met in the next round.
+        Refuses the root. A process that forks while we read is met in the next round. Raises as `processes`.
         """
         _refuse_root(path)
         deadline = time.monotonic() + limit_s
@@ -293,7 +310,7 @@ class Hierarchies(NamedTuple):
     def remove(self, path: str, *, limit_s: float = 2.0) -> bool:
         """Remove a cgroup and all below it from every hierarchy; False while processes still hold one of them.
 
-        Absence is success. The kernel answers EBUSY for a moment after the last process died: retried.
+        Absence is success. The kernel answers EBUSY for a moment after the last process died: retried. Raises as `processes`.
         """
         _refuse_root(path)
         deadline = time.monotonic() + limit_s
@@ -313,16 +330,21 @@ def _refuse_root(path: str) -> None:
 
 def _tree(top: Path) -> Iterator[Path]:
     """A cgroup directory and all below it, deepest first; nothing when it is absent."""
-    for directory, _, _ in os.walk(top, topdown=False):
+    for directory, _, _ in os.walk(top, topdown=False, onerror=_refuse_scarce):
         yield Path(directory)
 
 
 def _read_pids(file: Path) -> list[int]:
     try:
         content = file.read_text("ascii")
-    except OSError:  # gone, or a threaded cgroup, which has no process list
+    except OSError as error:  # gone, or a threaded cgroup, which has no process list
+        _refuse_scarce(error)
         return []
     return [pid for word in content.split()[:_MAX_PROCS] if (pid := int(word)) > 0]
+
+
+def _refuse_scarce(error: OSError) -> None:
+    refuse_scarce(error, "cannot look into a cgroup")
 
 
 def _remove_tree(top: Path, deadline: float) -> bool:

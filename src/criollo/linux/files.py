@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -104,9 +105,7 @@ def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable
     try:
         try:
             os.fchmod(fd, mode)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, content)
             if durable:
                 os.fsync(fd)
         finally:
@@ -125,6 +124,13 @@ def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable
 
 
 PASS = 0o011  # a directory that others may pass through, but not list
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write it to the last byte, whatever the kernel takes at once."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def make_directory(path: str | Path, mode: int = 0o700, *, keep: int = 0) -> None:
@@ -147,13 +153,23 @@ def own(path: str | Path, owner: tuple[int, int]) -> None:
         os.chown(path, *owner, follow_symlinks=False)
 
 
-def syncfs(path: str | Path) -> None:
-    """Flush the filesystem that holds `path`."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def free_bytes(path: str | Path) -> int:
+    """How much may still be written to the file system of a path, by those who have nothing reserved."""
+    there = os.statvfs(path)
+    return there.f_bavail * there.f_frsize
+
+
+def try_lock(fd: int) -> bool:
+    """Hold a file or directory until all descriptors of this opening are closed; False while somebody else holds it.
+
+    Raises:
+        OSError: its file system has no such locks.
+    """
     try:
-        libc.syncfs(fd)
-    finally:
-        os.close(fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def remove_tree(path: str | Path) -> None:

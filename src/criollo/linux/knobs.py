@@ -24,7 +24,7 @@ BANNED: Final = "IRQBALANCE_BANNED_CPUS"
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_CPUS: Final = 8192  # what kernels are built for
-_MASK: Final = re.compile(r"[0-9a-fA-F]{1,8}(?:,?[0-9a-fA-F]{1,8})*")
+_MASK: Final = re.compile(r"[0-9a-fA-F]+(?:,[0-9a-fA-F]{1,8})*")
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _MARK: Final = "# The next line is set by crio while pods want CPUs without interrupts, and goes with them."
 

@@ -41,6 +41,10 @@ _IOPRIO_IDLE: Final = 3 << 13
 _SYS_OPENAT2: Final = 437  # asm-generic/unistd.h; the same on every architecture
 _AT_FDCWD: Final = -100
 
+# A walk back through ".." within a root is given up (EAGAIN) when anything on the node was mounted or renamed meanwhile.
+# Source: openat2(2), ERRORS.
+_WALKS: Final = 100
+
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
@@ -143,13 +147,19 @@ def malloc_trim() -> None:
 def openat2(directory: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2), close-on-exec; returns a descriptor."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(directory),
-            ctypes.c_char_p(os.fsencode(path)),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        ),
-        os.fsdecode(path),
-    )
+    for left in reversed(range(_WALKS)):
+        try:
+            return _check(
+                _libc.syscall(
+                    ctypes.c_long(_SYS_OPENAT2),
+                    ctypes.c_int(directory),
+                    ctypes.c_char_p(os.fsencode(path)),
+                    ctypes.byref(how),
+                    ctypes.c_size_t(ctypes.sizeof(how)),
+                ),
+                os.fsdecode(path),
+            )
+        except BlockingIOError:
+            if not left:
+                raise
+    raise AssertionError(path)

@@ -5,25 +5,32 @@ import os
 import re
 from typing import Final
 
+from criollo.errors import from_os
+
 _STAT_BYTES: Final = 4096  # the kernel writes the line in one piece
 # Where nobody has a number, a thread, a group or a session may have it still: kernels disagree what to say then.
 _NO_PROCESS: Final = {errno.ESRCH, errno.EINVAL, errno.ENOENT}
+_SCARCE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def start_time(pid: int) -> int | None:
-    """Start time in clock ticks since boot; None when there is no such process (a zombie still is one)."""
+    """Start time in clock ticks since boot; None when there is no such process (a zombie still is one).
+
+    Raises:
+        Exhausted: no descriptor is left to look with: nobody may be taken for dead for that.
+    """
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Whether this very process runs: same start time, and no zombie."""
+    """Whether this very process runs: same start time, and no zombie. Raises as `start_time`."""
     fields = _stat(pid) if pid > 0 else None
     return fields is not None and int(fields[19]) == started and fields[0] not in ("Z", "X")
 
 
 def open_pidfd(pid: int, started: int) -> int | None:
-    """A pidfd of this very process; None when it has ended. The caller closes it."""
+    """A pidfd of this very process; None when it has ended. The caller closes it. Raises as `start_time`."""
     if pid <= 0:
         return None
     try:
@@ -31,11 +38,14 @@ def open_pidfd(pid: int, started: int) -> int | None:
     except OSError as error:
         if error.errno in _NO_PROCESS:
             return None
-        raise
-    if is_alive(pid, started):
-        return fd
-    os.close(fd)
-    return None
+        raise _untold(pid, error) from error
+    found = False
+    try:
+        found = is_alive(pid, started)
+    finally:
+        if not found:
+            os.close(fd)
+    return fd if found else None
 
 
 def boot_id() -> str:
@@ -62,7 +72,9 @@ def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the state on: `comm` may hold spaces, parentheses and newlines."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a third of what a file object costs
-    except OSError:
+    except OSError as error:
+        if error.errno in _SCARCE:
+            raise _untold(pid, error) from error
         return None
     try:
         return os.read(fd, _STAT_BYTES).decode("utf-8", "replace").rpartition(")")[2].split()
@@ -70,3 +82,7 @@ def _stat(pid: int) -> list[str] | None:
         return None
     finally:
         os.close(fd)
+
+
+def _untold(pid: int, error: OSError) -> Exception:
+    return from_os(error, f"cannot see whether process {pid} runs")

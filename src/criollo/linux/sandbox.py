@@ -6,12 +6,14 @@ thread. Source: prctl(2), capabilities(7), pivot_root(2), move_mount(2).
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from criollo.errors import Unsupported
 from criollo.linux import libc, mount
 
 CAP_CHOWN: Final = 0  # linux/capability.h
@@ -58,9 +60,26 @@ def keep_only(fds: Sequence[int]) -> None:
 
 
 def enter(directory: int) -> None:
-    """Make the directory our root, in a mount and a network namespace of our own where nothing else is mounted."""
+    """Make the directory our root, in a mount and a network namespace of our own where nothing else is mounted.
+
+    Raises:
+        Unsupported: our root is one that cannot be changed.
+        OSError: the kernel refused.
+    """
     os.fchdir(directory)  # unshare moves the working directory into the new namespace, but not descriptors
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC)
+    try:
+        _change_root()
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Unsupported(
+            "cannot confine a worker: its root cannot be changed, as that of a chroot or of an initramfs; start the daemon "
+            "where / is a mount: bind the new root on itself before chroot, or leave the initramfs by switch_root"
+        ) from error
+
+
+def _change_root() -> None:
     mount.make_private("/", recursive=True)
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH)

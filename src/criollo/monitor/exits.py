@@ -4,11 +4,13 @@ Conmon writes `<exits_dir>/<id>` (the exit code in decimal) when the container's
 pidfd of conmon is the event, and the file must be there by then. If it is not, the monitor died before its container:
 nobody reads that container's output any more, so it is killed and reported as 137 with the reason.
 
-A `wait_exit` never fails for what it finds: junk in the file counts as no file. Paths are opened without following
-links and without blocking, and read to a few bytes (threats R1, R3).
+A `wait_exit` never fails for what it finds: junk in the file counts as no file. Nor for what it lacks: without a descriptor
+to look with, it tries again. Paths are opened without following links and without blocking, and read to a few bytes (threats
+R1, R3).
 Source: conmon 2.1, src/conmon.c.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -18,11 +20,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from criollo.aio import process, threads
+from criollo.errors import Exhausted, refuse_scarce
 from criollo.linux import procfs
 from criollo.linux.cgroup import Hierarchies
 from criollo.monitor.oom import Kills
 from criollo.telemetry import texts
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.seldom import Seldom
 from criollo.wire.conmon import MAX_EXIT_FILE, Garbled, parse_exit_file
 
 log = get_logger(__name__)
@@ -30,6 +34,8 @@ log = get_logger(__name__)
 KILLED: Final = 128 + signal.SIGKILL
 MONITOR_LOST: Final = "the monitor (conmon) of the container ended without an exit code; the container was killed"
 _DEATH_LIMIT_S: Final = 30.0
+_AGAIN_S: Final = 0.5
+_scarce = Seldom()
 
 
 class Exit(NamedTuple):
@@ -58,7 +64,18 @@ async def wait_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies,
 
     A monitor that is gone already is no error: its exit file tells, else the container is killed.
     """
-    kills.begin(watched.cgroup)
+    while True:
+        try:
+            kills.begin(watched.cgroup)
+            return await _wait_exit(watched, exits_dir, hierarchies, kills)
+        except Exhausted as error:
+            if times := _scarce.due():
+                log.warning("ends of containers cannot be seen now; trying again", error=error, times=times)
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _wait_exit(watched: Watched, exits_dir: Path, hierarchies: Hierarchies, kills: Kills) -> Exit:
+    """As `wait_exit`. Raises Exhausted when descriptors have run out."""
     pidfd = procfs.open_pidfd(watched.monitor_pid, watched.monitor_started)
     if pidfd is None:
         _reap_zombie(watched.monitor_pid, watched.monitor_started)
@@ -85,12 +102,17 @@ def end_monitor(watched: Watched) -> None:
 
 
 def read_exit(watched: Watched, exits_dir: Path, kills: Kills) -> Exit | None:
-    """The exit that the monitor recorded; None when there is none, or nothing that could be one."""
+    """The exit that the monitor recorded; None when there is none, or nothing that could be one.
+
+    Raises:
+        Exhausted: no descriptor is left to look with, at the file or for the cause.
+    """
     try:
         fd = os.open(exits_dir / watched.container_id, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
+        refuse_scarce(error, f"cannot read the exit file of container {watched.container_id}")
         log.warning("exit file cannot be opened", container=watched.container_id, error=error)
         return None
     try:
@@ -108,10 +130,10 @@ def read_exit(watched: Watched, exits_dir: Path, kills: Kills) -> Exit | None:
 
 async def _lost(watched: Watched, hierarchies: Hierarchies, kills: Kills) -> Exit:
     """The monitor is gone without a word: end the container, wherever it still lives."""
-    told = texts.MONITOR_STOPPED.format(watched.container_id)
-    log.error(told, monitor=watched.monitor_pid)
     oom = kills.of(watched.bundle, watched.cgroup)
     pidfd = procfs.open_pidfd(watched.pid, watched.pid_started)
+    told = texts.MONITOR_STOPPED.format(watched.container_id)
+    log.error(told, monitor=watched.monitor_pid)
     if pidfd is not None:
         try:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from criollo.errors import refuse_scarce
 from criollo.linux.cgroup import Hierarchies
 
 EVENTS: Final = "memory.events"
@@ -20,7 +21,10 @@ _REMEMBERED: Final = 64  # containers of a pod that ended last: one may be asked
 
 
 class Kills:
-    """Counts kills, container by container. Blocking for the time of a few reads."""
+    """Counts kills, container by container. Blocking for the time of a few reads.
+
+    Without a descriptor to look with, all methods raise Exhausted and count nothing: ask again.
+    """
 
     def __init__(self, hierarchies: Hierarchies) -> None:
         self._hierarchies = hierarchies
@@ -33,8 +37,9 @@ class Kills:
             return
         for gone in [each for each in self._slices if not each.is_dir()]:
             del self._slices[gone]
-        known = self._slices[place.parent] = _Slice()
+        known = _Slice()
         known.accounted = (kill_count(place.parent / EVENTS) or 0) - known.alive(place.parent)
+        self._slices[place.parent] = known
 
     def of(self, bundle: Path, cgroup: str) -> bool:
         """Whether there was a kill in a container that has ended; may be asked again."""
@@ -78,7 +83,8 @@ class _Slice:
         """The kills in containers of a slice that have not ended."""
         try:
             names = [name for name in os.listdir(place) if name.endswith(".scope") and name not in self._ended]
-        except OSError:
+        except OSError as error:
+            _refuse_scarce(error, place)
             return 0
         return sum(kill_count(place / name / EVENTS) or 0 for name in names)
 
@@ -90,14 +96,23 @@ def events_file(hierarchies: Hierarchies, cgroup: str) -> Path | None:
 
 
 def kill_count(file: Path) -> int | None:
-    """The kills in a cgroup; None when it is gone, or does not say."""
+    """The kills in a cgroup; None when it is gone, or does not say.
+
+    Raises:
+        Exhausted: no descriptor is left to look with.
+    """
     try:
         with open(file, "rb") as events:
             lines = events.read(4096).splitlines()
-    except OSError:
+    except OSError as error:
+        _refuse_scarce(error, file)
         return None
     for line in lines:
         key, _, value = line.partition(b" ")
         if key == b"oom_kill" and value.isdigit():
             return int(value)
     return None
+
+
+def _refuse_scarce(error: OSError, place: Path) -> None:
+    refuse_scarce(error, f"cannot see the kills in {place.parent}")

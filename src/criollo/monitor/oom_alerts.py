@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from criollo.errors import Exhausted
 from criollo.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
 from criollo.monitor.oom import kill_count
 from criollo.telemetry.log import get_logger
@@ -56,7 +57,7 @@ class OomAlerts:
                 log.warning("kills for memory are told at the end of containers only", error=error.strerror, bundle=bundle)
             return
         if watched.events is not None and not is_new:
-            watched = watched._replace(known=kill_count(watched.events) or 0)
+            watched = watched._replace(known=_count(watched.events))
         self._containers[watch], self._watches[container_id] = watched, watch
         self._look(watched)
 
@@ -90,9 +91,16 @@ class OomAlerts:
 
     def _look(self, watched: _Watched) -> None:
         """Tell of a kill if one is counted, and listen no longer: a container at its limit has many events."""
-        if watched.events is not None and (kill_count(watched.events) or 0) > watched.known:
+        if watched.events is not None and _count(watched.events) > watched.known:
             self.forget(watched.container_id)
             self._told(watched.container_id)
+
+
+def _count(events: Path) -> int:
+    try:
+        return kill_count(events) or 0
+    except Exhausted:  # the next event tells, or the exit
+        return 0
 
 
 def _begin(inotify: Inotify, container_id: str, bundle: Path, events: Path | None) -> tuple[int, _Watched]:

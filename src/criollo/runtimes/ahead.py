@@ -61,6 +61,7 @@ class Ahead:
             await waiting.spawned.wait()
             return waiting.hand_over(request)
         finally:
+            self._forget(request.container_id, waiting)  # at once: the next may be wanted before `hold` hears of it
             waiting.over.set()
 
     async def hold(self, program: CommandLine, request: ExecRequest) -> None:
@@ -82,9 +83,13 @@ class Ahead:
         except CriolloError as error:
             log.debug("no runtime waits for the next exec", container=request.container_id, cause=error)
         finally:
-            del self._waiting[request.container_id]
+            self._forget(request.container_id, waiting)
             waiting.spawned.set()
             await waiting.end()
+
+    def _forget(self, container_id: str, waiting: "_Waiting") -> None:
+        if self._waiting.get(container_id) is waiting:
+            del self._waiting[container_id]
 
     def _is_wanted(self, container_id: str) -> bool:
         now = time.monotonic()
@@ -184,7 +189,8 @@ def _settled(root: Path, request: ExecRequest, status: Mapping[str, object]) -> 
     if made.exists():
         return made
     shutil.rmtree(half, ignore_errors=True)
-    (half / name).mkdir(parents=True, mode=0o700)
+    half.mkdir(mode=0o700)  # without its parents: the bundle goes with its container
+    (half / name).mkdir(mode=0o700)
     for file in (root / name).iterdir():
         if file.name != "status":
             (half / name / file.name).symlink_to(file)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from criollo.aio.streams import FdReader, FdWriter, Size, Streams, readable
-from criollo.errors import TimedOut, explain
+from criollo.errors import TimedOut, explain, from_os
 from criollo.linux import terminal
 
 PIPE_BYTES: Final = 1 << 20
@@ -45,6 +45,9 @@ class Ends:
 
     async def complete(self) -> None:
         """Return when bytes can flow."""
+
+    def take_what_is_there(self) -> None:
+        """As `complete` for a runtime that has ended: what it has not handed over by now will never come."""
 
     def resize(self, size: Size) -> bool:
         """Set the terminal's size; whether the runtime must be told."""
@@ -137,6 +140,7 @@ class HandedOver(Ends):
         super().__init__(streams)
         self._path = bundle / f"exec-{secrets.token_hex(8)}"
         self._listener: socket.socket | None = None
+        self._connection: socket.socket | None = None
         self._master = -1
 
     def open(self) -> tuple[int, int, int]:
@@ -157,19 +161,35 @@ class HandedOver(Ends):
         Raises:
             TimedOut: it gave none.
         """
-        assert self._listener is not None
         try:
             async with asyncio.timeout(_HAND_OVER_LIMIT_S):
-                await readable(self._listener.fileno())  # sock_accept of asyncio stumbles when cancelled as somebody connects
-                connection, _ = self._listener.accept()
-                with connection:
-                    connection.setblocking(False)
-                    await readable(connection.fileno())
-                    with explain("take the terminal of an exec from the runtime"):
-                        self._master = terminal.receive(connection)
+                while not self._has_taken():
+                    waited_for = self._connection or self._listener
+                    assert waited_for is not None
+                    await readable(waited_for.fileno())  # sock_accept of asyncio stumbles when cancelled as somebody connects
         except TimeoutError:
             raise TimedOut(f"cannot exec: the runtime handed over no terminal within {_HAND_OVER_LIMIT_S:g} s") from None
+
+    def take_what_is_there(self) -> None:
+        self._has_taken()
+
+    def _has_taken(self) -> bool:
+        """Go on as far as the runtime has come; whether the terminal is ours."""
+        if self._master >= 0:
+            return True
+        assert self._listener is not None
+        try:
+            if self._connection is None:
+                self._connection, _ = self._listener.accept()
+                self._connection.setblocking(False)
+            self._master = terminal.receive(self._connection)
+            self._connection.close()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise from_os(error, "take the terminal of an exec from the runtime") from error
         self._use(self._master)
+        return True
 
     def resize(self, size: Size) -> bool:
         if self._master >= 0:
@@ -178,8 +198,9 @@ class HandedOver(Ends):
 
     async def close(self) -> None:
         await super().close()
-        if self._listener is not None:
-            self._listener.close()
+        for each in (self._connection, self._listener):
+            if each is not None:
+                each.close()
         self._path.unlink(missing_ok=True)
 
 

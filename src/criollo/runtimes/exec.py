@@ -35,11 +35,12 @@ from criollo.runtimes.sealed import CommandLine
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells say it
 
 _RUNTIME_GRACE_S: Final = 1.0
-_TAKE_OVER_GRACE_S: Final = 0.1
+_STANDSTILL_S: Final = 0.2  # for the tree of a command to stand still before it is killed
 _TERMINAL_GRACE_S: Final = 1.0
 _RELAY_GRACE_S: Final = 0.05
-_ON_THE_WAY_BYTES: Final = (64 + 32) << 10  # in a runtime between the command and us: its pipe, and Go's io.Copy
+ON_THE_WAY_BYTES: Final = (64 + 32) << 10  # in a runtime between the command and us: its pipe, and Go's io.Copy
 _ON_THE_WAY_S: Final = 0.25
+_RELAY_LIMIT_S: Final = 30.0  # for a runtime that is always busy
 _KILL_LIMIT_S: Final = 30
 _SHOWN_COMMAND: Final = 200
 _PIPE_BYTES: Final = 1 << 16  # what a pipe takes as it is made
@@ -64,17 +65,14 @@ async def exec_stream(runtime: CommandLine, request: ExecRequest, streams: Strea
         stdio = ends.open()
         await threads.spawning(command.start, stdio, ends.options)
         ends.let_go()
-        await first(ends.complete(), _long_ended(command))
+        await first(ends.complete(), command.ended())
+        ends.take_what_is_there()
         return await _serve(command, ends, streams)
     finally:
-        await command.end()
-        await ends.close()
-
-
-async def _long_ended(command: "Command") -> None:
-    """A runtime that has ended already has handed over what it had: that is there to be taken now, or will never be."""
-    await command.ended()
-    await asyncio.sleep(_TAKE_OVER_GRACE_S)
+        try:
+            await command.end()
+        finally:
+            await ends.close()
 
 
 class Command:
@@ -89,6 +87,7 @@ class Command:
         self._pidfd = -1
         self._pid = 0
         self._told: int | None = None
+        self._told_at = 0.0
 
     def start(self, stdio: tuple[int, int, int], options: Sequence[str] = (), *, is_ahead: bool = False) -> None:
         """Spawn the runtime (blocking), with further options of its verb. `stdio` stays the caller's.
@@ -155,6 +154,10 @@ class Command:
         """After `wait`: the command has ended and the runtime has not."""
         return self._pid != 0
 
+    def has_relayed(self) -> bool:
+        """Whether a runtime that lingers has nothing at hand: it sleeps, or is busy with what others do."""
+        return proctree.is_at_rest(self._pid) or time.monotonic() > self._told_at + _RELAY_LIMIT_S
+
     def failure(self, status: int) -> str:
         """The runtime's own words when it failed; empty when the status is the command's."""
         if status == 0 or self._told is not None:
@@ -176,9 +179,14 @@ class Command:
         if self._document is not None:
             self._document.close()  # a runtime that still waits for it ends by itself
             self._document = None
-        if self._pid:
-            await cleanup(threads.files(self._kill), limit_s=_KILL_LIMIT_S, what="kill an exec")
-            self._pid = 0
+        try:
+            if self._pid:
+                await cleanup(threads.files(self._kill), limit_s=_KILL_LIMIT_S, what="kill an exec")
+        finally:  # it tells of a cancellation that came meanwhile
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._pid = 0
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -189,15 +197,15 @@ class Command:
     async def _after_told(self, grace_s: float) -> None:
         assert self._journal is not None
         self._told = await self._journal.exit_told(lambda: not proctree.children(self._pid))
+        self._told_at = time.monotonic()
         await asyncio.sleep(grace_s)
 
     def _kill(self) -> None:
         """The command first, so that the runtime reaps it and ends by itself: orphans of a container delay its end."""
-        deadline = time.monotonic() + (_RUNTIME_GRACE_S if self._told is None else 0)
-        while not process.has_ended(self._pidfd) and time.monotonic() < deadline:
-            for pid in proctree.descendants(self._pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        begun = time.monotonic()
+        deadline = begun + (_RUNTIME_GRACE_S if self._told is None else 0)
+        while not process.has_ended(self._pidfd) and (now := time.monotonic()) < deadline:
+            proctree.kill_below(self._pid, anyway=now > begun + _STANDSTILL_S)
             time.sleep(0.002)
         proctree.kill_tree(self._pid)
         if process.has_ended(self._pidfd, limit_s=_KILL_LIMIT_S):  # else stuck in the kernel, or frozen with its container
@@ -252,7 +260,7 @@ async def _serve(command: Command, ends: Ends, streams: Streams) -> int:
                     await drained.wait()
         for reader in ends.outputs:
             if command.lingers:
-                reader.finish(more_bytes=_ON_THE_WAY_BYTES, quiet_s=_ON_THE_WAY_S)
+                reader.finish(more_bytes=ON_THE_WAY_BYTES, quiet_s=_ON_THE_WAY_S, is_over=command.has_relayed)
             else:
                 reader.finish()
 

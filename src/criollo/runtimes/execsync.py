@@ -17,7 +17,7 @@ from criollo.aio import threads
 from criollo.aio.streams import BoundedPipe, ByteBudget
 from criollo.errors import TimedOut, ToolFailed, explain
 from criollo.runtimes.base import EXEC_LIMIT_BYTES, ExecRequest, ExecResult
-from criollo.runtimes.exec import Command, exit_code, shown
+from criollo.runtimes.exec import ON_THE_WAY_BYTES, Command, exit_code, shown
 from criollo.runtimes.sealed import CommandLine
 from criollo.telemetry.log import get_logger
 
@@ -26,6 +26,7 @@ log = get_logger(__name__)
 _BUDGET: Final = ByteBudget(256 << 20)  # of all commands at a time
 _NO_ROOM: Final = (os.strerror(errno.EAGAIN), "fail startup")  # of crun, which may also end by SIGPIPE; no command ran
 _RELAY_GRACE_S: Final = 0.25  # for a runtime that passes the output on itself, when the command has left somebody behind
+_LOOK_S: Final = 0.02
 
 
 class Crowded(ToolFailed):
@@ -47,8 +48,10 @@ class Run:
 
     async def end(self) -> None:
         """Kill what still runs; the output stays. Safe after any failure."""
-        await self.command.end()
-        self.output.close()
+        try:
+            await self.command.end()
+        finally:
+            self.output.close()
 
 
 async def exec_sync(run: Run, request: ExecRequest) -> ExecResult:
@@ -68,6 +71,7 @@ async def exec_sync(run: Run, request: ExecRequest) -> ExecResult:
     except TimeoutError:
         raise TimedOut(f"command {shown(request.command)} timed out after {request.timeout_s:g}s") from None
     else:
+        await _relayed(run)
         words = run.command.failure(status)
         if run.is_ahead and (status == -signal.SIGPIPE or any(sign in words for sign in _NO_ROOM)):
             raise Crowded(f"cannot run {shown(request.command)}", (), status, words)
@@ -80,6 +84,15 @@ async def exec_sync(run: Run, request: ExecRequest) -> ExecResult:
     if dropped_bytes:
         log.warning("exec output beyond the limit dropped", container=request.container_id, bytes=dropped_bytes)
     return ExecResult(stdout.content(), stderr.content(), exit_code(status), dropped_bytes)
+
+
+async def _relayed(run: Run) -> None:
+    """Until a runtime that lingers has passed on what the command wrote; what those that it left behind write is no end."""
+    if not run.command.lingers:
+        return
+    most = run.output.seen_bytes + ON_THE_WAY_BYTES
+    while run.output.seen_bytes < most and not run.command.has_relayed():  # noqa: ASYNC110  # nobody tells when it rests
+        await asyncio.sleep(_LOOK_S)
 
 
 class _Output:
@@ -108,6 +121,10 @@ class _Output:
         """Read from now on; the child has its ends."""
         _close_all(self._child)
         self.streams = [BoundedPipe(fd, EXEC_LIMIT_BYTES, budget=_BUDGET) for fd in self._ours]
+
+    @property
+    def seen_bytes(self) -> int:
+        return sum(len(stream.content()) + stream.dropped_bytes for stream in self.streams)
 
     def close(self) -> None:
         """Take what the pipes still hold and let go of them; the streams keep it."""

@@ -6,8 +6,8 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Final
 
-from criollo.aio.streams import CHUNK_BYTES, copy
-from criollo.aio.together import together
+from criollo.aio.streams import CHUNK_BYTES, Reader, copy
+from criollo.aio.together import first, together
 from criollo.errors import CriolloError
 from criollo.model.session import ForwardSession
 from criollo.pods.context import Pods
@@ -52,9 +52,16 @@ async def _forward(pods: Pods, session: ForwardSession, pair: Pair) -> None:
 async def _both_ways(sock: socket.socket, pair: Pair) -> bool:
     """Copy until both sides have said their end; the end of one leaves the other open. False if the client's never came."""
     ends = _SocketEnds(sock)
+    answered = asyncio.Event()
 
     async def inwards() -> None:
-        await copy(pair.data, ends)
+        try:
+            await copy(pair.data, ends)
+        except OSError:
+            if ends.listens:
+                raise
+            await first(answered.wait(), _passed_over(pair.data))  # what the pod has said is still passed on
+            raise
         await ends.close()
 
     async def outwards() -> None:
@@ -62,6 +69,7 @@ async def _both_ways(sock: socket.socket, pair: Pair) -> bool:
         await pair.data.close()
         await pair.error.close()  # kubectl takes this for the end, and waits for it
         lingering.reschedule(asyncio.get_running_loop().time() + _LINGER_S)
+        answered.set()
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(None) as lingering:
@@ -70,17 +78,29 @@ async def _both_ways(sock: socket.socket, pair: Pair) -> bool:
     return False
 
 
+async def _passed_over(source: Reader) -> None:
+    """Read what nobody takes, so that it holds up no other; never returns."""
+    while await source.read():
+        pass
+    await asyncio.get_running_loop().create_future()
+
+
 class _SocketEnds:
-    """A connected non-blocking socket as a Reader and a Writer; closed by its owner."""
+    """A connected non-blocking socket as a Reader and a Writer; closed by its owner. `listens`: it took all so far."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock, self._loop = sock, asyncio.get_running_loop()
+        self.listens = True
 
     async def read(self) -> bytes:
         return await self._loop.sock_recv(self._sock, CHUNK_BYTES)
 
     async def write(self, data: bytes) -> None:
-        await self._loop.sock_sendall(self._sock, data)
+        try:
+            await self._loop.sock_sendall(self._sock, data)
+        except OSError:
+            self.listens = False
+            raise
 
     async def close(self) -> None:
         with contextlib.suppress(OSError):  # the pod has closed already

@@ -45,6 +45,7 @@ class Listener:
         self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._has_stopped = False
         self._refusals = Seldom()
         self.open_connections = 0
 
@@ -83,26 +84,29 @@ class Listener:
     async def run(self) -> None:
         """Take connections until cancelled, which ends those that are open."""
         assert self._sock is not None
-        try:
-            async with asyncio.TaskGroup() as self._group:
+        async with asyncio.TaskGroup() as self._group:
+            try:
                 self._server = await asyncio.get_running_loop().create_server(
                     lambda: _Arrival(self), sock=self._sock, backlog=_BACKLOG
                 )
                 if self._certificates is not None:
                     self._group.create_task(self._certificates.watch())
                 await asyncio.Event().wait()
-        finally:
-            self.stop_accepting()
+            finally:  # before the connections end: the group takes no further one meanwhile
+                self.stop_accepting()
 
     def stop_accepting(self) -> None:
         """Take no further connection; may be repeated, also by who never ran."""
+        self._has_stopped = True
         if self._server is not None:
             self._server.close()
         elif self._sock is not None:
             self._sock.close()
 
     def admit(self, arrival: "_Arrival") -> bool:
-        if self._group is None or self.open_connections >= self._limit:
+        if self._group is None or self._has_stopped:
+            return False
+        if self.open_connections >= self._limit:
             if times := self._refusals.due():
                 log.warning("connection refused: too many are open", what=self.what, limit=self._limit, times=times)
             return False

@@ -174,6 +174,8 @@ class SpdyConnection(asyncio.Protocol):
             self.next_turn()
             raise
         self._turns.pop(stream, None)
+        if stream.is_lost:  # its turn may have come, and it will not write any more
+            self.next_turn()
 
     def next_turn(self) -> None:
         """Let the stream go on that has waited longest, if there is room."""

@@ -17,7 +17,7 @@ from criollo.errors import TimedOut, ToolFailed
 from criollo.linux import procfs, proctree
 from criollo.linux.cgroup import of_process
 from criollo.monitor.exits import Watched
-from criollo.runtimes.ahead import Ahead
+from criollo.runtimes.ahead import Ahead, _settled
 from criollo.runtimes.base import CreateRequest, ExecResult
 from criollo.runtimes.oci import OciRuntime
 
@@ -196,6 +196,19 @@ def test_one_that_was_killed_is_replaced(node: Node) -> None:
     scenario(node, work)
 
 
+def test_another_is_wanted_as_soon_as_one_is_taken(node: Node) -> None:
+    async def work(probed: Probed) -> None:
+        await probed.until_one_waits()
+        ahead = probed.runtime._ahead
+        assert ahead is not None
+        taken = await ahead.take(probed.command("true"))
+        assert ahead._is_wanted(probed.watched.container_id)  # before anybody else has had a turn
+        assert taken is not None
+        await taken.end()
+
+    scenario(node, work)
+
+
 def test_it_ends_with_its_container(node: Node) -> None:
     async def work(probed: Probed) -> None:
         await probed.until_one_waits()
@@ -217,6 +230,17 @@ def test_it_ends_when_nobody_asks_for_a_while(node: Node) -> None:
     scenario(node, work)
 
 
+def test_a_bundle_that_went_meanwhile_is_not_made_again(node: Node) -> None:
+    async def work(probed: Probed) -> None:
+        bundle = node.root / "gone"
+        request = msgspec.structs.replace(probed.command("true"), bundle=bundle)
+        with pytest.raises(FileNotFoundError):
+            _settled(node.root / "state", request, {})
+        assert not bundle.exists()
+
+    scenario(node, work)
+
+
 def test_no_more_than_so_many_wait(node: Node) -> None:
     async def work(probed: Probed) -> None:
         ahead = Ahead(node.root / "state", node.hierarchies, most=0)
@@ -234,6 +258,7 @@ def test_it_ends_when_its_daemon_is_gone(node: Node) -> None:
         pid = await probed.until_one_waits()
         assert probed.runtime._ahead is not None
         (held,) = probed.runtime._ahead._waiting.values()
+        await held.spawned.wait()  # it can be as far as that before we know its pid
         assert held._run is not None
         assert held._run.command._document is not None
         held._run.command._document.close()
@@ -261,12 +286,14 @@ def test_a_frozen_container_is_refused_and_nothing_hangs(node: Node) -> None:
         await probed.until_one_waits()
         freezer = node.hierarchies.directory("freezer", probed.watched.cgroup)
         assert freezer is not None
-        (freezer / "freezer.state").write_text("FROZEN")
+        state = freezer / "freezer.state"
+        state.write_text("FROZEN")
         try:
+            await until(lambda: state.read_text() == "FROZEN\n")  # while it is FREEZING, crun goes on, and freezes as well
             with pytest.raises(ToolFailed, match="is paused"):
                 await probed.run("true")
         finally:
-            (freezer / "freezer.state").write_text("THAWED")
+            state.write_text("THAWED")
         assert (await probed.run("echo", "hello")).stdout == b"hello\n"
 
     scenario(node, work)

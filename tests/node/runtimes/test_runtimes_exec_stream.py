@@ -1,13 +1,11 @@
 """Streamed exec with real runtimes: streams, terminals, codes, and that nothing of an ended session stays."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from handmade import Node
+from handmade import Node, in_container
 from support.waiting import until
 
 from criollo.aio.streams import Size, Streams
@@ -63,19 +61,6 @@ class Keys:
 
     def drop(self) -> None:
         self.is_dropped = True
-
-
-def in_container(pid: int) -> list[int]:
-    """Living processes that share the PID namespace of `pid`."""
-    wanted = os.readlink(f"/proc/{pid}/ns/pid")
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.readlink(f"/proc/{name}/ns/pid") == wanted and "State:\tZ" not in Path(f"/proc/{name}/status").read_text():
-                found.append(int(name))
-        except OSError:
-            continue
-    return found
 
 
 def plain(output: bytes) -> bytes:
@@ -246,6 +231,18 @@ def test_a_cancelled_session_leaves_no_process(node: Node, runtime: OciRuntime, 
             await until(lambda: len(in_container(watched.pid)) == 4)
             running.cancel()
         await until(lambda: len(in_container(watched.pid)) == 1)  # killed; the kernel may still be at it
+
+    inside(node, runtime, work)
+
+
+def test_a_cancelled_command_that_starts_others_all_the_time_leaves_none(node: Node, runtime: OciRuntime) -> None:
+    async def work(request: CreateRequest, watched: Watched) -> None:
+        command = node.command(request, "sh", "-c", "while true; do sleep 77 & done")
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(runtime.exec_stream(command, Streams(stdout=Sink())))
+            await until(lambda: len(in_container(watched.pid)) > 40)
+            running.cancel()
+        await until(lambda: len(in_container(watched.pid)) == 1)
 
     inside(node, runtime, work)
 

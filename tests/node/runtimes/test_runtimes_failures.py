@@ -120,7 +120,7 @@ def test_hanging_verbs_are_killed_at_their_limit(node: Node) -> None:
         ):
             with pytest.raises(TimedOut, match=r"still running after 0\.3 s"):
                 await call
-        await node.remove(runtime, watched)
+        await node.remove(node.runtime("crun"), watched)  # which has time
 
     asyncio.run(scenario())
 

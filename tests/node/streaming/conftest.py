@@ -50,7 +50,7 @@ def no_leaks(daemon: Daemon) -> Iterator[None]:
     yield
     daemon.remove_everything()
     assert leaks.leaked(before, namespaces_dir=daemon.runroot) == {}
-    assert leaks.settled(lambda: _grown(held, leaks.held_by(daemon.pid)), 10) == {}
+    assert leaks.settled(lambda: _grown(held, leaks.held_by(daemon.pid)), 60) == {}
     assert [name for name in os.listdir(daemon.place / "ipam" / "test") if name[0].isdigit()] == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criollo.aio.http_server import HttpLimits, HttpServer, Reply, Request, text
+from criollo.aio.http_server import HttpLimits, HttpServer, Reply, Request, WithClient, text
 from criollo.errors import Forbidden, Invalid, NotFound, Unavailable, WrongState
 
 
@@ -46,14 +46,15 @@ def exchange(
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
-            group.create_task(HttpServer(routes, limits, rare=rare).serve(transport))
+            transport.pause_reading()
             reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=1 << 20)
+            writer.write(data)  # before the server's limits begin
+            group.create_task(HttpServer(routes, limits, rare=rare).serve(transport))
             collected = bytearray()
             try:
-                writer.write(data)
                 if eof:
                     writer.write_eof()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while chunk := await reader.read(65536):
                         collected += chunk
             except (ConnectionResetError, BrokenPipeError):
@@ -70,6 +71,51 @@ def get(target: str, *headers: str, method: str = "GET", body: bytes = b"") -> b
 
 def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_client_that_hangs_up_ends_what_belongs_to_it_and_nothing_else(half: bool, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+    started = asyncio.Event()
+    released = asyncio.Event()
+
+    async def slow(request: Request) -> Reply:
+        started.set()
+        try:
+            await released.wait()
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+        told.append("done")
+        return text(200, "done")
+
+    async def hang_up(path: str) -> None:
+        ours, theirs = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+        routes: Any = {("POST", "/with"): WithClient(slow), ("POST", "/without"): slow}
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(HttpServer(routes).serve(transport))
+            theirs.sendall(get(path, "Content-Length: 0", method="POST"))
+            await started.wait()
+            theirs.shutdown(socket.SHUT_WR) if half else theirs.close()
+            if path == "/without":
+                released.set()
+        theirs.close()
+        started.clear()
+
+    async def main() -> None:
+        for path in ("/with", "/without"):
+            await hang_up(path)
+
+    asyncio.run(main())
+    assert told == ["cancelled", "done"]
+    assert caplog.records == []
+
+
+def test_who_sends_the_next_request_early_has_not_hung_up() -> None:
+    routes = {("POST", "/a"): WithClient(_echo)}
+    asked = get("/a", "Content-Length: 0", method="POST")
+    assert exchange(asked * 2, routes=routes, eof=False, limits=HttpLimits(idle_s=0.1)).count(b"200 \r\n") == 2
 
 
 def test_rare_routes_are_asked_for_once_and_only_when_no_other_fits() -> None:
@@ -128,7 +174,7 @@ def test_a_client_that_takes_no_answer_keeps_no_descriptor(size: int) -> None:
         transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
         theirs.sendall(get("/large", "Connection: close"))
         await HttpServer({("GET", "/large"): large}, HttpLimits(write_s=0.2)).serve(transport)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while ours.fileno() >= 0:
                 await asyncio.sleep(0.01)
         theirs.close()
@@ -244,7 +290,7 @@ def upgrading(data: bytes, upgrade: Any) -> bytes:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(HttpServer(ROUTES, upgrades={"/up/": upgrade}).serve(transport))
             writer.write(data)
             answer = await reader.read()
@@ -277,7 +323,7 @@ def test_upgrade_takes_the_connection_over() -> None:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(HttpServer({}, upgrades={"/up/": _shout}).serve(transport))
             writer.write(b"POST /up/x HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n")
             assert await reader.readline() == b"101 /up/x\r\n"

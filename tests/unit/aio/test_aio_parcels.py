@@ -25,7 +25,7 @@ def between(one: Side, other: Side) -> None:
             finally:
                 line.close()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await together([side(one, lines[0]), side(other, lines[1])])
 
     asyncio.run(main())

@@ -97,7 +97,7 @@ def test_a_finished_reader_waits_for_what_is_on_its_way_and_takes_no_more_of_it(
 def test_a_finished_reader_ends_when_nothing_was_on_its_way(pipe: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader = FdReader(pipe[0])
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             waiting = group.create_task(reader.read())
             await asyncio.sleep(0)
             reader.finish(more_bytes=100, quiet_s=0.01)

@@ -77,7 +77,7 @@ async def done(bus: Bus, member: str, serial: int, body: tuple[Any, ...]) -> Non
         bus.job(serial, "done")
 
 
-def run(path: Path, play: Play, body: Callable[[Systemd], Awaitable[None]], *, limit_s: float = 10) -> list[str]:
+def run(path: Path, play: Play, body: Callable[[Systemd], Awaitable[None]], *, limit_s: float = 60) -> list[str]:
     async def main() -> list[str]:
         async with bus(path, play) as called:
             systemd = Systemd(str(path), limit_s=limit_s)

@@ -134,6 +134,28 @@ def test_the_blocks_own_error_is_its_own() -> None:
         asyncio.run(main())
 
 
+def test_work_that_is_started_while_the_block_ends_ends_too() -> None:
+    async def main() -> None:
+        ended = []
+
+        async def forever() -> None:
+            await asyncio.Event().wait()
+
+        async def starts_another() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                tasks.start(forever(), name="two")
+                ended.append(True)
+
+        async with asyncio.timeout(60), Background() as tasks:
+            tasks.start(starts_another(), name="one")
+            await turns()
+        assert ended == [True]
+
+    asyncio.run(main())
+
+
 # Several at once
 
 
@@ -191,6 +213,27 @@ def test_first_cancels_the_slower_ones() -> None:
         assert cancelled == [True, True]
         with pytest.raises(HostFailed):
             await first(slow(), failing("x"))
+
+    asyncio.run(main())
+
+
+def test_first_waits_for_the_slower_ones_however_often_it_is_cancelled() -> None:
+    async def main() -> None:
+        ended = []
+
+        async def slow() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await cleanup(turns(10))
+                ended.append(True)
+
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(first(slow(), slow()))
+            for _ in range(3):
+                await turns(1)
+                waiting.cancel()
+        assert (waiting.cancelled(), ended) == (True, [True, True])
 
     asyncio.run(main())
 

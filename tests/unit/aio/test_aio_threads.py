@@ -2,9 +2,11 @@
 
 import asyncio
 import functools
+import gc
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +38,7 @@ def test_a_cancelled_caller_waits_until_its_call_has_ended(pool: Callable[..., A
 
     def work() -> None:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         ended.set()
 
     async def main() -> None:
@@ -55,12 +57,60 @@ def test_a_cancelled_caller_waits_until_its_call_has_ended(pool: Callable[..., A
     asyncio.run(main())
 
 
+def test_cancelled_again_in_the_moment_its_call_ends_a_caller_leaves_nothing_unawaited() -> None:
+    async def main() -> None:
+        future = asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(threads._until_done(future))
+            for _ in range(2):
+                await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.sleep(0)
+            future.set_result(None)
+            task.cancel()
+        assert task.cancelled()
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asyncio.run(main())
+        gc.collect()
+    assert [str(each.message) for each in told] == []
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_what_a_cancelled_caller_cannot_have_is_taken_back(is_cancelled: bool) -> None:
+    begun, go, taken = threading.Event(), threading.Event(), list[str]()
+
+    def make() -> str:
+        begun.set()
+        assert go.wait(60)
+        return "made"
+
+    async def take_back(made: str) -> None:
+        taken.append(made)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(threads.handed_over(make, take_back))
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            if is_cancelled:
+                task.cancel()
+            await asyncio.sleep(0)
+            go.set()
+        assert task.cancelled() == is_cancelled
+        assert is_cancelled or task.result() == "made"
+
+    asyncio.run(main())
+    assert taken == (["made"] if is_cancelled else [])
+
+
 def test_an_interruptible_transfer_is_told_to_end() -> None:
     stop = threading.Event()
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(threads.interruptible_transfer(lambda: stop.wait(10), stop.set))
+            task = group.create_task(threads.interruptible_transfer(lambda: stop.wait(60), stop.set))
             await asyncio.sleep(0.01)
             task.cancel()
         assert task.cancelled()
@@ -74,7 +124,7 @@ def test_a_fresh_thread_is_gone_after_its_call() -> None:
         return await threads.fresh(threading.get_native_id)
 
     thread = asyncio.run(main())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while os.path.exists(f"/proc/self/task/{thread}"):
         assert time.monotonic() < deadline
         time.sleep(0.001)

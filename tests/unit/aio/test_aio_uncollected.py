@@ -56,7 +56,7 @@ def play(
     scenario: Callable[[Scene], Coroutine[Any, Any, None]], *, keep_s: float = 60, fails: Exception | None = None
 ) -> Scene:
     async def main() -> Scene:
-        async with asyncio.timeout(10), Background() as tasks:
+        async with asyncio.timeout(60), Background() as tasks:
             scene = Scene(tasks, keep_s=keep_s, fails=fails)
             await scenario(scene)
         return scene

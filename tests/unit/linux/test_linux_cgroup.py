@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.scarcity import free_descriptors
 
-from criollo.errors import Invalid
+from criollo.errors import Exhausted, Invalid
 from criollo.linux import cgroup
 from criollo.linux.cgroup import Driver, Hierarchies, Place, Version
 
@@ -160,3 +161,42 @@ def test_a_frozen_cgroup_of_version_2(tmp_path: Path) -> None:
 
 def test_a_node_without_a_freezer_freezes_nothing(tmp_path: Path) -> None:
     assert not Hierarchies({"memory": tmp_path}, None).is_frozen("/pod")
+
+
+def test_without_a_descriptor_no_cgroup_is_taken_for_empty_or_gone(tmp_path: Path) -> None:
+    place = tmp_path / "v2/a/b"
+    place.mkdir(parents=True)
+    (place / "cgroup.procs").write_text("")
+    hierarchies = Hierarchies({}, tmp_path / "v2")
+    with free_descriptors(os.getpid(), 0):
+        for ask in (hierarchies.processes, hierarchies.kill, hierarchies.remove):
+            with pytest.raises(Exhausted):
+                ask("/a")
+        assert hierarchies.is_used("/a")
+    assert hierarchies.processes("/a") == []
+    assert place.is_dir()
+
+
+def test_a_cgroup_is_made_though_others_remove_what_is_above_it_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon or a kpod that ends does with the default parent, when nothing is in it."""
+    hierarchies = Hierarchies({"cpu": tmp_path}, None)
+    (tmp_path / "crio").mkdir()
+    mkdir, removed = Path.mkdir, 0
+
+    def others_first(self: Path, mode: int) -> None:
+        nonlocal removed
+        if self.name == "pod1" and removed < 3:
+            removed += 1
+            hierarchies.drop_if_empty("/crio")
+        mkdir(self, mode)
+
+    monkeypatch.setattr(Path, "mkdir", others_first)
+    hierarchies.create("/crio/pod1")
+    assert (removed, hierarchies.exists("/crio/pod1")) == (3, True)
+
+
+def test_a_hierarchy_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Hierarchies({"cpu": tmp_path / "gone"}, None).create("/crio/pod1")

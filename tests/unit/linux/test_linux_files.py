@@ -1,10 +1,14 @@
-"""Directories that are ours, and who may pass them."""
+"""Directories that are ours, and who may pass them; paths that are opened within a root."""
 
+import ctypes
+import errno
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from criollo.linux import files, libc
 from criollo.linux.files import PASS, let_pass, make_directory
 
 
@@ -36,3 +40,37 @@ def test_letting_pass_shows_nothing(tmp_path: Path, before: int, after: int) -> 
     let_pass(tmp_path)
     let_pass(tmp_path)
     assert mode(tmp_path) == after
+
+
+@pytest.mark.parametrize(("given_up", "told"), [(3, []), (1_000_000, [errno.EAGAIN])])
+def test_a_walk_that_the_kernel_gives_up_on_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_up: int, told: list[int]
+) -> None:
+    """As it does for a path with `..` when something is mounted anywhere in that moment."""
+    (tmp_path / "a").mkdir()
+    left, really, errors = given_up, libc._libc.syscall, []
+
+    def syscall(*args: object) -> int:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            ctypes.set_errno(errno.EAGAIN)
+            return -1
+        return int(really(*args))
+
+    monkeypatch.setattr(libc._libc, "syscall", syscall)
+    with files.opened_directory(tmp_path) as root:
+        try:
+            os.close(files.open_in_root(root, "a/../a", os.O_PATH))
+        except OSError as error:
+            errors.append(error.errno)
+    assert errors == told
+
+
+def test_a_directory_is_held_by_one_until_it_lets_go(tmp_path: Path) -> None:
+    with files.opened_directory(tmp_path) as first, files.opened_directory(tmp_path) as second:
+        assert files.try_lock(first)
+        assert files.try_lock(first)
+        assert not files.try_lock(second)
+    with files.opened_directory(tmp_path) as third:
+        assert files.try_lock(third)

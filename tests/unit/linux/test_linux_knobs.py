@@ -27,6 +27,11 @@ def test_masks_are_read_as_kernels_and_people_write_them(text: str, cpus: set[in
     assert knobs.parse_mask(text) == cpus
 
 
+def test_a_long_text_that_is_no_mask_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="mask"):
+        knobs.parse_mask("f" * 1000 + "x")  # each way to split it would be tried
+
+
 @given(text=st.text(max_size=40))
 def test_any_text_is_a_set_or_refused(text: str) -> None:
     for parse in (knobs.parse_mask, knobs.parse_list, knobs.banned):

@@ -8,7 +8,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from support import leaks
+from support.scarcity import free_descriptors
 
+from criollo.errors import Exhausted
 from criollo.linux import procfs
 from criollo.linux.procfs import kernel_version
 
@@ -68,8 +71,20 @@ def test_any_other_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EMFILE, "too many")
 
     monkeypatch.setattr(os, "pidfd_open", refused)
-    with pytest.raises(OSError, match="too many"):
+    with pytest.raises(Exhausted, match="too many"):
         procfs.open_pidfd(4711, 1)
+
+
+def test_nobody_is_dead_because_no_descriptor_is_left() -> None:
+    started, descriptors = procfs.start_time(os.getpid()) or 0, leaks.descriptors()
+    with free_descriptors(os.getpid(), 0):
+        with pytest.raises(Exhausted):
+            procfs.start_time(os.getpid())
+        with pytest.raises(Exhausted):
+            procfs.is_alive(os.getpid(), started)
+    with free_descriptors(os.getpid(), 1), pytest.raises(Exhausted):  # that takes two
+        procfs.open_pidfd(os.getpid(), started)
+    assert leaks.new_descriptors(descriptors) == []
 
 
 def test_this_process_is_found_by_its_start_time_alone() -> None:

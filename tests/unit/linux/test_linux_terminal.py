@@ -64,6 +64,6 @@ def test_anything_else_is_refused_and_closed() -> None:
     for fds in ((), (slave,), (read_end,), (master, master)):
         with pytest.raises(OSError, match=r"."):
             sent(*fds)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     for fd in (master, slave, read_end, write_end):
         os.close(fd)

@@ -1,10 +1,13 @@
 """Kills by the kernel, told from counters in plain directories: of the container, or of what is around it."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from support.scarcity import free_descriptors
 
+from criollo.errors import Exhausted
 from criollo.linux.cgroup import Hierarchies
 from criollo.monitor.oom import Kills
 
@@ -125,3 +128,42 @@ def test_junk_is_no_kill(node: Node, content: bytes) -> None:
     (node.slice / "one.scope/memory.events").write_bytes(content)
     (node.slice / "memory.events").write_bytes(content)
     assert not node.killed(path)
+
+
+def test_who_has_no_descriptor_counts_nothing_and_is_told_later(node: Node) -> None:
+    one = node.starts("one")
+    node.scope("one", kills=1)
+    node.total(1)
+    with free_descriptors(os.getpid(), 0), pytest.raises(Exhausted, match=r"a\.slice"):
+        node.killed(one)
+    assert node.killed(one)
+
+
+def test_what_a_scope_above_counts_is_told_later_too(node: Node) -> None:
+    one, two = node.starts("one"), node.starts("two")
+    node.total(1)
+    node.vanish("one")
+    with free_descriptors(os.getpid(), 0), pytest.raises(Exhausted):
+        node.killed(one)
+    assert node.killed(one)
+    node.vanish("two")
+    assert not node.killed(two)
+
+
+def test_what_was_counted_before_is_nobodys_though_it_could_not_be_read_at_once(node: Node) -> None:
+    node.total(5)
+    path = node.scope("one")
+    with free_descriptors(os.getpid(), 0), pytest.raises(Exhausted):
+        node.kills.begin(path)
+    node.kills.begin(path)
+    node.vanish("one")
+    assert not node.killed(path)
+
+
+def test_version_1_is_told_later_too(tmp_path: Path) -> None:
+    (tmp_path / "memory/pod/c1").mkdir(parents=True)
+    (tmp_path / "memory/pod/c1/memory.oom_control").write_text("oom_kill 1\n")
+    kills = Kills(Hierarchies({"memory": tmp_path / "memory"}, None))
+    with free_descriptors(os.getpid(), 0), pytest.raises(Exhausted):
+        kills.of(tmp_path, "/pod/c1")
+    assert kills.of(tmp_path, "/pod/c1")

@@ -34,7 +34,7 @@ def write(journal: Journal, octets: bytes) -> None:
 
 def told(journal: Journal, is_idle: Callable[[], bool] = lambda: True) -> int:
     async def main() -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await journal.exit_told(is_idle)
 
     return asyncio.run(main())
@@ -60,7 +60,7 @@ def test_talk_of_a_followed_one_is_no_failure(followed: Journal) -> None:
 
 def test_exit_is_told_once_it_is_written_and_in_whatever_pieces(followed: Journal) -> None:
     async def main() -> int:
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             waiting = group.create_task(followed.exit_told(lambda: True))
             for octet in EXITED % 6:
                 assert not waiting.done()

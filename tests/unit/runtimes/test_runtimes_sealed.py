@@ -68,7 +68,7 @@ def test_program_is_copied_once(sealed: SealedProgram) -> None:
     first = sealed.path()
     held = len(os.listdir("/proc/self/fd"))
     assert sealed.path() == first
-    assert len(os.listdir("/proc/self/fd")) == held
+    assert len(os.listdir("/proc/self/fd")) <= held
 
 
 def test_replaced_program_is_copied_anew(sealed: SealedProgram, program: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_close_leaves_nothing_and_may_be_repeated(program: Path) -> None:
     first = sealed.path()
     sealed.close()
     sealed.close()
-    assert len(os.listdir("/proc/self/fd")) == held
+    assert len(os.listdir("/proc/self/fd")) <= held
     assert first is not None
     assert said_by(sealed.path()) == "hello\n"
     sealed.close()

@@ -1,13 +1,11 @@
 """Which streams of a connection belong to a session, and which make one forwarded connection."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import msgspec
 import pytest
 from support.spdy_pair import both
-from support.waiting import until
+from support.waiting import run, skip_ahead, until
 
 from criollo.aio.streams import Size
 from criollo.errors import TimedOut, Unavailable
@@ -20,14 +18,6 @@ from criollo.streaming.spdy_stream import SpdyStream
 
 SHELL = ExecSession(container_id=ContainerId("c"), argv=("sh",), tty=True, stdin=True, stdout=True, stderr=True)
 PLAIN = ExecSession(container_id=ContainerId("c"), argv=("ls",), stdout=True, stderr=True)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await test
-
-    asyncio.run(limited())
 
 
 async def exec_streams(client: SpdyConnection, *kinds: str) -> dict[str, SpdyStream]:
@@ -165,9 +155,14 @@ def test_streams_that_do_not_belong_are_refused() -> None:
 def test_client_that_does_not_open_its_streams_is_not_waited_for() -> None:
     async def test() -> None:
         async with both() as (client, server), asyncio.TaskGroup() as group:
-            group.create_task(exec_streams(client, "error"))
-            with pytest.raises(TimedOut, match="stderr, stdout"):
-                await collect(server, PLAIN, 4, limit_s=0.05)
+
+            async def collecting() -> None:
+                with pytest.raises(TimedOut, match="streams: stderr, stdout not opened"):
+                    await collect(server, PLAIN, 4, limit_s=30)
+
+            group.create_task(collecting())
+            await exec_streams(client, "error")
+            skip_ahead(30)
 
     run(test())
 

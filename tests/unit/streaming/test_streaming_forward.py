@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+from support.waiting import until
 
 from criollo.errors import Unavailable
 from criollo.model.ids import PodId
@@ -67,7 +68,7 @@ def test_end_of_one_side_leaves_the_other_open(monkeypatch: pytest.MonkeyPatch) 
         data, error = Client(b"question"), Client()
         loop = asyncio.get_running_loop()
         with theirs:
-            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
                 group.create_task(forward.run_forward(PODS, SESSION, one(Pair(80, data, error)), idle=Idle(0)))
                 assert await loop.sock_recv(theirs, 100) == b"question"
                 assert await loop.sock_recv(theirs, 100) == b""  # its end came through
@@ -85,7 +86,7 @@ def test_client_that_never_ends_is_not_waited_for_for_ever(monkeypatch: pytest.M
         theirs = dialling(monkeypatch)
         data, error = Client(ends=False), Client()
         theirs.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await forward.run_forward(PODS, SESSION, one(Pair(80, data, error)), idle=Idle(0))
         assert (data.events, error.events) == (["close", "reset"], ["close"])
 
@@ -128,7 +129,24 @@ def test_socket_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"cannot forward port 80" in asyncio.run(main())
 
 
+def test_answer_of_a_pod_that_does_not_hear_the_client_out_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talkative(Client):
+        async def write(self, data: bytes) -> None:
+            await until(lambda: not self._says)  # it says all it has before it takes anything
+            await super().write(data)
+
+    async def main() -> None:
+        theirs = dialling(monkeypatch)
+        data = Talkative(*[bytes(1 << 16)] * 100, ends=False)
+        theirs.sendall(b"too large")
+        theirs.close()
+        await _forwarded(Pair(80, data, Client()))
+        assert (data.got, data.events) == (b"too large", ["close", "reset"])
+
+    asyncio.run(main())
+
+
 async def _forwarded(pair: Pair) -> None:
     with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await forward.run_forward(PODS, SESSION, one(pair), idle=Idle(0))

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from support.waiting import skip_ahead
+
 from criollo.aio.streams import Streams
 from criollo.streaming.idle import Idle
 from criollo.streaming.session import Pair
@@ -40,7 +42,7 @@ class Touches(Idle):
 
 def test_limit_passes_when_nothing_happens() -> None:
     async def main() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await Idle(0.01).passed()
 
     asyncio.run(main())
@@ -48,14 +50,16 @@ def test_limit_passes_when_nothing_happens() -> None:
 
 def test_touch_puts_it_off() -> None:
     async def main() -> bool:
-        idle = Idle(0.3)
+        idle = Idle(600)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(idle.passed())
             for _ in range(8):
-                await asyncio.sleep(0.05)
+                skip_ahead(400)
+                for _ in range(5):
+                    await asyncio.sleep(0)
                 idle.touch()
             early = waiting.done()
-            waiting.cancel()
+            skip_ahead(601)
         return early
 
     assert asyncio.run(main()) is False

@@ -1,15 +1,14 @@
 """SPDY connections over sockets: streams both ways, backpressure, hostile peers, the end."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 from support.spdy_pair import both, raw
-from support.waiting import until
+from support.waiting import run, until
 
 from criollo.streaming import spdy
 from criollo.streaming.spdy import SpdyConnection
@@ -18,14 +17,6 @@ from criollo.wire import spdy_frames as frames
 from criollo.wire.spdy_frames import Reset
 from criollo.wire.spdy_headers import Deflater
 from criollo.wire.spdy_windows import SESSION_WINDOW, STREAM_WINDOW, Budget
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await test
-
-    asyncio.run(limited())
 
 
 async def opened(client: SpdyConnection, server: SpdyConnection, **headers: str) -> tuple[SpdyStream, SpdyStream]:
@@ -336,6 +327,27 @@ def test_cancelled_writer_gives_its_turn_away() -> None:
 
     async def drain(stream: SpdyStream) -> None:
         stream.drop()
+
+    run(test())
+
+
+def test_writer_that_is_reset_as_its_turn_comes_gives_it_away() -> None:
+    async def write_all(stream: SpdyStream) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            await stream.write(bytes(8 << 20))
+
+    async def test() -> None:
+        async with both(has_flow=False) as (client, server):
+            assert client._transport is not None
+            pairs = [await opened(client, server) for _ in range(2)]
+            client._transport.pause_reading()
+            async with asyncio.TaskGroup() as group:
+                writing = [group.create_task(write_all(far)) for _, far in pairs]
+                await until(lambda: len(server._turns) == 2)
+                server.resume_writing()  # both in one turn of the loop, before any writer runs
+                server._drop(next(iter(server._turns)), "reset by the peer")
+                await asyncio.wait(writing, timeout=60)
+                assert [task.done() for task in writing] == [True, True]
 
     run(test())
 

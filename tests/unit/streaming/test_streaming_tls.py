@@ -91,7 +91,7 @@ def test_changed_files_are_loaded_while_serving(tmp_path: Path, caplog: pytest.L
     first = certificates.context
 
     async def said(text: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while text not in caplog.text:
                 await asyncio.sleep(0.02)
 
