@@ -13,7 +13,7 @@ from typing import Final
 
 from criollo.containers.context import Containers
 from criollo.containers.watch import watched
-from criollo.errors import CriolloError
+from criollo.errors import CriolloError, Exhausted, refuse_scarce
 from criollo.linux import procfs
 from criollo.linux.selinux import parse_label, same
 from criollo.model.container import Container
@@ -38,37 +38,47 @@ async def confirm(
     """Return when the first process has its label or is gone; kill the container when neither comes."""
     is_right = _expected(containers, container)
     if is_right is None:
-        return
+        return None
     loop = asyncio.get_running_loop()
     deadline, wait_s = loop.time() + limit_s, _FIRST_WAIT_S
-    while procfs.is_alive(container.pid, container.pid_started):
-        label = read(container.pid)
-        if is_right(label):
-            return
-        if loop.time() > deadline:
-            log.error("container is not confined as it should be; killing it", container=container.id, label=label)
-            try:
-                await containers.runtime_of(container.handler).kill_all(watched(containers, container))
-            except CriolloError as error:
-                log.error("unconfined container cannot be killed", container=container.id, error=error)
-            return
+    while True:
+        try:
+            if not procfs.is_alive(container.pid, container.pid_started) or is_right(label := read(container.pid)):
+                return None
+        except Exhausted:  # who cannot look knows nothing yet
+            deadline = loop.time() + limit_s
+        else:
+            if loop.time() > deadline:
+                return await _kill(containers, container, label)
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 def label_of(pid: int) -> str:
-    """What the kernel says of a process; empty for one that is gone."""
+    """What the kernel says of a process; empty for one that is gone.
+
+    Raises:
+        Exhausted: no descriptor is left to look with.
+    """
     for name in ("apparmor/current", "current"):
         try:
             return Path(f"/proc/{pid}/attr/{name}").read_bytes().rstrip(b"\0\n").decode("utf-8", "replace")
-        except OSError:
-            continue
+        except OSError as error:
+            refuse_scarce(error, f"cannot see how process {pid} is confined")
     return ""
 
 
 def has_profile(label: str, profile: str) -> bool:
     """Whether a label of AppArmor, `NAME (MODE)` or several joined by `//&`, has a profile in it."""
     return profile in label.rpartition(" (")[0].split("//&")
+
+
+async def _kill(containers: Containers, container: Container, label: str) -> None:
+    log.error("container is not confined as it should be; killing it", container=container.id, label=label)
+    try:
+        await containers.runtime_of(container.handler).kill_all(watched(containers, container))
+    except CriolloError as error:
+        log.error("unconfined container cannot be killed", container=container.id, error=error)
 
 
 def _expected(containers: Containers, container: Container) -> Callable[[str], bool] | None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ log = get_logger(__name__)
 
 TUNED = "tuned.json"  # in the run state: what of the node containers have changed (containers.tunings)
 _MOST_BLOCKED = 1000  # pairs: pods choose names
+_MOST_TOLD = 1000
 
 
 class Places:
@@ -144,6 +145,11 @@ class Containers:
         allowed = (*defaults.allowed_annotations, *workload.allowed_annotations)
         return msgspec.structs.replace(defaults, allowed_annotations=allowed)
 
+    def now_after(self, earlier: Iterable[int]) -> int:
+        """The time of day, and later than `earlier` whatever it was set to: of one name, kubelet takes the newest for the
+        current one, and would make another for ever."""
+        return max((self.clock(), *(each + 1 for each in earlier)))
+
     def pin_monitor(self, container_id: str, monitor_pid: int) -> None:
         """Keep a monitor off the CPUs of containers, once it has made its own: that does not follow."""
         if self.rules.infra_cpus:
@@ -179,5 +185,7 @@ class Containers:
     def tell_once(self, note: str, container_id: str) -> None:
         """Log a fact about this node that every container meets again, the first time only."""
         if note not in self._told:
+            if len(self._told) >= _MOST_TOLD:  # somebody's names are in them: better told twice than kept for ever
+                self._told.clear()
             self._told.add(note)
             log.warning(note, container=container_id)

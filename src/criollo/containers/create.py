@@ -118,7 +118,7 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
         config=config,
         handler=pod.handler,
         state=ContainerState.CREATING,
-        created_ns=containers.clock(),
+        created_ns=_created_ns(containers, pod, config.name),
         image_id=image.id,
         image_ref=image.digests[0] if image.digests else image.id,
         log_path=log_path(pod, config, container_id),
@@ -139,6 +139,12 @@ async def _create(containers: Containers, job: Job[ContainerId], pod: Pod, confi
         raise
     log.info("container created", container=container.id, pod=pod.id, name=config.name, image=image.id, pid=container.pid)
     return container.id
+
+
+def _created_ns(containers: Containers, pod: Pod, name: str) -> int:
+    return containers.now_after(
+        each.created_ns for each in containers.state.containers.of_pod(pod.id) if each.config.name == name
+    )
 
 
 async def _judged(containers: Containers, pod: Pod, config: ContainerConfig) -> tuple[Image, dict[int, Volume]]:

@@ -91,7 +91,7 @@ def _checked(container: Container, path: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _root(containers: Containers, container: Container) -> AsyncIterator[int]:
-    fd = await threads.files(_open_root, containers, container)
+    fd = await threads.descriptor(lambda: _open_root(containers, container))
     try:
         yield fd
     finally:

@@ -5,7 +5,7 @@ import msgspec
 from criollo.aio.cleanup import cleanup
 from criollo.containers.context import Containers
 from criollo.containers.status import find_container
-from criollo.containers.watch import START_ERROR, watched
+from criollo.containers.watch import START_ERROR, has_tuned_cpus, untuned, watched
 from criollo.errors import CriolloError
 from criollo.model.container import Container, ContainerState
 from criollo.model.ids import ContainerId
@@ -67,4 +67,8 @@ async def _give_up(containers: Containers, container: Container, error: BaseExce
                 finished_ns=containers.clock(),
             )
         )
-    await containers.runtime_of(container.handler).kill_all(watched(containers, container))
+    try:
+        await containers.runtime_of(container.handler).kill_all(watched(containers, container))
+    finally:  # the row says EXITED before its exit is seen: nobody else puts them back
+        if has_tuned_cpus(containers, container):
+            await untuned(containers, container)

@@ -1,6 +1,6 @@
 """List and look up containers; what `verbose` adds; their statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +57,23 @@ class Stats(NamedTuple):
 async def stats_of(containers: Containers, targets: Sequence[Container], *, fresh: bool = False) -> list[Stats]:
     """Statistics of several containers, in order, in one thread hop; writable layers as they were measured last, or `fresh`."""
     places: dict[str, str] = {each.id: cgroup_of(containers, each) for each in targets if each.state is ContainerState.RUNNING}
-    samples = await threads.files(containers.collector.collect, places)
-    used = await containers.usages.known([each.id for each in targets], fresh=fresh)
-    return [Stats(samples.get(each.id), writable) for each, writable in zip(targets, used, strict=True)]
+    samples = await samples_of(containers, places)
+    used = await layers_of(containers, [each.id for each in targets], fresh=fresh)
+    return [Stats(samples.get(each.id), used.get(each.id)) for each in targets]
+
+
+async def samples_of(containers: Containers, places: Mapping[str, str], *, anew: bool = False) -> dict[str, Sample]:
+    """As `Collector.collect`, of containers and pods; of one that is removed meanwhile nothing is kept."""
+    state = containers.state
+    try:
+        return await threads.files(containers.collector.collect, places, anew=anew)
+    finally:
+        for each in places:
+            if each not in state.containers and each not in state.pods:
+                containers.collector.forget(each)
+
+
+async def layers_of(containers: Containers, container_ids: Sequence[str], *, fresh: bool = False) -> dict[str, Measured | None]:
+    """As `Usages.known`, of those that are still there: it would remember the others for ever."""
+    there = [each for each in container_ids if each in containers.state.containers]
+    return dict(zip(there, await containers.usages.known(there, fresh=fresh), strict=True))

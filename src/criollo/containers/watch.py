@@ -85,8 +85,8 @@ def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) 
             )
         )
         log.info("container exited", container=container_id, code=exit_.code, reason=reason)
-        if container.tuning is not None or containers.rules.isolates_cpus:
-            containers.tasks.start(_untuned(containers, container), name=f"put back the CPUs of {container_id}")
+        if has_tuned_cpus(containers, container):
+            containers.tasks.start(untuned(containers, container), name=f"put back the CPUs of {container_id}")
     containers.sessions.end(container_id)
     end_notifier(containers, container_id)
     ended = containers.ended.pop(container_id, None)
@@ -94,7 +94,12 @@ def record_exit(containers: Containers, container_id: ContainerId, exit_: Exit) 
         ended.set()
 
 
-async def _untuned(containers: Containers, container: Container) -> None:
+def has_tuned_cpus(containers: Containers, container: Container) -> bool:
+    return container.tuning is not None or containers.rules.isolates_cpus
+
+
+async def untuned(containers: Containers, container: Container) -> None:
+    """The node's CPUs as they were before a container; safe to repeat."""
     from criollo.containers import tuning  # few containers have CPUs of their own
 
     if container.tuning is not None:

@@ -57,6 +57,12 @@ async def ensure(pods: Pods, pod: Pod) -> None:
         await size_new(pods, pod, asked)
 
 
+def as_owned(pods: Pods, pod: Pod) -> Pod:
+    """The pod with what its row says of the cgroup: it may have come down to it meanwhile, from one that was removed."""
+    row = pods.state.pod(pod.id)
+    return msgspec.structs.replace(pod, cgroup_made=row.cgroup_made, cgroup_top=row.cgroup_top)
+
+
 async def remove(pods: Pods, pod: Pod) -> None:
     """Remove the parent when it was ours, and what came with it; absence is success. Who still sits there inherits it.
 

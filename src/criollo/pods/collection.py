@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from criollo.aio import threads
+from criollo.containers.status import layers_of, samples_of
 from criollo.containers.watch import cgroup_of
 from criollo.model.pod import PodState
 from criollo.pods.collected import Collected
@@ -48,8 +49,8 @@ async def collect(pods: Pods, collected: Collected) -> None:
     running = [each for each in pods.state.containers if each.is_running]
     places: dict[str, str] = {each.id: cgroup_of(containers, each) for each in running}
     places |= {pod.id: cgroup_of_pod(pod) for pod in ready if pod.cgroup_parent}
-    await threads.files(containers.collector.collect, places, anew=True)
-    await containers.usages.known([each.id for each in running])
+    await samples_of(containers, places, anew=True)
+    await layers_of(containers, [each.id for each in running])
     namespaces: dict[str, str] = {pod.id: pod.namespaces.get("net", "") for pod in ready}
     collected.networks = await threads.fresh(read_networks, namespaces, containers.clock)
     found: dict[str, tuple[int, list[Value]]] = {}

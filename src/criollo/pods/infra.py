@@ -30,6 +30,7 @@ from criollo.monitor.strays import end_monitor_of
 from criollo.oci import runtime_spec
 from criollo.oci.image_spec import decode_config
 from criollo.pods import namespaces
+from criollo.pods.cgroups import as_owned
 from criollo.pods.context import Pods
 from criollo.runtimes.base import CreateRequest
 from criollo.specgen.build import build
@@ -82,7 +83,7 @@ async def start(pods: Pods, pod: Pod) -> Pod:
         monitor_pid=created.monitor_pid,
         monitor_started=created.monitor_started,
     )
-    pod = pods.state.pods.put(msgspec.structs.replace(pod, infra=process))  # so teardown waits for it
+    pod = pods.state.pods.put(msgspec.structs.replace(as_owned(pods, pod), infra=process))  # so teardown waits for it
     if pod.config.security.namespaces.pid is NamespaceMode.POD:
         pod = await pin_pids(pods, pod, process)
     await runtime.start(pod.id, has_poststart=built.spec.has_poststart)

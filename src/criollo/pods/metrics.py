@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from criollo.aio import threads
+from criollo.containers.status import layers_of
 from criollo.containers.watch import cgroup_of
 from criollo.linux.cgroup import Hierarchies
 from criollo.model.container import Container
@@ -58,9 +59,10 @@ async def pod_metrics(pods: Pods, targets: Sequence[Pod], write: Callable[[PodMe
     containers, groups = pods.containers, pods.metric_groups
     ready = [pod for pod in targets if pod.state is PodState.READY]
     inside = [each for pod in ready for each in pods.state.containers.of_pod(pod.id) if each.is_running]
-    layers = await containers.usages.known([each.id for each in inside]) if "disk" in groups else [None] * len(inside)
+    layers = await layers_of(containers, [each.id for each in inside]) if "disk" in groups else {}
     targets_of: dict[str, list[_Target]] = {pod.id: [] for pod in ready}
-    for container, layer in zip(inside, layers, strict=True):
+    for container in inside:
+        layer = layers.get(container.id)
         targets_of[container.pod_id].append(_Target(container, cgroup_of(containers, container), layer))
     store = containers.roots.mountpoint if "disk" in groups else ""
     plan = _Plan(pods.hierarchies, groups, store, containers.clock)

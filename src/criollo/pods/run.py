@@ -58,7 +58,7 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
         config=config,
         handler=handler,
         state=PodState.CREATING,
-        created_ns=pods.containers.clock(),
+        created_ns=_created_ns(pods, config),
         hostname=namespaces.hostname(config, pod_id),
         cgroup_parent=cgroups.parent_of(pods, config.cgroup_parent, pod_id),
         network_down=config.security.namespaces.network is NamespaceMode.NODE,
@@ -77,6 +77,12 @@ async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, han
         raise
     log.info("pod sandbox ready", pod=pod_id, name=config.name, namespace=config.namespace, ips=",".join(pod.ips))
     return pod_id
+
+
+def _created_ns(pods: Pods, config: PodConfig) -> int:
+    same = config.uid, config.name, config.namespace
+    found = ((each.created_ns, each.config) for each in pods.state.pods)
+    return pods.containers.now_after(ns for ns, its in found if (its.uid, its.name, its.namespace) == same)
 
 
 async def _network_ready(pods: Pods, job: Job[PodId], config: PodConfig) -> None:
@@ -104,8 +110,7 @@ async def _bring_up(pods: Pods, job: Job[PodId], pod: Pod, wanted: namespaces.Pl
     if infra.is_needed(pods, pod):
         job.stage("sandbox container runtime creation")
         pod = await infra.start(pods, pod)
-    pod = msgspec.structs.replace(pod, state=PodState.READY)
-    pods.state.pods.put(pod)
+    pod = pods.state.pods.put(msgspec.structs.replace(cgroups.as_owned(pods, pod), state=PodState.READY))
     infra.watch(pods, pod)
     return pod
 

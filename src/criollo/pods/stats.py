@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from criollo.aio import threads
-from criollo.containers.status import Stats, stats_of
+from criollo.containers.status import Stats, samples_of, stats_of
 from criollo.linux import namespaces
 from criollo.linux.cgroup import driver_of, pod_cgroup
 from criollo.model.container import Container
@@ -37,7 +37,7 @@ async def pod_stats(pods: Pods, targets: Sequence[Pod]) -> list[PodStats]:
     ready = [pod for pod in targets if pod.state is PodState.READY]
     inside = [each for pod in ready for each in pods.state.containers.of_pod(pod.id) if each.is_running]
     places: dict[str, str] = {pod.id: cgroup_of_pod(pod) for pod in ready if pod.cgroup_parent}
-    samples = await threads.files(pods.containers.collector.collect, places)
+    samples = await samples_of(pods.containers, places)
     networks = await networks_of(pods, ready)
     used: dict[str, list[tuple[Container, Stats]]] = {pod.id: [] for pod in ready}
     for container, stats in zip(inside, await stats_of(pods.containers, inside), strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support import leaks
 
 from criollo.aio import threads
 from criollo.errors import Denied, Invalid, NotFound, Unavailable, WrongState
@@ -48,11 +49,11 @@ def netns(tmp_path: Path) -> Iterator[Path]:
     """A pinned network namespace with its loopback up; it is gone afterwards."""
     path = tmp_path / "netns" / "pod"
     path.parent.mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = leaks.descriptors()
     asyncio.run(threads.fresh(namespaces.pin, [NamespaceKind.NET], {NamespaceKind.NET: path}))
     yield path
     namespaces.unpin(path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert leaks.new_descriptors(before) == []
 
 
 def pods_of(netns: Path | None, *, state: PodState = PodState.READY) -> Any:

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.scarcity import free_descriptors
 
 from criollo.containers import confirm
 from criollo.containers.confirm import has_profile
+from criollo.errors import Exhausted
 from criollo.linux import procfs
 from criollo.model.container import Container, ContainerConfig, ContainerState, ImageSpec
 from criollo.model.ids import ContainerId, PodId
@@ -38,6 +40,7 @@ def run(
     profile: str | None = "crio-default",
     label: str = "",
     is_gone: bool = False,
+    limit_s: float = 60,
 ) -> list[Any]:
     """What is killed when the kernel says these one after the other, the last for ever."""
     monkeypatch.setattr(confirm, "watched", lambda containers, container: container.id)
@@ -63,7 +66,7 @@ def run(
         return last
 
     last = ""
-    asyncio.run(confirm.confirm(node, container, read=read, limit_s=0.05))
+    asyncio.run(confirm.confirm(node, container, read=read, limit_s=limit_s))
     return list(node.killed)
 
 
@@ -76,7 +79,7 @@ def test_a_confined_process_is_left_alone(monkeypatch: pytest.MonkeyPatch, said:
 
 @pytest.mark.parametrize("said", ["unconfined", "crio-default-not (enforce)", "", "other (enforce)"])
 def test_a_process_that_stays_unconfined_is_killed(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    assert len(run(monkeypatch, [said])) == 1
+    assert len(run(monkeypatch, [said], limit_s=0)) == 1
 
 
 @pytest.mark.parametrize("profile", [None, "unconfined", "own", ""])
@@ -93,7 +96,25 @@ def test_a_process_that_is_gone_is_no_finding(monkeypatch: pytest.MonkeyPatch) -
     [(SELINUX, 0), ("u:r:another_t:s0:c1,c2", 0), ("system_u:system_r:init_t:s0", 1), ("", 1), ("unconfined", 1)],
 )
 def test_a_process_has_its_label_or_at_least_its_level(monkeypatch: pytest.MonkeyPatch, said: str, kills: int) -> None:
-    assert len(run(monkeypatch, [said], profile=None, label=SELINUX)) == kills
+    assert len(run(monkeypatch, [said], profile=None, label=SELINUX, limit_s=0 if kills else 60)) == kills
+
+
+def test_who_cannot_look_neither_kills_nor_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors for longer than the limit, for a process that is right only once it can be seen again."""
+    blind = iter([Exhausted("no descriptor")] * 8)
+
+    def is_alive(pid: int, started: int) -> bool:
+        for error in blind:
+            raise error
+        return True
+
+    monkeypatch.setattr(procfs, "is_alive", is_alive)
+    assert run(monkeypatch, ["crio-default (enforce)"]) == []
+
+
+def test_want_of_descriptors_is_no_missing_label() -> None:
+    with free_descriptors(os.getpid(), 0), pytest.raises(Exhausted):
+        confirm.label_of(os.getpid())
 
 
 def test_the_kernels_word_about_a_process_can_be_read() -> None:

@@ -50,7 +50,7 @@ def mounts(tmp_path: Path, text: str | None) -> tuple[Mount, ...]:
     conf = tmp_path / "mounts.conf"
     if text is not None:
         conf.write_text(text)
-    containers = cast(Containers, SimpleNamespace(workers=Workers(), probe_s=5))
+    containers = cast(Containers, SimpleNamespace(workers=Workers(), probe_s=60))
     ground = Ground(tmp_path, tmp_path / "bundle", (os.getuid(), os.getgid()))
     return asyncio.run(given(containers, str(conf), ground))
 

@@ -30,19 +30,25 @@ class Node:
 
     def __init__(self) -> None:
         self.asked: list[object] = []
+        self.forgotten: list[str] = []
         self.collector = self.usages = self
-        pods = {POD: SimpleNamespace(cgroup_parent="/kubepods/p")}
-        self.state = SimpleNamespace(pods=pods)
+        self.rows = {container(number).id for number in (1, 2)}
+        self.goes = ""  # whose row goes while its counters are read
+        self.state = SimpleNamespace(pods={POD: SimpleNamespace(cgroup_parent="/kubepods/p")}, containers=self.rows)
 
     def runtime_of(self, handler: str) -> Any:
         return SimpleNamespace(cgroup=lambda parent, container_id: f"{parent}/crio-{container_id}")
 
-    def collect(self, places: Mapping[str, str]) -> dict[str, str]:
+    def collect(self, places: Mapping[str, str], *, anew: bool) -> dict[str, str]:
         self.asked.append(dict(places))
+        self.rows.discard(ContainerId(self.goes))
         return {key: f"sample of {place}" for key, place in places.items()}
 
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
+
     async def known(self, ids: Sequence[str], *, fresh: bool) -> list[Measured | None]:
-        self.asked.append(fresh)
+        self.asked += [fresh, *ids]
         return [Measured(Usage(number, 1), 5) for number, _ in enumerate(ids)]
 
 
@@ -83,6 +89,17 @@ def test_only_running_containers_have_a_sample_and_all_have_their_writable_layer
     node: Any = Node()
     running, exited = container(1), container(2, ContainerState.EXITED)
     first, second = asyncio.run(status.stats_of(node, [exited, running], fresh=True))
-    assert node.asked == [{running.id: f"/kubepods/p/crio-{running.id}"}, True]
+    assert node.asked == [{running.id: f"/kubepods/p/crio-{running.id}"}, True, exited.id, running.id]
+    assert node.forgotten == []
     assert (first.sample, first.writable) == (None, Measured(Usage(0, 1), 5))
     assert (second.sample, second.writable) == (f"sample of /kubepods/p/crio-{running.id}", Measured(Usage(1, 1), 5))
+
+
+def test_of_a_container_that_is_removed_while_its_counters_are_read_nothing_is_kept() -> None:
+    node: Any = Node()
+    gone, there = container(1), container(2)
+    node.goes = gone.id
+    found = asyncio.run(status.stats_of(node, [gone, there]))
+    assert node.forgotten == [gone.id]
+    assert node.asked[1:] == [False, there.id]
+    assert [each.writable is None for each in found] == [True, False]

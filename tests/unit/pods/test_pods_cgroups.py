@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from criollo.aio.jobs import Job
 from criollo.errors import HostFailed, Invalid
 from criollo.linux.cgroup import Driver, Hierarchies, expand_slice
 from criollo.model.ids import PodId, new_id
 from criollo.model.pod import Pod, PodConfig, PodState
-from criollo.pods import cgroups
+from criollo.pods import cgroups, infra, namespaces, run
 from criollo.pods.context import Pods
 from criollo.state.records import State
 
@@ -216,3 +217,23 @@ def test_what_was_made_on_the_way_goes_with_the_last_pod(node: Node) -> None:
     assert node.has("/x/two") == [True, True]
     node.remove(node.state.pod(two.id))
     assert node.has("/x") == [False, False]
+
+
+def test_a_cgroup_that_comes_down_to_a_pod_in_the_making_stays_its_own(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (node.ensure(node.pod("/shared")) for _ in range(2))
+
+    async def start(pods: Pods, pod: Pod) -> Pod:
+        await cgroups.remove(pods, first)
+        return pod
+
+    async def laid(*_: object) -> Pod:
+        return second
+
+    monkeypatch.setattr(run, "_lay_ground", laid)
+    monkeypatch.setattr(infra, "is_needed", lambda *_: True)
+    monkeypatch.setattr(infra, "start", start)
+    asyncio.run(run._bring_up(node.pods, Job("pod"), second, namespaces.Plan(kinds=frozenset())))
+    assert node.state.pod(second.id).state is PodState.READY
+    node.state.pods.delete(first.id)
+    node.remove(second)
+    assert node.has("/shared") == [False, False]

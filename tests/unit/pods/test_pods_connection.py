@@ -43,7 +43,7 @@ class Network:
             raise self.answer
 
 
-def check(state: State, network: Network, *, limit_s: float = 10) -> str:
+def check(state: State, network: Network, *, limit_s: float = 60) -> str:
     """What the pod's record says afterwards."""
     pods: Any = SimpleNamespace(state=state, network=network, locks=KeyedLocks())
     asyncio.run(connection.check(pods, POD, limit_s=limit_s))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from support import leaks
 
 from criollo.linux.cgroup import Hierarchies
 from criollo.stats import opened
@@ -27,8 +28,8 @@ def use(place: Path, used_us: int) -> None:
     write(place, {"cpu.stat": f"usage_usec {used_us}\n"})
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def opened_below(place: Path) -> int:
+    return sum(f" {place}/" in each for each in leaks.descriptors())
 
 
 def test_rate_is_the_mean_since_the_sample_before() -> None:
@@ -56,16 +57,16 @@ def test_quick_repeats_do_not_starve_the_rate(tmp_path: Path) -> None:
 
 
 def test_files_stay_open_until_the_target_is_forgotten(tmp_path: Path) -> None:
-    before = descriptors()
+    before = opened_below(tmp_path)
     collector = Collector(Hierarchies({}, tmp_path))
     use(tmp_path / "c1", 1)
     collector.collect({"x": "/c1"})
-    held = descriptors()
+    held = opened_below(tmp_path)
     use(tmp_path / "c1", 2)
     assert collector.collect({"x": "/c1"})["x"].cpu_ns == 2000
-    assert descriptors() == held > before
+    assert opened_below(tmp_path) == held > before
     collector.forget("x")
-    assert descriptors() == before
+    assert opened_below(tmp_path) == before
 
 
 def test_no_more_files_stay_open_than_the_budget_has(tmp_path: Path) -> None:
@@ -73,11 +74,11 @@ def test_no_more_files_stay_open_than_the_budget_has(tmp_path: Path) -> None:
     targets = {str(number): f"/c{number}" for number in range(5)}
     for path in targets.values():
         use(tmp_path / path[1:], 1)
-    before = descriptors()
+    before = opened_below(tmp_path)
     assert set(collector.collect(targets)) == set(targets)
-    assert descriptors() == before + 2  # one file of each is there
+    assert opened_below(tmp_path) == before + 2  # one file of each is there
     collector.close()
-    assert descriptors() == before
+    assert opened_below(tmp_path) == before
 
 
 def test_a_cgroup_that_is_gone_is_left_out_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,12 +110,12 @@ def test_too_many_open_files_cost_a_target_and_no_more(tmp_path: Path, monkeypat
             raise OSError(errno.EMFILE, "Too many open files")
         return real(path, flags)
 
-    before = descriptors()
+    before = opened_below(tmp_path)
     monkeypatch.setattr(opened.os, "open", refuse)
     assert set(collector.collect({"x": "/c1", "y": "/c2"})) == {"y"}
     monkeypatch.undo()
     collector.close()
-    assert descriptors() == before
+    assert opened_below(tmp_path) == before
 
 
 def test_forgetting_does_not_wait_for_a_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,16 +130,16 @@ def test_forgetting_does_not_wait_for_a_collection(tmp_path: Path, monkeypatch: 
         release.wait(60)
         return read(fd)
 
-    before = descriptors()
+    before = opened_below(tmp_path)
     monkeypatch.setattr(opened, "_read", slow)
     thread = threading.Thread(target=collector.collect, args=({"x": "/c1"},))
     thread.start()
     reading.wait(60)
     collector.forget("x")
-    assert descriptors() == before  # still read from
+    assert opened_below(tmp_path) == before  # still read from
     release.set()
     thread.join()
-    assert descriptors() == before - 1
+    assert opened_below(tmp_path) == before - 1
 
 
 def test_a_young_sample_is_told_again_where_that_is_wanted(tmp_path: Path) -> None:

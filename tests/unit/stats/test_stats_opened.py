@@ -1,7 +1,8 @@
 """The open files of one cgroup."""
 
-import os
 from pathlib import Path
+
+from support import leaks
 
 from criollo.linux.cgroup import Hierarchies
 from criollo.stats.opened import SUBGROUP, OpenedCgroup, directory_v2, read_once
@@ -26,13 +27,13 @@ def test_every_reading_is_of_its_moment(tmp_path: Path) -> None:
 
 
 def test_a_closed_one_reads_nothing_and_may_be_closed_again(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = leaks.descriptors()
     write(tmp_path / "c1", 1)
     found = OpenedCgroup(Hierarchies({}, tmp_path), "/c1")
     found.close()
     found.close()
     assert found.read() is None
-    assert os.listdir("/proc/self/fd") == before
+    assert leaks.new_descriptors(before) == []
 
 
 def test_counters_are_those_of_the_subgroup_that_crun_makes_in_a_scope(tmp_path: Path) -> None:
