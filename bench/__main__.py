@@ -1,8 +1,9 @@
 """Measure our daemon beside Debian's containerd, and print the table of docs/performance.md.
 
-Both run on this machine, on the same kind of disk and network, with the same runtime; every test alternates between
-them (see docs/performance.md for what is measured and how). Needs root, and about half an hour the first time, when the
-images are built; ten minutes later on. Everything made is removed at the end but images and registry, for the next run.
+Pulls can be measured beside another containerd and a CRI-O as well, in the same turns. All run on this machine, on the same
+kind of disk and network, with the same runtime; every test alternates between them (see docs/performance.md for what is
+measured and how). Needs root, and about half an hour the first time, when the images are built; ten minutes later on.
+Everything made is removed at the end but images and registry, for the next run.
 """
 
 import argparse
@@ -23,12 +24,14 @@ from typing import Any
 import cribench
 import daemons
 import images
+import peers
 import pipeline
 import primitives
 import streaming
 import stubs
 import table
 from daemons import OURS, THEIRS, Running
+from peers import Peer
 from place import CGROUP, Busy, Place, prepared
 
 FULL = {"pods": 30, "burst": 24, "rounds": 5, "containers": 50, "crowd": 200, "calls": 200, "execs": 30, "pulls": 5}
@@ -48,9 +51,10 @@ def main() -> int:
     if options.forget:
         for name in ("images", "registry"):
             shutil.rmtree(options.dir / name, ignore_errors=True)
+    others = peers.given(options.containerd, tuned=options.tuned, crio=options.crio)
     try:
-        with prepared(options.dir, (OURS, THEIRS)) as place:
-            report = measure(place, options)
+        with prepared(options.dir, (OURS, THEIRS, *(each.name for each in others))) as place:
+            report = measure(place, options, others)
     except Busy as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -75,6 +79,9 @@ def arguments() -> argparse.Namespace:
     )
     add("--images-dir", type=Path, help="OCI layouts that bench/make_images.py has made before")
     add("--tests", default=",".join((cribench.TESTS, *APART)), help="some of the default's")
+    add("--containerd", type=Path, metavar="PATH", help="another containerd to pull beside, 1.6 or newer, its shim beside it")
+    add("--tuned", action="store_true", help="run that one with igzip and layers unpacked at once (2.2 or newer)")
+    add("--crio", type=Path, metavar="PATH", help="a CRI-O to pull beside, its pinns beside it")
     add("--forget", action="store_true", help="first remove the images and the registry kept from earlier runs")
     add("--json", type=Path, help="where to write all figures; default: results.json in --dir")
     for name, value in FULL.items():
@@ -88,8 +95,9 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
+def measure(place: Place, options: argparse.Namespace, others: list[Peer]) -> dict[str, Any]:
     """All tests; returns the report: machine, versions, loads, rows of cribench, primitives."""
+    asked = options.tests.split(",")
     begin = datetime.datetime.now(datetime.UTC)
     stubs.generate(place.stubs)
     with contextlib.ExitStack() as stack:
@@ -98,17 +106,27 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         pair = [stack.enter_context(start(place, host)) for start in (daemons.ours, daemons.theirs)]
         stack.enter_context(swept(place, pair))
         words = common_words(place, host)
-        tests = [test for test in options.tests.split(",") if test not in APART]
-        report: dict[str, Any] = client(place, pair, [*words, *test_words(options, host, tests)]) if tests else {"results": []}
-        if "streaming" in options.tests.split(","):
+        report: dict[str, Any] = {"results": []}
+        wide = [test for test in asked if others and test in peers.TESTS]
+        if tests := [test for test in asked if test not in (*APART, *wide)]:
+            report = client(place, pair, [*words, *test_words(options, host, tests)])
+        if others:
+            wider = [*words, *test_words(options, host, wide)] if wide else []
+            more = beside(place, host, (pair, others), words, wider)
+            report["results"] += more.pop("results")
+            report |= {key: report.get(key, {}) | found for key, found in more.items() if isinstance(found, dict)}
+        if "streaming" in asked:
             print("bench: streams", flush=True)
             stream(place, pair, words, report, QUICK_STREAMED if options.quick else STREAMED)
-        if "primitives" in options.tests.split(","):
+        if "primitives" in asked:
             print("bench: starts beside bare ones", flush=True)
             report["primitives"] = asyncio.run(primitives.compare(place, pair[0], words, 3 * options.pods))
-        if "pipeline" in options.tests.split(","):
+        if "pipeline" in asked:
             print("bench: bare unpacking", flush=True)
-            report["pipeline"] = pipeline.measure(place, host, pictures(options), options.pulls)
+            what = pictures(options)
+            found = pipeline.compare(place, pair[0], words, host=host, pictures=what, rounds=options.pulls)
+            report["results"] += asyncio.run(found).table()
+            report["pipeline"] = {picture: pipeline.program(picture) for picture in what}
     return (
         machine()
         | {
@@ -118,6 +136,20 @@ def measure(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         }
         | report
     )
+
+
+def beside(
+    place: Place, host: str, daemons: tuple[list[Running], list[Peer]], words: list[str], wider: list[str]
+) -> dict[str, Any]:
+    """Run the tests of pulls (cribench's arguments `wider`) with the peers in the same turns; try a pod on each peer."""
+    pair, others = daemons
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(each.started(place, host)) for each in others]
+        stack.enter_context(swept(place, started))
+        pods = [asyncio.run(peers.try_pod(each, words)) for each in started]
+        report = client(place, [*pair, *started], wider) if wider else {"results": []}
+    tried = {peer.name: {"kind": peer.kind, "pod": pod} for peer, pod in zip(others, pods, strict=True)}
+    return report | {"peers": tried}
 
 
 def stream(place: Place, pair: list[Running], words: list[str], report: dict[str, Any], counts: dict[str, int]) -> None:
@@ -151,13 +183,14 @@ def pictures(options: argparse.Namespace) -> list[str]:
     return sorted((each for each in found if not each.startswith("tiny")), key=lambda each: each != "many:gzip") or found
 
 
-def client(place: Place, pair: list[Running], words: list[str]) -> dict[str, Any]:
-    """Run cribench; if we are interrupted it is told so, and removes its pods."""
-    ours, theirs = pair
+def client(place: Place, running: list[Running], words: list[str]) -> dict[str, Any]:
+    """Run cribench on daemons, ours first; if we are interrupted it is told so, and removes its pods."""
+    ours, *others = running
     path = place.run / "client.json"
-    command = [sys.executable, str(Path(__file__).with_name("cribench.py")), "--names", f"{ours.name},{theirs.name}"]
+    command = [sys.executable, str(Path(__file__).with_name("cribench.py")), "--names", ",".join(each.name for each in running)]
     command += ["--socket", str(ours.socket), "--pid", str(ours.pid), "--cgroup", str(ours.cgroup)]
-    command += ["--vs", str(theirs.socket), "--vs-pid", str(theirs.pid), "--vs-cgroup", str(theirs.cgroup)]
+    for each in others:
+        command += ["--vs", str(each.socket), "--vs-pid", str(each.pid), "--vs-cgroup", str(each.cgroup)]
     command = [*place.entering("client"), *command, "--json", str(path), *words]
     process = subprocess.Popen(command, start_new_session=True)
     try:
@@ -174,19 +207,19 @@ def client(place: Place, pair: list[Running], words: list[str]) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def swept(place: Place, pair: list[Running]) -> Iterator[None]:
+def swept(place: Place, daemons: list[Running]) -> Iterator[None]:
     """At the end no pod is left, so that the daemons take networks and mounts away themselves."""
     try:
         yield
     finally:
-        asyncio.run(_sweep(place, pair))
+        asyncio.run(_sweep(place, daemons))
 
 
-async def _sweep(place: Place, pair: list[Running]) -> None:
+async def _sweep(place: Place, daemons: list[Running]) -> None:
     import grpc
 
     pb, services = cribench.load_stubs(str(place.stubs))
-    for running in pair:
+    for running in daemons:
         async with grpc.aio.insecure_channel(f"unix:{running.socket}") as channel:
             runtime = services.RuntimeServiceStub(channel)
             try:
@@ -217,6 +250,8 @@ def machine() -> dict[str, Any]:
 def show(report: dict[str, Any], path: Path) -> None:
     loads = " ".join(f"{test} {before:.1f}–{after:.1f}" for test, (before, after) in report.get("loads", {}).items())
     print(f"\n{table.table(report)}\n")
+    for name, shown in table.beside(report).items():
+        print(f"{name}:\n\n{shown}\n")
     print(f"{report['begin']}, commit {report['commit']}, {report['processors']}, Linux {report['kernel']}, cgroup", end=" ")
     print(f"{report['cgroups']}, Python {report['python']}; {', '.join(report['packages'])}.")
     print(

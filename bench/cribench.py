@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measure a CRI daemon, alone or side by side with another.
+"""Measure a CRI daemon, alone or side by side with others.
 
-usage: cribench.py --socket SOCKET --stubs DIR --image IMAGE [--vs SOCKET2] [options]
+usage: cribench.py --socket SOCKET --stubs DIR --image IMAGE [--vs SOCKET2 ...] [options]
 
 What is measured (--tests, comma-separated):
 
@@ -18,9 +18,11 @@ What is measured (--tests, comma-separated):
   latency     Version and ListContainers while that image is pulled, and at rest
   idle        unary Version and Status calls
 
-With --vs each test alternates between the two daemons (A B, B A, A B ...) and the
-ratio B/A is taken of each pair of neighbours, so that a machine whose load changes
-still gives a usable figure: read the median of the ratios, not two absolute columns.
+With --vs each test alternates between the daemons (A B, B A, A B ...) and the ratio B/A
+is taken of each pair of neighbours, so that a machine whose load changes still gives a
+usable figure: read the median of the ratios, not two absolute columns.  With --vs given
+more than once each of these has its own turns with A in the tests of pulls (A B, A C,
+B A, C A ...); the others go round (A B C, C B A ...).
 
 With --cgroup (and --vs-cgroup), the cgroup directory that holds a daemon and all it
 starts, "cpu all" is the CPU of the daemon, its workers, plugins, monitors and runtimes
@@ -42,6 +44,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import statistics
@@ -369,10 +372,10 @@ class Daemon:
 
 
 class Results:
-    """Samples by (test, measure, daemon) and ratios by (test, measure)."""
+    """Samples by (test, measure, name) and ratios to the first name by (test, measure, other name)."""
 
-    def __init__(self, daemons):
-        self.daemons = daemons
+    def __init__(self, names):
+        self.names = names
         self.samples, self.ratios, self.units = {}, {}, {}
 
     def pair(self, test, values, unit="ms", scale=1e3):
@@ -381,34 +384,35 @@ class Results:
             for measure, value in measures.items():
                 self.samples.setdefault((test, measure), {}).setdefault(name, []).append(value * scale)
                 self.units[test, measure] = unit
-        if len(self.daemons) == 2:
-            first, second = (values.get(daemon.name, {}) for daemon in self.daemons)
-            for measure in first:
-                if measure in second and first[measure]:
-                    self.ratios.setdefault((test, measure), []).append(second[measure] / first[measure])
+        first = values.get(self.names[0], {})
+        for name in self.names[1:]:
+            for measure in first.keys() & values.get(name, {}).keys():
+                if first[measure]:
+                    self.ratios.setdefault((test, measure, name), []).append(values[name][measure] / first[measure])
 
     def table(self):
         lines = []
         for key, by_daemon in self.samples.items():
             row = {"test": key[0], "measure": key[1], "unit": self.units[key]}
             row["daemons"] = {name: summary(values) for name, values in by_daemon.items()}
-            if key in self.ratios:
-                ratios = self.ratios[key]
-                row["ratio"] = {
+            found = {name: self.ratios[*key, name] for name in self.names if (*key, name) in self.ratios}
+            row["ratios"] = {
+                name: {
                     "p50": statistics.median(ratios),
                     "p10": quantile(ratios, 0.1),
                     "p90": quantile(ratios, 0.9),
                     "n": len(ratios),
                 }
+                for name, ratios in found.items()
+            }
             lines.append(row)
         return lines
 
     def show(self):
-        names = [daemon.name for daemon in self.daemons]
+        names = self.names
         head = f"{'test':<18}{'measure':<28}{'unit':<7}"
         head += "".join(f"{name[:11] + ' p50':>16}{'p99':>10}{'min':>10}" for name in names)
-        if len(names) == 2:
-            head += f"{'ratio ' + names[1][:6] + '/' + names[0][:6]:>22}{'p10..p90':>14}"
+        head += "".join(f"{'ratio ' + name[:6] + '/' + names[0][:6]:>22}{'p10..p90':>14}" for name in names[1:])
         print(head + f"{'n':>6}")
         for row in self.table():
             line = f"{row['test']:<18}{row['measure']:<28}{row['unit']:<7}"
@@ -420,8 +424,8 @@ class Results:
                     count = found["n"]
                 else:
                     line += f"{'-':>16}{'-':>10}{'-':>10}"
-            if len(names) == 2:
-                ratio = row.get("ratio")
+            for name in names[1:]:
+                ratio = row["ratios"].get(name)
                 line += f"{ratio['p50']:>22.3f}{ratio['p10']:>7.2f}{ratio['p90']:>7.2f}" if ratio else " " * 36
             print(line + f"{count:>6}")
 
@@ -612,12 +616,12 @@ def arguments(words=None):
     )
     add = parser.add_argument
     add("--socket", required=True, help="CRI socket of daemon A")
-    add("--vs", help="CRI socket of daemon B")
+    add("--vs", action="append", default=[], help="CRI socket of daemon B; again for another")
     add("--names", default="A,B", help="what to call them in the tables")
     add("--pid", type=int, help="process of daemon A, for CPU and memory")
-    add("--vs-pid", type=int, help="process of daemon B")
+    add("--vs-pid", type=int, action="append", default=[], help="process of daemon B; as often as --vs")
     add("--cgroup", help="cgroup directory of daemon A and what it starts (version 1: of cpuacct)")
-    add("--vs-cgroup", help="the same of daemon B")
+    add("--vs-cgroup", action="append", default=[], help="the same of daemon B; as often as --vs")
     add("--stubs", required=True, help="directory with api_pb2 and api_pb2_grpc")
     add("--image", required=True, help="image of the containers, pulled if absent")
     add("--command", default="/bin/sleep 3600", help="what the containers run")
@@ -651,10 +655,10 @@ async def main(options):
     stubs = load_stubs(options.stubs)
     pb = stubs[0]
     names = options.names.split(",")
-    daemons = [Daemon(names[0], (options.socket, options.pid, options.cgroup), options, stubs)]
-    if options.vs:
-        daemons.append(Daemon(names[1], (options.vs, options.vs_pid, options.vs_cgroup), options, stubs))
-    results = Results(daemons)
+    others = itertools.zip_longest(options.vs, options.vs_pid, options.vs_cgroup)
+    places = [(options.socket, options.pid, options.cgroup), *others]
+    daemons = [Daemon(name, place, options, stubs) for name, place in zip(names, places, strict=False)]
+    results = Results([daemon.name for daemon in daemons])
     report = {"image": options.image, "load_before": os.getloadavg(), "daemons": {}, "loads": {}}
     for daemon in daemons:
         version = await daemon.call(daemon.runtime.Version, pb.VersionRequest())

@@ -1,4 +1,4 @@
-"""The two daemons and the registry: their configuration, alike where it matters, and their processes.
+"""The daemons and the registry: their configuration, alike where it matters, and their processes.
 
 Alike: the file system below both roots, a tmpfs for both run states, crun, cgroups by path, and the same chain of CNI
 plugins (bridge with masquerade and host-local, then portmap) on a bridge and a subnet each.
@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,54 +62,76 @@ def write_network(place: Place, name: str) -> Path:
 @contextlib.contextmanager
 def ours(place: Place, registry: str) -> Iterator[Running]:
     """Our daemon, as it is in this tree."""
-    run, root = place.run / OURS, place.disk / OURS
+    run = place.run / OURS
     network = write_network(place, OURS)
+    write_trust(run, registry)
+    conf = write_crio_conf(run, network, {"crio": {"root": str(place.disk / OURS), "runroot": str(run)}})
+    argv = [str(CRIO), "-c", str(conf), "-d", ""]
+    with in_cgroup(place, OURS, argv, trusting(run)) as process:
+        yield answering(place, OURS, run / "crio.sock", process)
+
+
+def write_crio_conf(run: Path, network: Path, more: Mapping[str, Mapping[str, object]]) -> Path:
+    """What our daemon and CRI-O are told alike, below a run directory, and `more` by its tables; returns the file."""
+    alike: dict[str, dict[str, object]] = {
+        "crio": {"log_dir": f"{run}/logs"},
+        "crio.api": {"listen": f"{run}/crio.sock"},
+        "crio.runtime": {
+            "cgroup_manager": "cgroupfs",
+            "namespaces_dir": str(run),
+            "container_exits_dir": f"{run}/exits",
+            "container_attach_socket_dir": f"{run}/attach",
+        },
+        "crio.runtime.runtimes.crun": {"runtime_root": f"{run}/crun"},
+        "crio.image": {"signature_policy": f"{run}/policy.json"},
+        "crio.network": {"network_dir": str(network), "plugin_dirs": [PLUGINS]},
+    }
+    lines = []
+    for table in {**alike, **more}:
+        values = {**alike.get(table, {}), **more.get(table, {})}
+        lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+    path = run / "crio.conf"
+    path.write_text("\n".join(lines) + "\n")  # a string of JSON is one of TOML
+    return path
+
+
+def write_trust(run: Path, registry: str) -> None:
+    """Files below a run directory that let a daemon pull from the registry: plain HTTP, any signature or none."""
     (run / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
     (run / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    (run / "crio.conf").write_text(
-        f"""[crio]
-root = "{root}"
-runroot = "{run}"
-log_dir = "{run}/logs"
-[crio.api]
-listen = "{run}/crio.sock"
-[crio.runtime]
-cgroup_manager = "cgroupfs"
-namespaces_dir = "{run}"
-container_exits_dir = "{run}/exits"
-container_attach_socket_dir = "{run}/attach"
-[crio.runtime.runtimes.crun]
-runtime_root = "{run}/crun"
-[crio.image]
-signature_policy = "{run}/policy.json"
-[crio.network]
-network_dir = "{network}"
-plugin_dirs = ["{PLUGINS}"]
-"""
-    )
+
+
+def trusting(run: Path) -> dict[str, str]:
+    """The environment of a daemon that reads these files and not the machine's."""
     conf = str(run / "registries.conf")
-    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": conf, "CONTAINERS_REGISTRIES_CONF_DIR": f"{conf}.d"}
-    argv = [str(CRIO), "-c", str(run / "crio.conf"), "-d", ""]
-    with _in_cgroup(place, OURS, argv, environment) as process:
-        yield _answering(place, OURS, run / "crio.sock", process)
+    return {**os.environ, "CONTAINERS_REGISTRIES_CONF": conf, "CONTAINERS_REGISTRIES_CONF_DIR": f"{conf}.d"}
 
 
 @contextlib.contextmanager
 def theirs(place: Place, registry: str) -> Iterator[Running]:
-    """Debian's containerd with crun as the program of runc.v2."""
-    run = place.run / THEIRS
-    network = write_network(place, THEIRS)
+    """Debian's containerd."""
+    with containerd(place, registry, THEIRS, argv=["containerd"], environment=dict(os.environ)) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def containerd(
+    place: Place, registry: str, name: str, *, argv: list[str], environment: dict[str, str], settings: str = ""
+) -> Iterator[Running]:
+    """A containerd with crun as the program of runc.v2; `settings` are more lines of its configuration."""
+    run = place.run / name
+    network = write_network(place, name)
     hosts = run / "certs.d" / registry
     hosts.mkdir(parents=True)
     (hosts / "hosts.toml").write_text(
         f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
     )
     kinds = ("snapshotter.v1.btrfs", "snapshotter.v1.zfs", "snapshotter.v1.aufs", "snapshotter.v1.devmapper", "internal.v1.opt")
-    disabled = [f"io.containerd.{kind}" for kind in (*kinds, "tracing.processor.v1.otlp", "internal.v1.tracing")]
+    disabled = [f"io.containerd.{kind}" for kind in (*kinds, "tracing.processor.v1.otlp", "internal.v1.tracing", "nri.v1.nri")]
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     (run / "config.toml").write_text(
         f"""version = 2
-root = "{place.disk / THEIRS}"
+root = "{place.disk / name}"
 state = "{run}/state"
 oom_score = 0
 disabled_plugins = {json.dumps(disabled)}
@@ -142,15 +164,14 @@ conf_dir = "{network}"
 max_conf_num = 1
 [{cri}.registry]
 config_path = "{run}/certs.d"
-"""
+{settings}"""
     )
-    argv = ["containerd", "--config", str(run / "config.toml")]
-    with _in_cgroup(place, THEIRS, argv, dict(os.environ)) as process:
-        yield _answering(place, THEIRS, run / "containerd.sock", process)
+    with in_cgroup(place, name, [*argv, "--config", str(run / "config.toml")], environment) as process:
+        yield answering(place, name, run / "containerd.sock", process)
 
 
 @contextlib.contextmanager
-def _in_cgroup(place: Place, name: str, argv: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def in_cgroup(place: Place, name: str, argv: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a cgroup of its own, in a session of its own so that Ctrl-C reaches only us."""
     with open(place.logs / f"{name}.log", "wb") as log:
         command = [*place.entering(name), *argv]
@@ -163,7 +184,7 @@ def _in_cgroup(place: Place, name: str, argv: list[str], environment: dict[str, 
         _end(process)
 
 
-def _answering(place: Place, name: str, path: Path, process: "subprocess.Popen[bytes]") -> Running:
+def answering(place: Place, name: str, path: Path, process: "subprocess.Popen[bytes]") -> Running:
     wait_for(lambda: process.poll() is None and connects(path), f"{name} does not answer; see {place.logs}/{name}.log")
     return Running(name, path, process.pid, place.accounting(name))
 

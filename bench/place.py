@@ -19,6 +19,7 @@ from pathlib import Path
 
 DISK_BYTES = 24 << 30  # sparse
 CGROUP = "/criollo-bench"
+BRIDGE = "crbench"  # how the names of our bridges begin
 NETWORK = "bench-"  # how the names of our CNI networks begin
 KEPT = ("images", "registry", "logs", "lock", "results.json")
 
@@ -37,7 +38,7 @@ class Place:
 
     def bridge(self, name: str) -> str:
         """The bridge of a daemon's pods."""
-        return f"crbench{self.names.index(name)}"
+        return f"{BRIDGE}{self.names.index(name)}"
 
     def cgroup(self, name: str) -> str:
         """The cgroup that holds a daemon, all it starts, and its pods; the same path in every hierarchy."""
@@ -97,8 +98,8 @@ def clean(place: Place) -> None:
     end_processes()
     for target in mounts_below(place.directory):
         subprocess.run(["umount", "-l", target], check=False)
-    for name in place.names:
-        subprocess.run(["ip", "link", "delete", place.bridge(name)], check=False, capture_output=True)
+    for bridge in Path("/sys/class/net").glob(f"{BRIDGE}*"):
+        subprocess.run(["ip", "link", "delete", bridge.name], check=False, capture_output=True)
     remove_cgroups()
     forget_networks()
     for path in place.directory.iterdir():

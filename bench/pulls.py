@@ -17,6 +17,12 @@ def turns(daemons, number):
     return daemons if number % 2 == 0 else daemons[::-1]
 
 
+def rounds(daemons, count):
+    """(number, daemons) of each round; the first daemon meets every other by itself, so that the two are neighbours in time."""
+    couples = [[daemons[0], other] for other in daemons[1:]] or [daemons]
+    return [(number, couple) for number in range(count) for couple in couples]
+
+
 def quantile(values, part):
     values = sorted(values)
     return values[min(len(values) - 1, int(part * len(values)))]
@@ -71,9 +77,9 @@ async def test_pull(daemons, options, results):
             for _, other in wanted(options):
                 if other != image:
                     await daemon.remove_image(other)
-        for number in range(options.pulls):
+        for number, couple in rounds(daemons, options.pulls):
             walls, memory = {}, {}
-            for daemon in turns(daemons, number):
+            for daemon in turns(couple, number):
                 present = await daemon.find_image(image)
                 removed = await removal(daemon, image)
                 await rest(daemons)
@@ -131,9 +137,9 @@ async def test_present(daemons, options, results):
         for daemon in daemons:
             if not await daemon.find_image(image):
                 await daemon.pull(image)
-        for number in range(options.calls // 4):
+        for number, couple in rounds(daemons, options.calls // 4):
             values = {}
-            for daemon in turns(daemons, number):
+            for daemon in turns(couple, number):
                 values[daemon.name] = {"PullImage": await daemon.pull(image), "HEAD": await asyncio.to_thread(head, image)}
                 values[daemon.name]["over HEAD"] = values[daemon.name]["PullImage"] - values[daemon.name]["HEAD"]
             if number:  # the first is the warm-up
@@ -157,9 +163,9 @@ def head(image):
 async def test_latency(daemons, options, results):
     """The slowest hundredth of small calls while a daemon pulls, and while it rests."""
     for _, image in list(wanted(options))[:1]:
-        for number in range(options.pulls):
+        for number, couple in rounds(daemons, options.pulls):
             values, times = {}, {}
-            for daemon in turns(daemons, number):
+            for daemon in turns(couple, number):
                 idle = await sampled(daemon, count=options.calls)
                 await daemon.remove_image(image)
                 await rest(daemons)

@@ -235,7 +235,7 @@ def client_limit(size: int) -> float:
 
 async def measure(daemons: list[cribench.Daemon], options: argparse.Namespace, crun: list[str]) -> cribench.Results:
     """All of the above, in rounds that alternate; `crun` are the words before `exec` for a container of the first daemon."""
-    results = cribench.Results(daemons)
+    results = cribench.Results([daemon.name for daemon in daemons])
     size = options.megabytes * MIB
     for daemon in daemons:
         daemon.options.command = "unused"

@@ -1,9 +1,10 @@
 """The figures of a run as a table in Markdown.
 
 Ratios are medians of neighbouring pairs, turned so that above 1 is better for ours: containerd / ours for times, CPU and
-memory, ours / containerd for rates.
+memory, ours / containerd for rates. Other peers have a table each, of the same shape.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 
@@ -81,27 +82,68 @@ LINES: Final = (
 PULLED: Final = {"many": "55,000 files in six layers", "few": "1 GB in three layers", "tiny": "one small layer"}
 OVERHEAD_MS: Final = 8.0
 BARE: Final = 1.25  # how much more than the bare pipeline a pull of many files may take
+BARE_LINES: Final = (  # label, measure, pipeline of bench/pipeline.py, whether judged
+    ("{program} to tar, layers of {picture}", "wall", "bare", True),
+    ("– CPU", "cpu", "bare", True),
+    ("– CPU, and both digests", "cpu and digests", "bare", False),
+    ("– fetched from the registry by curl", "wall", "bare, fetched", False),
+    ("– – CPU", "cpu", "bare, fetched", False),
+    ("– – CPU, and both digests", "cpu and digests", "bare, fetched", False),
+)
+THEIRS: Final = "containerd"  # Debian's
 HEAD: Final = ("| measure | ours | containerd | better by (p10..p90) | wanted | met |", "|---|---|---|---|---|---|")
+SHARES: Final = {  # by kind of peer: the largest share of its time or CPU that is wanted; a stock containerd's are Debian's
+    "tuned containerd": {("pull", "PullImage"): 0.55},
+    "cri-o": {("pull", "PullImage"): 0.3, ("pull", "cpu all"): 0.3, ("pull few:gzip", "cpu all"): 0.35},
+}
 
 
 def table(report: dict[str, Any]) -> str:
     """The table of a run's report (see `report` in `__main__`); lines without figures are left out."""
-    rows = {(row["test"], row["measure"]): row for row in report["results"]}
-    words = {"containers": report["containers"], "pulled": PULLED[report["pulled"]]}
-    lines = list(HEAD)
-    for line in LINES:
-        measure = line.measure.format(**words)
-        if line.test in ("pull", "latency") and report["pulled"] != "many":
-            line = line._replace(ratio=None, most=None, said="")  # what is wanted is said of many files
-        if row := rows.get((line.test, measure)):
-            lines.append(_line(line, row, line.label.format(**words)))
-    lines += [_after(report), *_primitives(report.get("primitives")), *_pipeline(report, rows)]
+    lines = [*HEAD, *_lines(report, THEIRS, LINES)]
+    lines += [_after(report), *_primitives(report.get("primitives")), *_pipeline(report)]
     return "\n".join(each for each in lines if each)
 
 
-def ratio(row: dict[str, Any]) -> tuple[float, float, float] | None:
-    """Median, p10 and p90 of a row's pairs, turned so that more is better; None without pairs."""
-    found = row.get("ratio")
+def beside(report: dict[str, Any]) -> dict[str, str]:
+    """A table for each further peer, and what became of a pod on it."""
+    tables = {}
+    for name, peer in report.get("peers", {}).items():
+        lines = _lines(report, name, [_of_peer(line, peer["kind"]) for line in LINES])
+        told = f"Pods are not compared; one did not start with this machine's crun: {peer['pod']}" if peer["pod"] else ""
+        shown = [HEAD[0].replace(THEIRS, name), HEAD[1], *lines, "", told or "Pods are not compared; one started."]
+        tables[name] = "\n".join(shown)
+    return tables
+
+
+def _of_peer(line: Line, kind: str) -> Line:
+    """A line with what is wanted beside a kind of peer; our own memory and times are judged once, in the first table."""
+    line = line._replace(most=None, least=None, said=line.said if line.ratio else "")
+    if kind not in SHARES:
+        return line
+    share = SHARES[kind].get((line.test, line.measure))
+    if share is None:
+        return line._replace(ratio=None, said="")
+    return line._replace(ratio=1 / share, said=f"at most {share:g} of its {'CPU' if 'cpu' in line.measure else 'time'}")
+
+
+def _lines(report: dict[str, Any], peer: str, wanted: Iterable[Line]) -> list[str]:
+    rows = {(row["test"], row["measure"]): row for row in report["results"]}
+    words = {"containers": report["containers"], "pulled": PULLED[report["pulled"]]}
+    lines = []
+    for line in wanted:
+        row = rows.get((line.test, line.measure.format(**words)))
+        if row is None or (peer != THEIRS and peer not in row["daemons"]):
+            continue
+        if line.test in ("pull", "latency") and report["pulled"] != "many":
+            line = line._replace(ratio=None, most=None, said="")  # what is wanted is said of many files
+        lines.append(_line(line, row, line.label.format(**words), peer))
+    return lines
+
+
+def ratio(row: dict[str, Any], peer: str) -> tuple[float, float, float] | None:
+    """Median, p10 and p90 of a row's pairs with a peer, turned so that more is better; None without pairs."""
+    found = row["ratios"].get(peer)
     if not found:
         return None
     if not row["unit"].endswith("/s"):
@@ -111,13 +153,16 @@ def ratio(row: dict[str, Any]) -> tuple[float, float, float] | None:
 
 def missed(report: dict[str, Any]) -> list[str]:
     """The labels of what was wanted and is not so."""
-    return [line.split("|")[1].strip() for line in table(report).splitlines() if line.endswith("| no |")]
+    found = [line.split("|")[1].strip() for line in table(report).splitlines() if line.endswith("| no |")]
+    for name, shown in beside(report).items():
+        found += [f"{line.split('|')[1].strip()} ({name})" for line in shown.splitlines() if line.endswith("| no |")]
+    return found
 
 
-def _line(line: Line, row: dict[str, Any], label: str) -> str:
+def _line(line: Line, row: dict[str, Any], label: str, peer: str) -> str:
     values = {name: figure["p50"] for name, figure in row["daemons"].items()}
-    own, other = values.get("ours"), values.get("containerd")
-    found = ratio(row)
+    own, other = values.get("ours"), values.get(peer)
+    found = ratio(row, peer)
     shown = f"{_number(found[0])}x ({_number(found[1])}..{_number(found[2])})" if found else ""
     met = ""
     if line.ratio is not None and found:
@@ -153,24 +198,23 @@ def _primitives(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _pipeline(report: dict[str, Any], rows: dict[tuple[str, str], Any]) -> list[str]:
+def _pipeline(report: dict[str, Any]) -> list[str]:
     """Pulls beside their layers through a decompressor and tar: ours over it, times and CPU."""
+    rows = {(row["test"], row["measure"]): row for row in report["results"]}
     lines = []
-    for at, (picture, bare) in enumerate(report.get("pipeline", {}).items()):
-        test, label = f"pull {picture}" if at else "pull", f"{bare['program']} to tar, layers of {picture}"
-        for what, measure, unit in (("wall", "PullImage", label), ("cpu", "cpu with client", "– CPU")):
-            row = rows.get((test, measure))
-            own = row["daemons"].get("ours", {}).get("p50") if row else None
-            over = own / (bare[what] * 1e3) if own else None
-            said, met = (f"at most {BARE:g}x", "") if picture == "many:gzip" else ("", "")
-            if said and over is not None:
-                met = "yes" if over <= BARE else "no"
-            shown = f"ours {_number(over)}x" if over is not None else ""
-            lines.append(f"| {unit} | | {_value(bare[what] * 1e3, 'ms')} bare | {shown} | {said} | {met} |")
-        if "digests" in bare:
-            both = bare["cpu"] + bare["digests"]
-            shown = f"ours {_number(own / (both * 1e3))}x" if own else ""
-            lines.append(f"| – CPU, and both digests | | {_value(both * 1e3, 'ms')} bare | {shown} |  |  |")
+    for picture, program in report.get("pipeline", {}).items():
+        for label, measure, bare, is_judged in BARE_LINES:
+            row = rows[f"pipeline {picture}", measure]
+            found = ratio(row, bare)
+            assert found is not None
+            over, low, high = (1 / each for each in (found[0], found[2], found[1]))
+            said, met = "", ""
+            if is_judged and picture == "many:gzip":
+                said, met = f"at most {BARE:g}x", "yes" if over <= BARE else "no"
+            own, other = (_value(row["daemons"][name]["p50"], row["unit"]) for name in ("ours", bare))
+            shown = f"ours {_number(over)}x ({_number(low)}..{_number(high)})"
+            label = label.format(program=program, picture=picture)
+            lines.append(f"| {label} | {own} | {other} bare | {shown} | {said} | {met} |")
     return lines
 
 

@@ -60,11 +60,18 @@ def test_what_is_missed_is_listed(table: ModuleType, report: dict[str, Any]) -> 
     assert table.missed(report) == missed
 
 
-def row(test: str, measure: str, unit: str, own: float, other: float) -> dict[str, Any]:
-    pairs = {"p50": other / own, "p10": other / own, "p90": other / own, "n": 1}
-    return {"test": test, "measure": measure, "unit": unit, "daemons": {"ours": {"p50": own}, "containerd": {"p50": other}}} | {
-        "ratio": pairs
-    }
+def pairs(own: float, other: float) -> dict[str, Any]:
+    return {"p50": other / own, "p10": other / own, "p90": other / own, "n": 1}
+
+
+def row(
+    test: str, measure: str, unit: str, own: float, *others: float, names: tuple[str, ...] = ("containerd",)
+) -> dict[str, Any]:
+    """A measure of ours and of the daemons that are named, with one pair each."""
+    by_name = dict(zip(names, others, strict=True))
+    values = {name: {"p50": value} for name, value in {"ours": own, **by_name}.items()}
+    ratios = {name: pairs(own, other) for name, other in by_name.items()}
+    return {"test": test, "measure": measure, "unit": unit, "daemons": values, "ratios": ratios}
 
 
 def test_each_image_has_its_own_wishes(table: ModuleType, report: dict[str, Any]) -> None:
@@ -74,20 +81,49 @@ def test_each_image_has_its_own_wishes(table: ModuleType, report: dict[str, Any]
     assert "| at most 1 of its CPU | yes |" in shown
 
 
-def test_a_pull_is_judged_beside_the_bare_pipeline(table: ModuleType, report: dict[str, Any]) -> None:
-    report["results"] = [row("pull", "PullImage", "ms", 3000, 9000), row("pull", "cpu with client", "ms", 6000, 9000)]
-    report["pipeline"] = {"many:gzip": {"program": "igzip", "wall": 2.5, "cpu": 4.0, "n": 5}}
-    shown = table.table(report).splitlines()
-    assert shown[-2:] == [
-        "| igzip to tar, layers of many:gzip | | 2.50 s bare | ours 1.20x | at most 1.25x | yes |",
-        "| – CPU | | 4.00 s bare | ours 1.50x | at most 1.25x | no |",
+def bare(measure: str, own: float, *others: float) -> dict[str, Any]:
+    return row("pipeline many:gzip", measure, "ms", own, *others, names=("bare", "bare, fetched"))
+
+
+def test_a_pull_is_judged_beside_the_bare_pipeline_from_files(table: ModuleType, report: dict[str, Any]) -> None:
+    report["results"] = [
+        bare("wall", 3000, 2500, 2000),
+        bare("cpu", 6000, 4000, 4800),
+        bare("cpu and digests", 6000, 5000, 6000),
+    ]
+    report["pipeline"] = {"many:gzip": "igzip"}
+    assert table.table(report).splitlines()[-6:] == [
+        "| igzip to tar, layers of many:gzip | 3.00 s | 2.50 s bare | ours 1.20x (1.20..1.20) | at most 1.25x | yes |",
+        "| – CPU | 6.00 s | 4.00 s bare | ours 1.50x (1.50..1.50) | at most 1.25x | no |",
+        "| – CPU, and both digests | 6.00 s | 5.00 s bare | ours 1.20x (1.20..1.20) |  |  |",
+        "| – fetched from the registry by curl | 3.00 s | 2.00 s bare | ours 1.50x (1.50..1.50) |  |  |",
+        "| – – CPU | 6.00 s | 4.80 s bare | ours 1.25x (1.25..1.25) |  |  |",
+        "| – – CPU, and both digests | 6.00 s | 6.00 s bare | ours 1.00x (1.00..1.00) |  |  |",
     ]
 
 
-def test_digests_are_shown_beside_the_bare_pipeline(table: ModuleType, report: dict[str, Any]) -> None:
-    report["results"] = [row("pull", "cpu with client", "ms", 6000, 9000)]
-    report["pipeline"] = {"many:gzip": {"program": "igzip", "wall": 2.5, "cpu": 4.0, "digests": 1.0, "n": 5}}
-    assert table.table(report).splitlines()[-1] == "| – CPU, and both digests | | 5.00 s bare | ours 1.20x |  |  |"
+PEERS = {"containerd-2.3.4-tuned": {"kind": "tuned containerd", "pod": ""}, "cri-o-1.37.0": {"kind": "cri-o", "pod": "no crun"}}
+NAMES = ("containerd", *PEERS)
+
+
+def test_each_peer_has_a_table_with_its_own_wishes(table: ModuleType, report: dict[str, Any]) -> None:
+    report["results"].append(row("pull few:gzip", "cpu all", "ms", 3000, 9000, 5000, 8000, names=NAMES))
+    tuned, crio = table.beside(report | {"peers": PEERS}).values()
+    assert tuned.splitlines()[0] == table.HEAD[0].replace("containerd", "containerd-2.3.4-tuned")
+    assert line(tuned, "– CPU, all") == ["3.00 s", "5.00 s", "1.67x (1.67..1.67)", "", ""]
+    assert line(crio, "– CPU, all") == ["3.00 s", "8.00 s", "2.67x (2.67..2.67)", "at most 0.35 of its CPU", "no"]
+
+
+def test_a_peer_whose_pods_do_not_start_is_told(table: ModuleType, report: dict[str, Any]) -> None:
+    tuned, crio = table.beside(report | {"peers": PEERS}).values()
+    assert tuned.endswith("\n\nPods are not compared; one started.")
+    assert crio.endswith("\n\nPods are not compared; one did not start with this machine's crun: no crun")
+
+
+def test_what_is_missed_beside_a_peer_names_it(table: ModuleType, report: dict[str, Any]) -> None:
+    report["results"] = [row("pull", "PullImage", "ms", 3000, 9000, 5000, 20000, names=NAMES)]
+    report["primitives"] = None
+    assert table.missed(report | {"peers": PEERS}) == ["pull, 55,000 files in six layers (containerd-2.3.4-tuned)"]
 
 
 def test_tests_that_did_not_run_have_no_line(table: ModuleType, report: dict[str, Any]) -> None:
