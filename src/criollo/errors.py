@@ -34,7 +34,8 @@ class NotFound(CriolloError):
 
     def __init__(self, kind: str, name: str, hint: str = "") -> None:
         self.kind, self.name = kind, name
-        super().__init__(f"{kind} {_plain(name)} not found" + (f": {hint}" if hint else ""))
+        shown = _plain(name) or "''"
+        super().__init__(f"{kind} {shown} not found" + (f": {hint}" if hint else ""))
 
 
 class Exists(CriolloError):
@@ -117,6 +118,13 @@ def from_os(error: OSError, what: str) -> CriolloError:
     if error.errno in _UNSUPPORTED:
         return Unsupported(text)
     return HostFailed(text)
+
+
+def refuse_scarce(error: OSError, what: str) -> None:
+    """Raise Exhausted if that is why a call failed: what cannot be looked at for want of a descriptor may be there."""
+    told = from_os(error, what)
+    if isinstance(told, Exhausted):
+        raise told from error
 
 
 @contextlib.contextmanager

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import msgspec
 
+from criollo.admin import parameters
 from criollo.admin.server import JSON
-from criollo.aio.http_server import Reply, Request, Route
+from criollo.aio.http_server import Reply, Request, Route, WithClient
 from criollo.errors import Invalid
 from criollo.images.context import Images
 from criollo.images.layout import NamedImage
@@ -14,7 +15,10 @@ from criollo.images.save import Shape, save_images
 
 
 def image_routes(images: Images) -> dict[tuple[str, str], Route]:
-    """`POST /images/load?path=&name=`, `POST /images/save?path=&format=&image=…[&name=]`."""
+    """`POST /images/load?path=&name=`, `POST /images/save?path=&format=&image=…[&name=][&add=1]`.
+
+    A client that hangs up ends the work: a save then leaves nothing, a load what was loaded whole.
+    """
 
     async def load(request: Request) -> Reply:
         return _listed(await load_images(images, _path(request), name=_last(request, "name")))
@@ -24,9 +28,9 @@ def image_routes(images: Images) -> dict[tuple[str, str], Route]:
         if not names:
             raise Invalid("image", "", "at least one image")
         form, label = _last(request, "format") or "oci-archive", _last(request, "name")
-        return _listed(await save_images(images, names, _path(request), Shape(form, label)))
+        return _listed(await save_images(images, names, _path(request), Shape(form, label, parameters.is_set(request, "add"))))
 
-    return {("POST", "/images/load"): load, ("POST", "/images/save"): save}
+    return {("POST", "/images/load"): WithClient(load), ("POST", "/images/save"): WithClient(save)}
 
 
 def _path(request: Request) -> Path:

@@ -5,6 +5,8 @@ GET    /images/history?image=           GET  /images/tree?image=        GET /ima
 POST   /images/prune[?all=1][&dry_run=1]
 POST   /images/import?path=[&name=]     body: {"changes": […], "message": "", "platform": "linux/arm64"}
 GET    /images/manifest?image=          GET  /images/config?image=      the exact bytes
+
+A client that hangs up ends an import.
 """
 
 import msgspec
@@ -12,7 +14,7 @@ import msgspec
 from criollo.admin import parameters
 from criollo.admin.access import platform_of
 from criollo.admin.parameters import as_json
-from criollo.aio.http_server import Reply, Request, Route
+from criollo.aio.http_server import Reply, Request, Route, WithClient
 from criollo.images.context import Images
 from criollo.images.history import history, tree
 from criollo.images.imported import ImportWish, import_image
@@ -66,7 +68,7 @@ def upkeep_routes(images: Images) -> dict[tuple[str, str], Route]:
         ("GET", "/images/tree"): layers,
         ("GET", "/images/usage"): usage,
         ("POST", "/images/prune"): prune,
-        ("POST", "/images/import"): import_,
+        ("POST", "/images/import"): WithClient(import_),
         **_documents(images),
     }
 

@@ -46,16 +46,18 @@ def drop_ins(directory: Path) -> Iterator[Path]:
     Raises:
         Invalid: it is no directory, cannot be listed, or holds more than `DROP_IN_LIMIT` files.
     """
-    for count, path in enumerate(_walk(directory)):
+    for count, path in enumerate(_walk(directory, is_top=True)):
         if count >= DROP_IN_LIMIT:
             raise Invalid(str(directory), f"over {DROP_IN_LIMIT} files", f"at most {DROP_IN_LIMIT} drop-in files")
         yield path
 
 
-def _walk(directory: Path) -> Iterator[Path]:
+def _walk(directory: Path, *, is_top: bool = False) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not is_top:  # removed since it was listed, as files may be
+            return
         raise Invalid(str(directory), error.strerror, "a directory of drop-in files") from error
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):

@@ -11,14 +11,13 @@ import msgspec
 
 from criollo.errors import Invalid
 from criollo.wire.bytesizes import parse_bytes
+from criollo.wire.durations import parse_seconds
 
 UNLIMITED: Final = (1 << 64) - 1  # RLIM_INFINITY of 64-bit Linux, include/uapi/linux/resource.h
 _LARGEST: Final = (1 << 63) - 1
-_UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,18})?)(ns|us|µs|ms|s|m|h)")
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-_SYSCTL_NAME: Final = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-zA-Z0-9]([-_a-zA-Z0-9.]*[a-zA-Z0-9])?)*")
+_SYSCTL_NAME: Final = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-zA-Z0-9]([-_a-zA-Z0-9]*[a-zA-Z0-9])?)*")
 # The sysctls that the kernel keeps per namespace; any other would change the whole node.
 _NAMESPACED: Final = ("kernel.shm", "kernel.msg", "fs.mqueue.", "net.")
 ULIMIT_NAMES: Final = frozenset(
@@ -41,18 +40,13 @@ class Duration(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str, field: str = "duration") -> "Duration":
-        """A duration as Go writes it: `90s`, `1m30s`, `250ms`, `0`.
+        """A duration as Go writes it: `90s`, `1m30s`, `250ms`, `0`; the empty text counts 0.
 
         Raises:
             Invalid: not of this form, or longer than 290 years.
         """
-        if text in ("", "0"):
-            return cls(0.0, text)
-        seconds, end = 0.0, 0
-        while part := _DURATION_PART.match(text, end):
-            seconds += float(part[1]) * _UNITS_S[part[2]]
-            end = part.end()
-        if end != len(text) or seconds > _LARGEST / 1e9:
+        seconds = parse_seconds(text) if text else 0.0
+        if seconds is None:
             raise Invalid(field, text, "a duration like '90s', '1m30s' or '0'")
         return cls(seconds, text)
 

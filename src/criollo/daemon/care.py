@@ -8,6 +8,7 @@ What few daemons do is imported where it is done: it is a MiB.
 """
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +36,16 @@ async def marked(settings: Settings) -> AsyncIterator[Last]:
     """
     markers = Markers.of(settings)
     last = await threads.files(markers.read)
-    yield last
+    store = await threads.descriptor(markers.open_store)
     try:
-        await threads.files(markers.end)
-    except CriolloError as error:
-        log.warning("the end of this daemon will count as an unclean one", error=error)
+        yield last
+        try:
+            await threads.files(markers.end, store)
+        except CriolloError as error:
+            log.warning("the end of this daemon will count as an unclean one", error=error)
+    finally:
+        if store is not None:
+            os.close(store)
 
 
 @contextlib.asynccontextmanager

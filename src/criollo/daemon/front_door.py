@@ -94,13 +94,13 @@ class FrontDoor:
     async def run(self) -> None:
         """Take connections until cancelled; cancellation ends those that are open."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
                 self._server = await loop.create_unix_server(lambda: _Greeting(self), sock=self._sock)
                 await self._stopped.wait()
-        finally:
-            self.stop_accepting()
+            finally:  # before the connections end: the group takes no further one meanwhile
+                self.stop_accepting()
 
     def stop_accepting(self) -> None:
         """Take no further connection; the name goes, if it is still ours. May be repeated, also by who never ran."""

@@ -42,7 +42,25 @@ async def sweep_leftovers(pods: Pods) -> None:
 
         await _tell(sweep(containers), "CPU settings")
     await _tell(sweep_layers(containers.images), "layers")
+    await _tell(_sweep_work(containers), "directories of work")
     await _tell(pods.network.gc(pods.state.pods), "networks")
+
+
+async def _sweep_work(containers: Containers) -> None:
+    """What a kpod that was killed has left of a load or save, here or where large files wait."""
+    images, root = containers.images, containers.places.root
+    wanted = {root, root / "kpod", images.layers.root, *([images.big_files] if images.big_files is not None else [])}
+    found = [each for each in wanted if await threads.files(_has_work, each)]
+    if found:
+        from criollo.images.workplace import sweep  # who saves and loads needs it, a daemon mostly not
+
+        for each in found:
+            with explain(f"sweep {each}"):
+                await threads.files(sweep, each)
+
+
+def _has_work(parent: Path) -> bool:
+    return parent.is_dir() and any(name.endswith(".kpod") for name in os.listdir(parent))
 
 
 def _is_owned(pods: Pods, object_id: str) -> bool:

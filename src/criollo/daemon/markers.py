@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from criollo import __version__
 from criollo.config.settings import Settings
 from criollo.errors import Invalid, explain
-from criollo.linux import files
+from criollo.linux import files, libc
 
 DONE: Final = "crio-wipe-done"
 _SUPPORTED: Final = ".supported"
@@ -83,25 +83,39 @@ class Markers(NamedTuple):
             with contextlib.suppress(OSError):
                 self.version.with_name(DONE).unlink()
 
-    def end(self) -> None:
-        """Flush the store, then note that this end is a clean one. Blocking.
+    def open_store(self) -> int | None:
+        """A descriptor for `end`, of before the first write: the kernel tells each of the writes that were lost since it was
+        opened. None where ends are not noted. Blocking.
 
         Raises:
-            CriolloError: it cannot be flushed or written; the end is then not a clean one.
+            CriolloError: it cannot be opened.
         """
-        if self.clean is not None:
+        if self.clean is None:
+            return None
+        with explain(f"open {self.root}"):
+            # One that is not made yet will be on the file system of what is above it.
+            place = next(each for each in (self.root, *self.root.parents) if each.is_dir())
+            return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def end(self, store: int | None) -> None:
+        """Flush the `store` that was opened, then note that this end is a clean one. Blocking.
+
+        Raises:
+            CriolloError: it cannot be flushed or written, or lost some writes; the end is then not a clean one.
+        """
+        if self.clean is not None and store is not None:
             with explain(f"flush {self.root}"):
-                files.syncfs(self.root)
+                libc.syncfs(store)
             _write(self.clean, b"", durable=True)
 
-    def wiped(self) -> None:
+    def wiped(self, store: int | None) -> None:
         """Note that `crio wipe` has done what these files asked for. Blocking. Raises CriolloError."""
         for path in (self.version, self.persist):
             if path is not None:
                 _write(path, __version__.encode(), durable=False)
         if self.version is not None:
             _write(self.version.with_name(DONE), b"done", durable=False)
-        self.end()
+        self.end(store)
 
 
 def _path(text: str) -> Path | None:

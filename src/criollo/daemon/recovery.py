@@ -139,8 +139,10 @@ async def _correct_start(containers: Containers, container: Container) -> None:
     except TimeoutError:
         log.warning("runtime does not say whether a container was started; taking its row's word", container=container.id)
         return
-    current = containers.state.container(container.id)
-    if seen is not None and seen.status is Status.CREATED and current.state is ContainerState.RUNNING:
+    current = containers.state.containers.get(container.id)  # a client may have removed it, where this has taken long
+    if current is None or current.state is not ContainerState.RUNNING:
+        return
+    if seen is not None and seen.status is Status.CREATED:
         log.warning("container was not started before the daemon ended", container=container.id)
         containers.state.containers.put(msgspec.structs.replace(current, state=ContainerState.CREATED, started_ns=0))
 
@@ -154,8 +156,12 @@ async def _recover_pod(pods: Pods, pod: Pod, *, rebooted: bool) -> None:
     if not can_become(pod.state, PodState.NOTREADY):
         return
     dead = pod.infra is not None and not procfs.is_alive(pod.infra.pid, pod.infra.pid_started)
-    if not dead:
-        pod = await _with_pids(pods, pod)
+    if not dead and _lacks_pids(pod):
+        await _pin_pids(pods, pod)
+        found = pods.state.pods.get(pod.id)
+        if found is None or not can_become(found.state, PodState.NOTREADY):
+            return  # a client has stopped it, where this has taken long
+        pod = found
     missing = [kind for kind, path in pod.namespaces.items() if not is_pinned(Path(path))]
     if missing or dead:
         log.warning("pod sandbox is not ready any more", pod=pod.id, missing=",".join(missing), infra_ended=dead)
@@ -169,16 +175,22 @@ async def _recover_pod(pods: Pods, pod: Pod, *, rebooted: bool) -> None:
             await _quietly(again, pod.id)
 
 
-async def _with_pids(pods: Pods, pod: Pod) -> Pod:
-    """With its PID namespace pinned: a row of an older daemon names a file of the infra process."""
+def _lacks_pids(pod: Pod) -> bool:
+    """A row of an older daemon names a file of the infra process."""
     place = pod.namespaces.get("pid")
-    if pod.infra is None or place is None or is_pinned(Path(place)):
-        return pod
+    return pod.infra is not None and place is not None and not is_pinned(Path(place))
+
+
+async def _pin_pids(pods: Pods, pod: Pod) -> None:
+    assert pod.infra is not None
     try:
-        return pods.state.pods.keep(await infra.pin_pids(pods, pod, pod.infra))
+        pinned = await infra.pin_pids(pods, pod, pod.infra)
     except CriolloError as error:
         log.warning("PID namespace of a pod is lost", pod=pod.id, error=error)
-        return pod
+        return
+    current = pods.state.pods.get(pod.id)
+    if current is not None and can_become(current.state, PodState.NOTREADY):
+        pods.state.pods.keep(msgspec.structs.replace(current, namespaces=pinned.namespaces))
 
 
 async def _quietly(work: Awaitable[object], what: str) -> None:

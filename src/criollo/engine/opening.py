@@ -5,7 +5,6 @@ which; recovery and sweep may take all they find there for their own.
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from criollo.errors import Unavailable, explain
 from criollo.images.context import Images
 from criollo.images.scrub import Plan, Scrub
 from criollo.linux.cgroup import Driver
-from criollo.linux.files import PASS, make_directory
+from criollo.linux.files import PASS, make_directory, try_lock
 from criollo.linux.home import with_home
 from criollo.network.cni import Cni
 from criollo.pods import cgroups
@@ -73,44 +72,24 @@ async def open_engine(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         Unavailable: another process owns the root directory or the run state.
         Invalid, Unsupported, Damaged, HostFailed: a setting, the host or a database does not let us start.
     """
-    environ = with_home(environ)
     async with contextlib.AsyncExitStack() as stack:
-        places = _places(settings)
-        image_root = _image_root(settings, places)
-        for directory in dict.fromkeys((places.root.resolve(), image_root.resolve(), places.runroot.resolve())):
-            _own(stack, directory)
-        ballast = Ballast(places.root / "ballast")
-        ballast.release()  # what comes next has room
+        ground = _own_ground(stack, settings, with_home(environ))
         workers = Workers()
         stack.push_async_callback(workers.close)
         tasks = await stack.enter_async_context(Background())
-        rows = ImageRows(image_root / "images.db", make_room=ballast.release)
-        stack.callback(rows.close)
-        state = State(places.root / "state.db", make_room=ballast.release)
-        stack.callback(state.close)
-        layers = Layers(image_root)
-        await layers.open()
-        storage_conf = StorageConf(environ)
-        roots = open_roots(settings, layers, workers, places.root, conf=storage_conf)
-        await roots.open()
-        stack.push_async_callback(roots.close)
-        registry = open_registry(settings, environ)
-        stack.push_async_callback(registry.close)
-        images = Images(rows, layers, roots=roots, workers=workers, registry=registry)
-        settle_images(settings, environ, images, state)
-        stack.push_async_callback(images.flush.rest)
-        tasks.start(images.flush.follow(), name="flush images")
-        await read_stores(settings, storage_conf, images, tasks=tasks)
-        containers = await open_containers(settings, state, images, places, tasks=tasks)
+        images, state = await _open_stores(stack, ground, workers)
+        await _open_roots(stack, ground, images, tasks)
+        containers = await open_containers(settings, state, images, ground.places, tasks=tasks)
         stack.callback(containers.handlers.close)
         stack.push_async_callback(containers.close)
         stack.push_async_callback(cgroups.drop_default, containers)
         pods = await open_pods(settings, containers)
         stack.push_async_callback(pods.close)
         stack.push_async_callback(images.pulls.close, limit_s=0)
-        tasks.start(ballast.keep(), name="keep room for the databases")
+        for ballast in {ground.ballast, ground.image_ballast}:
+            tasks.start(ballast.keep(), name="keep room for the databases")
         if settings.image.auto_reload_registries:
-            tasks.start(follow_registries(images, settings, environ), name="follow registries.conf")
+            tasks.start(follow_registries(images, settings, ground.environ), name="follow registries.conf")
         yield Engine(
             settings,
             pods,
@@ -140,28 +119,63 @@ async def open_stores(settings: Settings, *, environ: Mapping[str, str]) -> Asyn
         Unavailable: another process owns the root directory.
         Invalid, Damaged, HostFailed: a setting or a database does not let us.
     """
-    environ = with_home(environ)
     async with contextlib.AsyncExitStack() as stack:
-        places = _places(settings)
-        image_root = _image_root(settings, places)
-        for directory in dict.fromkeys((places.root.resolve(), image_root.resolve(), places.runroot.resolve())):
-            _own(stack, directory)
-        make_directory(places.root / "rootfs", 0o700, keep=PASS)
+        ground = _own_ground(stack, settings, with_home(environ))
+        make_directory(ground.places.root / "rootfs", 0o700, keep=PASS)
         workers = Workers()
         stack.push_async_callback(workers.close)
-        rows = ImageRows(image_root / "images.db")
-        stack.callback(rows.close)
-        state = State(places.root / "state.db")
-        stack.callback(state.close)
-        layers = Layers(image_root)
-        await layers.open()
-        registry = open_registry(settings, environ)
-        stack.push_async_callback(registry.close)
-        storage_conf = StorageConf(environ)
-        roots = open_roots(settings, layers, workers, places.root, conf=storage_conf)
-        images = Images(rows, layers, roots=roots, workers=workers, registry=registry)
-        settle_images(settings, environ, images, state)
-        yield Stores(images, state)
+        yield await _open_stores(stack, ground, workers)
+
+
+class _Ground(NamedTuple):
+    """What all is opened on: the directories, which are ours alone by now, and what this host says of stores."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    places: Places
+    image_root: Path
+    ballast: Ballast
+    image_ballast: Ballast  # the same, unless images are on another file system
+    storage_conf: StorageConf
+
+
+def _own_ground(stack: contextlib.AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Ground:
+    places = _places(settings)
+    image_root = _image_root(settings, places)
+    for directory in dict.fromkeys((places.root.resolve(), image_root.resolve(), places.runroot.resolve())):
+        _own(stack, directory)
+    ballast = image_ballast = Ballast(places.root / "ballast")
+    if image_root != places.root:
+        image_ballast = Ballast(image_root / "ballast")
+    for each in (ballast, image_ballast):
+        each.release()  # what comes next has room
+    return _Ground(settings, environ, places, image_root, ballast, image_ballast, StorageConf(environ))
+
+
+async def _open_stores(stack: contextlib.AsyncExitStack, ground: _Ground, workers: Workers) -> Stores:
+    """The databases, the layers and who fetches them; root filesystems are not opened."""
+    rows = ImageRows(ground.image_root / "images.db", make_room=ground.image_ballast.release)
+    stack.callback(rows.close)
+    state = State(ground.places.root / "state.db", make_room=ground.ballast.release)
+    stack.callback(state.close)
+    layers = Layers(ground.image_root)
+    stack.callback(layers.close)
+    await layers.open()
+    roots = open_roots(ground.settings, layers, workers, ground.places.root, conf=ground.storage_conf)
+    registry = open_registry(ground.settings, ground.environ)
+    stack.push_async_callback(registry.close)
+    images = Images(rows, layers, roots=roots, workers=workers, registry=registry)
+    settle_images(ground.settings, ground.environ, images, state)
+    return Stores(images, state)
+
+
+async def _open_roots(stack: contextlib.AsyncExitStack, ground: _Ground, images: Images, tasks: Background) -> None:
+    """Root filesystems, and what brings images to the disk and sees those of others."""
+    await images.roots.open()
+    stack.push_async_callback(images.roots.close)
+    stack.push_async_callback(images.flush.rest)
+    tasks.start(images.flush.follow(), name="flush images")
+    await read_stores(ground.settings, ground.storage_conf, images, tasks=tasks)
 
 
 @contextlib.contextmanager
@@ -202,10 +216,8 @@ def _own(stack: contextlib.ExitStack | contextlib.AsyncExitStack, root: Path) ->
     with explain(f"lock {root}"):
         fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, fd)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(fd):
         owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        raise Unavailable(f"cannot open {root}: process {owner or '(unknown)'} owns it; stop that one first") from None
+        raise Unavailable(f"cannot open {root}: process {owner or '(unknown)'} owns it; stop that one first")
     with contextlib.suppress(OSError):  # on a full disk the message above is worse, and no more
         os.pwrite(fd, f"{os.getpid():<32}".encode(), 0)
