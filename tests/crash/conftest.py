@@ -3,9 +3,7 @@
 What a module says of itself tunes its daemon: KNOBS and POINTS (`support.faulty_daemon`), SETTINGS (its configuration).
 """
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.daemon import Daemon
@@ -13,6 +11,7 @@ from support.footprint import footprint, left
 from support.hooked import Hooks
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
+from support.warm import passable
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +33,10 @@ def image(registry: Registry) -> str:
 
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, registry: Registry, hooks: Hooks) -> Iterator[Daemon]:
-    """One place for all tests of a module; the daemons in it come and go. Users of a pod may pass it: pytest's they may not."""
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
+    """One place for all tests of a module; the daemons in it come and go."""
     knobs, settings, points = (getattr(request.module, name, {}) for name in ("KNOBS", "SETTINGS", "POINTS"))
-    try:
-        with hooks.daemon(place, registry, knobs, settings=settings, points=tuple(points)) as running:
-            yield running
-    finally:
-        place.rmdir()
+    with passable() as place, hooks.daemon(place, registry, knobs, settings=settings, points=tuple(points)) as running:
+        yield running
 
 
 def revive(daemon: Daemon) -> None:

@@ -52,3 +52,22 @@ def test_pulls_and_containers_go_on(daemon: Daemon, bad: BadRegistry) -> None:
 def test_a_wait_until_a_date_has_an_end(daemon: Daemon, bad: BadRegistry) -> None:
     bad.break_at("manifests/", status(503, Retry_After=formatdate(YEAR_S * 100, usegmt=True)), times=1)
     assert pull(daemon, bad.reference("app", "v1"), timeout_s=120)
+
+
+def test_of_one_name_the_newest_is_the_last_that_was_made(daemon: Daemon, bad: BadRegistry) -> None:
+    """By that kubelet tells the current sandbox, and the current container, from those that it replaced."""
+    reference = bad.reference("app", "v1")
+    pull(daemon, reference)
+    config, pods, containers = daemon.pod_config(), [], []
+    for attempt in range(5):
+        config.metadata.attempt = attempt
+        pods.append(daemon.run_pod(config))
+    for attempt in range(5):
+        asked = daemon.container_config(reference, "true")
+        asked.metadata.attempt = attempt
+        containers.append(daemon.create(pods[-1], asked))
+    pod_times = {each.id: each.created_at for each in daemon.cri.call("ListPodSandbox").items}
+    container_times = {each.id: each.created_at for each in daemon.cri.call("ListContainers").containers}
+    assert sorted(pod_times, key=pod_times.__getitem__) == pods
+    assert sorted(container_times, key=container_times.__getitem__) == containers
+    daemon.remove_everything()

@@ -2,12 +2,10 @@
 
 import concurrent.futures
 import contextlib
-import ctypes
 import json
 import os
 import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from support import leaks
 from support.cri import pb, told
 from support.daemon import Daemon, monitor_of, wait_for
+from support.dead_mount import dead_mount, needs_fuse
 from support.footprint import footprint, left
 from support.hooked import Hooks
 
@@ -29,7 +28,8 @@ GONE = "call cancelled by its client"
 SAYS_NO = """echo '{"cniVersion": "1.0.0", "code": 11, "msg": "the cable is cut"}'; exit 1"""
 
 
-KNOBS = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2}
+# What works is far below these limits on a loaded machine, too.
+KNOBS = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 8, "create_limit_s": 4, "verb_limit_s": 4, "probe_s": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_a_plugin_that_hangs_on_add_is_killed_at_its_limit(daemon: Daemon, hooks
     before = footprint(daemon)
     with hooks.script("ADD", f"echo $$ > {tmp_path}/pid; exec sleep 1000"):
         code, text = told(daemon.run_pod)
-    assert "still running after 2 s" in text
+    assert "still running after 8 s" in text
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
     assert left(daemon, before) == {}
@@ -199,8 +199,8 @@ def test_a_runtime_that_hangs_in_create_is_killed_at_its_limit(daemon: Daemon, h
     with hooks.script("create", "sleep 1000 & sleep 1000"):
         code, text = told(lambda: daemon.create(pod, config))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "within 2 s" in text
-    assert "Container creation timeout (2s)" in daemon.log()
+    assert "within 4 s" in text
+    assert "Container creation timeout (4s)" in daemon.log()
     assert left(daemon, before) == {}
     daemon.start_container(daemon.create(pod, config))
 
@@ -355,24 +355,9 @@ def test_a_monitor_that_does_not_move_does_not_keep_its_container(daemon: Daemon
 # Volumes
 
 
-@contextlib.contextmanager
-def dead_mount(directory: Path) -> Iterator[None]:
-    """A FUSE filesystem whose server never answers: what a dead NFS server looks like."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0"
-    assert libc.mount(b"dead", os.fsencode(directory), b"fuse", 0, options.encode()) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
-        os.close(fd)
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the kernel has no FUSE")
+@needs_fuse
 def test_a_volume_that_hangs_is_named_and_holds_up_nobody_else(daemon: Daemon, image: str, tmp_path: Path) -> None:
     volume = tmp_path / "dead"
-    volume.mkdir()
     pod = daemon.run_pod()
     config = daemon.container_config(image, "sleep", "1000", name="hangs")
     config.mounts.add(container_path="/v", host_path=str(volume / "below"))
@@ -417,7 +402,7 @@ def test_a_flood_of_pods_leaves_nothing(daemon: Daemon, image: str) -> None:
         flood()
         done.set()
         assert counted.result() >= 200
-    assert leaks.settled(lambda: grown(before, leaks.held_by(daemon.pid)), 15) == {}
+    assert leaks.settled(lambda: grown(before, leaks.held_by(daemon.pid)), 60) == {}
 
 
 def grown(before: dict[str, int], now: dict[str, int]) -> dict[str, list[str]]:

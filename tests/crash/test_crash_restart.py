@@ -326,7 +326,19 @@ def refused(daemon: Daemon, *, tune: Callable[[str], str] = lambda text: text) -
     return ended.stderr
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"\x07" * 5000, lambda raw: raw[:100]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: b"\x07" * 5000,
+        lambda raw: raw[:100],
+        lambda raw: bytes(len(raw)),
+        lambda raw: raw[:4096] + bytes(len(raw) - 4096),
+        lambda raw: raw[:18] + b"\xff" + raw[19:],
+        lambda _: b"",
+    ],
+    ids=["half", "garbage", "a header", "zeros", "zeros after the first page", "not to be written", "nothing"],
+)
 @pytest.mark.parametrize("name", ["state.db", "images.db"])
 def test_a_damaged_database_is_named(daemon: Daemon, damage: Callable[[bytes], bytes], name: str) -> None:
     daemon.stop()
@@ -342,6 +354,23 @@ def test_a_damaged_database_is_named(daemon: Daemon, damage: Callable[[bytes], b
     assert str(path) in said
     assert "is damaged" in said
     assert "move the file away" in said
+
+
+def test_a_log_of_the_database_that_is_lost_costs_what_was_in_it_alone(daemon: Daemon, image: str) -> None:
+    """What the last rows stood for is taken away as nobody's, what was copied before goes on."""
+    pod = daemon.run_pod()
+    kept = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000", name="kept"))
+    daemon.restart()  # copies the log
+    lost = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000", name="lost"))
+    pid = daemon.info(lost)["pid"]
+    daemon.kill()
+    (daemon.root / "state.db-wal").unlink()
+    (daemon.root / "state.db-shm").unlink(missing_ok=True)
+    daemon.start()
+    assert [each.id for each in daemon.cri.call("ListContainers").containers] == [kept]
+    assert daemon.output(kept, "echo", "runs") == "runs\n"
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    daemon.run_container(pod, daemon.container_config(image, "sleep", "1000", name="lost"))
 
 
 def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon) -> None:
@@ -441,13 +470,16 @@ def test_a_repeated_request_waits_for_the_running_one(daemon: Daemon, hooks: Hoo
 
 def test_a_deadline_tells_the_stage(daemon: Daemon, hooks: Hooks) -> None:
     config = daemon.pod_config()
+    request = pb.RunPodSandboxRequest(config=config)
     with hooks.gate("ADD") as gate:
+        first = daemon.cri.begin("RunPodSandbox", request)  # grpc cancels a call that nobody holds
+        gate.wait_reached()
         with pytest.raises(grpc.RpcError) as told:
-            daemon.cri.call("RunPodSandbox", pb.RunPodSandboxRequest(config=config), timeout_s=1)
+            daemon.cri.call("RunPodSandbox", request, timeout_s=1)
         assert told.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "at stage 'sandbox network creation'" in told.value.details()
         gate.open()
-        daemon.run_pod(config)
+        assert daemon.run_pod(config) == first.result().pod_sandbox_id
 
 
 def test_a_start_whose_client_hung_up_is_finished(daemon: Daemon, hooks: Hooks, image: str) -> None:

@@ -4,50 +4,20 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from support.cri import pb, told
 from support.daemon import Daemon, wait_for
+from support.dead_mount import dead_mount, needs_fuse
 from support.footprint import footprint, left
 from support.hooked import Hooks
 from support.rows import reboot, rows
 
-from criollo.linux import mount
-
 pytestmark = pytest.mark.node
 
-needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the kernel has no FUSE")
-
-
-KNOBS = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 2, "verb_limit_s": 2, "probe_s": 2, "recover_s": 0.5}
-
-
-class DeadMount:
-    """A FUSE file system whose server never answers; it comes to an end when the server does."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        mount.mount("dead", directory, "fuse", 0, f"fd={self._server},rootmode=40000,user_id=0,group_id=0")
-
-    def close(self) -> None:
-        if self._server >= 0:
-            os.close(self._server)
-            self._server = -1
-            mount.unmount(self.directory, detach=True)
-
-
-@contextlib.contextmanager
-def dead_mount(directory: Path) -> Iterator[DeadMount]:
-    directory.mkdir(exist_ok=True)
-    dead = DeadMount(directory)
-    try:
-        yield dead
-    finally:
-        dead.close()
+KNOBS = {"sweep_s": 0.3, "monitor_s": 1, "plugin_s": 2, "create_limit_s": 4, "verb_limit_s": 4, "probe_s": 2, "recover_s": 0.5}
 
 
 @needs_fuse
@@ -156,7 +126,7 @@ def test_runtime_that_hangs_in_delete_keeps_no_other_from_recovery(daemon: Daemo
     with hooks.script("delete", "exec sleep 1000"):
         daemon.start()
         assert "going on without it" in daemon.log()
-        assert rows(daemon, "pod") == {stuck: "REMOVING"}
+        wait_for(lambda: rows(daemon, "pod") == {stuck: "REMOVING"})
         daemon.remove_pod(daemon.run_pod())
     wait_for(lambda: rows(daemon, "pod") == {})
 

@@ -19,7 +19,7 @@ import atheris
 with atheris.instrument_imports(include=["criollo.registry"]):
     from criollo.registry import hosts_toml
     from criollo.registry.hosts import Hosts
-from criollo.errors import CriolloError, Invalid
+from criollo.errors import CriolloError, Forbidden, Invalid
 from criollo.oci.reference import Reference
 
 FILE = Path(tempfile.mkdtemp()) / "registries.conf"
@@ -87,8 +87,9 @@ def one(octets: bytes) -> None:
     except Invalid as error:
         said = str(error)
     else:
-        for capability in (hosts_toml.PULL, hosts_toml.RESOLVE):
-            check(found.endpoints(NAMES[0], capability=capability))
+        for capability in (hosts_toml.PULL, hosts_toml.RESOLVE, hosts_toml.PUSH):
+            with contextlib.suppress(Forbidden):
+                check(found.endpoints(NAMES[0], capability=capability))
     assert SECRET not in said
     FILE.write_bytes(raw)
     with contextlib.suppress(CriolloError):

@@ -33,6 +33,7 @@ BORDERS = {
     "pods/collection.py": "a background loop: the node works on without numbers",
     "streaming/listener.py": "a connection",
     "streaming/server.py": "a session: HTTP is over, and an error must not become a reply in the middle of a stream",
+    "workers/ahead.py": "hands the exception over to the taker",
     "workers/main.py": "the child's only answer",
 }
 

@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from support.images import Image, Index
+from support.images import Image, Index, make_image
 from support.registry import serving
+
+EMPTY_IMAGE = make_image([[]])
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,15 @@ def run_bad_registry() -> Iterator[BadRegistry]:
             yield bad
         finally:
             bad.released.set()
+
+
+@contextlib.contextmanager
+def run_bad_registry_of(content: bytes, *, repository: str = "team/app") -> Iterator[BadRegistry]:
+    """One with an image of no content, `v1`, and a blob of this content beside it."""
+    with run_bad_registry() as bad:
+        bad.add(repository, "v1", EMPTY_IMAGE)
+        bad.add_blob(repository, content)
+        yield bad
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Containerd:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(60)
 
     def answers(self) -> bool:
         probe = ["ctr", "-a", str(self.socket), "version"]

@@ -116,7 +116,7 @@ class Daemon:
             self._wait_ready()
         return self
 
-    def _wait_ready(self, limit_s: float = 60) -> None:
+    def _wait_ready(self, limit_s: float = 240) -> None:
         assert self.process is not None
         deadline = time.monotonic() + limit_s
         while not os.path.exists(self.socket):
@@ -142,16 +142,15 @@ class Daemon:
             self.client = None
         if self.process is None:
             return 0
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
-        status = self.process.wait(60)
+        self.process.send_signal(number)  # not to another that has the pid of one that was found dead
+        status = self.process.wait(120)
         self.process = None
         if number == signal.SIGKILL:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.socket)
         return status
 
-    def wait_death(self, limit_s: float = 30) -> None:
+    def wait_death(self, limit_s: float = 60) -> None:
         """Wait until a fault has ended the daemon."""
         assert self.process is not None
         assert self.process.wait(limit_s) == -signal.SIGKILL
@@ -235,7 +234,7 @@ class Daemon:
         """The verbose part of a container's status."""
         return json.loads(self.status(container_id, verbose=True).info["info"])
 
-    def wait_state(self, container_id: str, state: int, limit_s: float = 30) -> Any:
+    def wait_state(self, container_id: str, state: int, limit_s: float = 60) -> Any:
         deadline = time.monotonic() + limit_s
         while (status := self.status(container_id)).state != state:
             assert time.monotonic() < deadline, f"container is {status.state}, not {state}\n{self.log()[-3000:]}"
@@ -283,7 +282,7 @@ def warm_up(running: Daemon, image: str) -> None:
         running.remove_pod(pod)
 
 
-def wait_for(condition: Callable[[], object], limit_s: float = 20) -> None:
+def wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
     """Return when the condition holds; fail after the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():

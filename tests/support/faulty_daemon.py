@@ -1,4 +1,4 @@
-"""`crio` with faults built in: at a named point it dies by SIGKILL, the call there fails once, or a disk fills up.
+"""`crio` with faults built in: at a named point it dies by SIGKILL, the call there fails once, or a disk fills up, or both.
 
     python faulty_daemon.py criollo.network.cni:Cni.add:after:kill -- <arguments of crio>
     python faulty_daemon.py criollo.network.cni:Cni.add:after -- <arguments of crio>
@@ -39,8 +39,10 @@ def arm(point: str) -> None:
         action = armed(point) if by_file else actions.pop() if actions else ""
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif action == "fill":
+        elif action in ("fill", "fill-kill"):
             fill(Path(os.environ["CRIOLLO_TEST_FILL"]))
+            if action == "fill-kill":
+                os.kill(os.getpid(), signal.SIGKILL)
         elif action:
             raise HostFailed(f"cannot go on at {path}: a fault was injected here")
 
@@ -71,24 +73,26 @@ def arm(point: str) -> None:
 
 
 def fill(file: Path) -> None:
-    """Leave no byte free on the file system of `file`."""
-    with open(file, "wb", buffering=0) as out:
+    """Leave no byte free on the file system of `file`, which has its name when that is so."""
+    growing = file.with_name("growing")
+    with open(growing, "wb", buffering=0) as out:
         for size in (1 << 20, 4096, 1):
             with contextlib.suppress(OSError):
                 while True:
                     out.write(bytes(size))
+    growing.rename(file)
 
 
 def armed(point: str) -> str:
-    """What shall happen at the point, once."""
+    """What shall happen at the point, once, also where several threads come past it together."""
     file = Path(os.environ["CRIOLLO_TEST_FAULT"])
     try:
         named, _, action = file.read_text().rpartition(":")
+        if named != point:
+            return ""
+        file.unlink()
     except FileNotFoundError:
         return ""
-    if named != point:
-        return ""
-    file.unlink()
     return action
 
 

@@ -26,7 +26,7 @@ def footprint(daemon: Daemon) -> Footprint:
     }
 
 
-def left(daemon: Daemon, before: Footprint, limit_s: float = 10) -> dict[str, list[str]]:
+def left(daemon: Daemon, before: Footprint, limit_s: float = 60) -> dict[str, list[str]]:
     """What there is now and was not before, after a while for what the kernel and the trash still take away."""
 
     def grown() -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
     hooks = Hooks(directory)                     # outside the daemon's place, made before the daemon
     with hooks.daemon(directory, registry, {}) as daemon: ...
-    with hooks.script("ADD", "exit 1"): ...      # sh, sourced before the real program runs
+    with hooks.script("ADD", "exit 1"): ...      # sh, run before the real program
 
 Runtime handlers: `hooked` is crun; `stranger` is crun under a name that the daemon does not know, so that it must ask the
 program to kill; hooks of both are named after the verb.
@@ -16,20 +16,25 @@ from typing import Any
 from support.daemon import CNI_BIN, Daemon, running_daemon, wait_for
 from support.registry import Registry
 
+# A script may go between a look and its reading: nothing is read then.
 _PLUGIN = """#!/bin/sh
-if [ -e {hooks}/$CNI_COMMAND ]; then . {hooks}/$CNI_COMMAND; fi
+if [ -e {hooks}/$CNI_COMMAND ]; then eval "$(cat {hooks}/$CNI_COMMAND 2>/dev/null)"; fi
 exec {bin}/bridge
 """
 _RUNTIME = """#!/bin/sh
 for word; do
-  case $word in --version) {version};; -*) ;; *) if [ -e {hooks}/$word ]; then . {hooks}/$word; fi; break;; esac
+  case $word in
+    --version) {version};;
+    -*) ;;
+    *) if [ -e {hooks}/$word ]; then eval "$(cat {hooks}/$word 2>/dev/null)"; fi; break;;
+  esac
 done
 exec /usr/bin/crun "$@"
 """
 
 
 class Hooks:
-    """Scripts by name (a CNI command or a runtime verb), and the programs that source them."""
+    """Scripts by name (a CNI command or a runtime verb), and the programs that run them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.hooks = directory, directory / "hooks"

@@ -59,7 +59,7 @@ def layers(daemon: Daemon) -> list[Path]:
 
 def nothing_left(daemon: Daemon) -> None:
     """No layer, no tree in the making; what was removed is being deleted. A check after a kill may hold layers for a moment."""
-    assert leaks.settled(lambda: {"layers": left} if (left := [path.name for path in layers(daemon)]) else {}, 10) == {}
+    assert leaks.settled(lambda: {"layers": left} if (left := [path.name for path in layers(daemon)]) else {}, 60) == {}
     assert os.listdir(daemon.root / "staging") == []
 
 
@@ -73,7 +73,7 @@ def no_images_left(daemon: Daemon) -> Iterator[None]:
     for image in images(daemon):
         remove(daemon, image.id)
     nothing_left(daemon)
-    assert leaks.settled(lambda: {"trash": left} if (left := os.listdir(daemon.root / "trash")) else {}, 20) == {}
+    assert leaks.settled(lambda: {"trash": left} if (left := os.listdir(daemon.root / "trash")) else {}, 60) == {}
 
 
 class Gate:

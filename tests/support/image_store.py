@@ -31,10 +31,11 @@ NOT_NEEDED = cast(Any, None)
 @contextlib.contextmanager
 def image_store(root: Path, *, workers: Workers = NOT_NEEDED) -> Iterator[Images]:
     """`images.layers.open()` is the test's to await."""
-    rows = ImageRows(root / "images.db")
+    rows, layers = ImageRows(root / "images.db"), Layers(root)
     try:
-        yield Images(rows, Layers(root), roots=NOT_NEEDED, workers=workers, registry=Registry(Hosts(), user_agent="test"))
+        yield Images(rows, layers, roots=NOT_NEEDED, workers=workers, registry=Registry(Hosts(), user_agent="test"))
     finally:
+        layers.close()
         rows.close()
         threads.close()
 

@@ -90,7 +90,7 @@ class Terminal:
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def wait_text(self, text: bytes, limit_s: float = 30) -> bytes:
+    def wait_text(self, text: bytes, limit_s: float = 60) -> bytes:
         """What was shown since the last wait, up to and with the text."""
         deadline = time.monotonic() + limit_s
         while text not in self.seen:
@@ -99,7 +99,7 @@ class Terminal:
         shown, found, self.seen = self.seen.partition(text)
         return shown + found
 
-    def wait_end(self, limit_s: float = 30) -> int:
+    def wait_end(self, limit_s: float = 60) -> int:
         """The status of kubectl, after it has ended by itself."""
         assert self.process is not None
         deadline = time.monotonic() + limit_s
@@ -117,7 +117,7 @@ class Terminal:
             for pid in (*_children(self.process.pid), self.process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(60)
 
     def _read(self) -> bool:
         try:

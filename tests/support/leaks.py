@@ -26,7 +26,7 @@ def snapshot(*, namespaces_dir: Path = Path("/run")) -> Snapshot:
     return Snapshot(_mounts(), _namespaces(namespaces_dir), _cgroups(), _processes(), _interfaces())
 
 
-def leaked(before: Snapshot, *, namespaces_dir: Path = Path("/run"), limit_s: float = 10) -> dict[str, list[str]]:
+def leaked(before: Snapshot, *, namespaces_dir: Path = Path("/run"), limit_s: float = 60) -> dict[str, list[str]]:
     """What is there now and was not before, by kind; waits a while for what the kernel still takes away."""
     return settled(lambda: _difference(before, snapshot(namespaces_dir=namespaces_dir)), limit_s)
 

@@ -48,6 +48,7 @@ class Registry:
     tokens: "TokenServer | None" = None
     ca: Path | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    mark: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)  # in each answer: which of several it is
 
     @property
     def url(self) -> str:
@@ -77,7 +78,7 @@ class Registry:
         """Stop it before its time: a dead registry."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(60)
 
 
 @contextlib.contextmanager
@@ -99,6 +100,9 @@ def run_registry(auth: str | None = None, *, tls: bool = False) -> Iterator[Regi
                 yield registry
                 return
         raise RuntimeError(f"{PROGRAM} does not start: {(root / 'log').read_text()[-2000:]}")
+
+
+DEAD_HOST = "127.0.0.1:1"  # nobody is there: the kernel gives out no such port by chance, also not to who connects to it
 
 
 def free_port() -> int:
@@ -128,13 +132,13 @@ def _start(registry: Registry, auth: str | None) -> bool:
         registry.process = subprocess.Popen(
             [PROGRAM, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}
         )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while registry.process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), contextlib.closing(registry.connect()) as connection:
             connection.request("GET", "/v2/")
             answer = connection.getresponse()
             answer.read()
-            if answer.status in (200, 401):
+            if answer.status in (200, 401) and answer.headers["X-Mark"] == registry.mark:
                 return True
         time.sleep(0.02)  # between looks at a condition
     registry.stop()
@@ -143,7 +147,7 @@ def _start(registry: Registry, auth: str | None) -> bool:
 
 def _config(registry: Registry, auth: str | None) -> dict[str, object]:
     root = registry.root
-    serving: dict[str, object] = {"addr": registry.host, "secret": "not one"}
+    serving: dict[str, object] = {"addr": registry.host, "secret": "not one", "headers": {"X-Mark": [registry.mark]}}
     if registry.ca is not None:
         serving["tls"] = {"certificate": str(registry.ca), "key": str(root / "server.key")}
     config: dict[str, object] = {

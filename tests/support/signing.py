@@ -150,8 +150,8 @@ def attach(registry: Target, repository: str, digest: str, signatures: Sequence[
 class Authority:
     """A certificate authority for code signing, with an intermediate if wanted."""
 
-    def __init__(self, name: str = "root") -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, name: str = "root", *, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         self.certificate = self._make(name, self.key.public_key(), name, self.key, ca=True)
 
     @property

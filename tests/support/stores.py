@@ -85,7 +85,8 @@ def root_on(place: Path) -> Iterator[Path]:
     for target in left:
         mount.unmount(target, detach=True)
     assert left == []
-    assert leaks.new_descriptors(descriptors) == []
+    opened = leaks.new_descriptors(descriptors)
+    assert opened == [], opened
     asyncio.run(_remove(root))
     threads.close()
 
@@ -98,6 +99,7 @@ async def _remove(root: Path) -> None:
         for name in os.listdir(root / below) if (root / below).is_dir() else ():
             layers.trash.put(root / below / name)
     await layers.trash.empty()
+    layers.close()
     assert os.listdir(layers.trash.path) == []
     shutil.rmtree(root)
 
@@ -151,11 +153,14 @@ def run(
         async with Workers() as workers:
             store = Store(root, driver, workers, limit=limit, images=images)
             await store.layers.open()
-            await store.roots.open()
             try:
-                await body(store)
+                await store.roots.open()
+                try:
+                    await body(store)
+                finally:
+                    await store.roots.close()
             finally:
-                await store.roots.close()
+                store.layers.close()
 
     asyncio.run(inside())
 

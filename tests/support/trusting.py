@@ -24,7 +24,7 @@ from criollo.trust.policies import Policies
 from criollo.workers.pool import Workers
 
 REPOSITORY = "team/app"
-QUICK = Limits(connect_s=5, idle_s=1, document_s=3, rounds=2, backoff_s=0.01, longest_wait_s=1)
+PATIENT = Limits(connect_s=60, idle_s=60, document_s=60, rounds=2, backoff_s=0.01, longest_wait_s=1)
 
 
 class Place:
@@ -57,7 +57,7 @@ class Place:
                 images.judge = Judge(Policies(rules), scratch=root / "trust")
                 images.signatures_conf = self.conf_d
                 images.hosts = Hosts.load(conf)
-                images.registry = Registry(images.hosts, user_agent="t", limits=QUICK, environ={})
+                images.registry = Registry(images.hosts, user_agent="t", limits=PATIENT, environ={})
                 spec = ImageSpec(image=reference, user_specified_image=reference)
                 try:
                     image_id = await pull_image(images, spec)

@@ -40,6 +40,7 @@ class UploadRegistry:
     upload_host: str = ""  # where uploads are to go, if not here
     mounts: bool = True
     pages: list[list[str]] = field(default_factory=list)
+    under_way: int = 0  # of the largest body, so far
     cut_bodies: int = 0  # so many uploads are cut in the middle
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -61,14 +62,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         taking, length = self.taking, int(self.headers.get("Content-Length") or 0)
-        if self.command == "PUT" and "/uploads/" in self.path and taking.cut_bodies:
-            taking.cut_bodies -= 1
+        if self.command == "PUT" and "/uploads/" in self.path and self._is_cut():
             self.rfile.read(length // 2)
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
             return
-        body = self.rfile.read(length)
+        body = self._body(length)
+        if len(body) < length:  # whoever sends it has given up
+            self.close_connection = True
+            return
         text = f"{self.command} {self.path}"
         with taking.lock:
             taking.requests.append(Asked(text, self.headers.get("Authorization", ""), body))
@@ -80,6 +83,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def _is_cut(self) -> bool:
+        with self.taking.lock:
+            self.taking.cut_bodies -= (is_cut := self.taking.cut_bodies > 0)
+        return is_cut
+
+    def _body(self, length: int) -> bytes:
+        taken = bytearray()
+        while piece := self.rfile.read1(min(length - len(taken), 1 << 16)) if len(taken) < length else b"":
+            taken += piece
+            self.taking.under_way = max(self.taking.under_way, len(taken))
+        return bytes(taken)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 

@@ -12,7 +12,7 @@ from wsproto import events as ws
 
 from criollo.aio.http_server import HttpServer, Reply, Request
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 Take = Callable[[Request, asyncio.Transport], Awaitable[Reply | None]]
 
 

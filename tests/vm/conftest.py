@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from support import leaks
-from support.daemon import Daemon, running_daemon, warm_up
+from support.daemon import Daemon
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
+from support.warm import warm_daemon
 
 HERE = Path(__file__).parent
 
@@ -39,19 +40,12 @@ def image(registry: Registry) -> str:
 @pytest.fixture(scope="module")
 def daemon_with(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Daemon]]:
     """Start a daemon with settings, by their names in the configuration file; the image is there. One per test module."""
-    before = leaks.snapshot()
     with ExitStack() as open_now:
 
         def start(**settings: Any) -> Daemon:
-            place = Path(tmp_path_factory.mktemp("vm"))
-            options = {"settings": settings, "registries": registry.registries_conf()}
-            running = open_now.enter_context(running_daemon(place, **options))
-            running.pull(registry.reference("busybox"))
-            warm_up(running, registry.reference("busybox"))
-            return running
+            return open_now.enter_context(warm_daemon(Path(tmp_path_factory.mktemp("vm")), registry, settings=settings))
 
         yield start
-    assert leaks.leaked(before) == {}
 
 
 @pytest.fixture

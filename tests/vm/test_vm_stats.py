@@ -66,6 +66,7 @@ def test_a_throttled_container_is_told_as_throttled_and_as_waiting(daemon: Daemo
     container = daemon.run_container(daemon.run_pod(handler=handler), config)
     place = Path("/sys/fs/cgroup", of_process(daemon.info(container)["pid"])[""].lstrip("/"))
     wait_for(lambda: waited_us(place, "cpu")[0] > 1_000_000 and metrics_of(daemon)["cpu_cfs_throttled_seconds_total"] >= 1, 60)
+    wait_for(lambda: "some avg10=0.00" not in (place / "cpu.pressure").read_text(), 60)  # counted every two seconds
     low = waited_us(place, "cpu")
     psi = daemon.cri.call("ContainerStats", pb.ContainerStatsRequest(container_id=container)).stats.cpu.psi
     metrics = metrics_of(daemon)

@@ -2,18 +2,16 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import grpc
 import pytest
-from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for
+from support.daemon import Daemon, wait_for
 from support.registry import Registry
-from support.stores import disk
+from support.warm import disk_daemon
 
 SIZE, INODES = "storage-size.crio.io", "storage-inodes.crio.io"
 MIB = 1 << 20
@@ -33,20 +31,13 @@ class Node(NamedTuple):
 )
 def node(request: pytest.FixtureRequest, registry: Registry) -> Iterator[Node]:
     driver, kind = request.param
-    before = leaks.snapshot()
-    with disk(kind) as place:
-        home = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
-        settings = {
-            "crio.root": str(place / "root"),
-            "crio.storage_driver": driver,
-            "crio.storage_option": [f"{driver}.size=16MiB"],
-            "crio.runtime.runtimes.crun.allowed_annotations": [SIZE, INODES],
-        }
-        with running_daemon(home, registries=registry.registries_conf(), settings=settings) as daemon:
-            daemon.pull(registry.reference("busybox"))
-            yield Node(daemon, place / "root", driver)
-        home.rmdir()
-    assert leaks.leaked(before) == {}
+    settings = {
+        "crio.storage_option": [f"{driver}.size=16MiB"],
+        "crio.runtime.runtimes.crun.allowed_annotations": [SIZE, INODES],
+    }
+    with disk_daemon(driver, kind, registry, settings) as (daemon, root):
+        daemon.pull(registry.reference("busybox"))
+        yield Node(daemon, root, driver)
 
 
 def run(node: Node, image: str, name: str = "main", **annotations: str) -> str:

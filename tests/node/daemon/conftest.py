@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from support import leaks
-from support.daemon import Daemon, running_daemon, warm_up
+from support.daemon import Daemon
 from support.images import busybox_image, push
 from support.registry import Registry, run_registry
+from support.warm import warm_daemon
 
 WORKERS_REST_S = 60  # those that look at volumes stay for half a minute, each with two descriptors
 
@@ -23,13 +24,8 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture(scope="module")
 def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for the tests of a module; each test leaves it as empty as it was."""
-    before = leaks.snapshot()
-    directory = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(directory, registries=registry.registries_conf()) as running:
-        running.pull(registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
+    with warm_daemon(Path(tmp_path_factory.mktemp("node")), registry) as running:
         yield running
-    assert leaks.leaked(before) == {}
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 
 import grpc
 import pytest
-from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for, warm_up
+from support.daemon import Daemon, wait_for
 from support.registry import Registry
+from support.warm import passable, warm_daemon
 
 from criollo.linux.procfs import kernel_version
 
@@ -29,8 +28,11 @@ handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
 @pytest.fixture(scope="module")
 def daemon(registry: Registry) -> Iterator[Daemon]:
     """A daemon in a place that users of a pod may pass, whose settings name directories of the test."""
-    before = leaks.snapshot()
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
+    with passable() as place, warm_daemon(place, registry, settings=settings_of(place)) as running:
+        yield running
+
+
+def settings_of(place: Path) -> dict[str, Any]:
     runtime = {
         "cdi_spec_dirs": [str(place / "cdi"), str(place / "cdi-run")],
         "hooks_dir": [str(place / "hooks"), str(place / "hooks-later")],
@@ -43,12 +45,7 @@ def daemon(registry: Registry) -> Iterator[Daemon]:
     settings: dict[str, Any] = {f"crio.runtime.{key}": value for key, value in runtime.items()}
     for name in ("crun", "runc"):
         settings[f"crio.runtime.runtimes.{name}.allowed_annotations"] = list(ALLOWED)
-    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
-        running.pull(registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
-        yield running
-    place.rmdir()
-    assert leaks.leaked(before) == {}
+    return settings
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import Daemon, running_daemon, warm_up
+from support.daemon import Daemon
 from support.registry import Registry
+from support.warm import warm_daemon
 
 pytestmark = pytest.mark.node
 
@@ -19,9 +20,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def daemon(registry: Registry, prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = Path(tmp_path_factory.mktemp("node"))
     settings = {"crio.runtime.bind_mount_prefix": f"{prefix}/"}
-    with running_daemon(directory, registries=registry.registries_conf(), settings=settings) as running:
-        running.pull(registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
+    with warm_daemon(directory, registry, settings=settings) as running:
         yield running
 
 

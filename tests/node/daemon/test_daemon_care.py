@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import sqlite3
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -50,11 +52,11 @@ def node(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
         yield running
 
 
-def crio(node: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+def crio(node: Daemon, *words: str, umask: int = -1) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **node.registries}
     return subprocess.run(
         [str(CRIO), "-c", str(node.place / "crio.conf"), "-d", "", *words],
-        capture_output=True, text=True, env=environment, timeout=120, check=False,
+        capture_output=True, text=True, env=environment, timeout=120, check=False, umask=umask,
     )  # fmt: skip
 
 
@@ -182,6 +184,19 @@ def test_check_works_without_a_daemon(node: Daemon) -> None:
     assert crio(node, "check").returncode == 0
 
 
+def test_containers_may_read_what_is_repaired_without_a_daemon(node: Daemon, registry: Registry) -> None:
+    push_artifact(registry, "team/model", "v1", make_artifact({"weights.bin": b"w" * 5000}))
+    node.pull(registry.reference("team/model", "v1"))
+    damaged = [layer_with(node, "blob") / "blob", layer_with(node, "data/big") / "data/big"]
+    node.stop()
+    for path in damaged:
+        flip(path)
+    assert crio(node, "check", "--repair", umask=0o077).returncode == 0
+    modes = [stat.S_IMODE(each.stat().st_mode) for path in damaged for each in (path, path.parent)]
+    assert modes == [0o444, 0o755, 0o644, 0o755]
+    assert crio(node, "check").returncode == 0
+
+
 def test_a_damaged_database_is_named_and_check_says_what_to_do(node: Daemon) -> None:
     node.stop()
     (node.root / "images.db").write_bytes(b"this is no database" * 1000)
@@ -215,6 +230,17 @@ def test_wipe_refuses_while_containers_run(node: Daemon, registry: Registry) -> 
     node.remove_pod(pod)
 
 
+def held(node: Daemon) -> dict[str, object]:
+    """What a wipe would take: rows and directories."""
+    found: dict[str, object] = {name: sorted(os.listdir(node.root / name)) for name in ("layers", "rootfs", "seals")}
+    for name, table in (("state.db", "pod"), ("state.db", "container"), ("images.db", "image"), ("images.db", "layer")):
+        with contextlib.closing(sqlite3.connect(node.root / name)) as database:
+            found[table] = database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+    assert found["container"]
+    assert found["image"]
+    return found
+
+
 def test_wipe_by_kind(node: Daemon, registry: Registry) -> None:
     pod = node.run_pod()
     container = node.run_container(pod, node.container_config(registry.reference("cared"), "true"))
@@ -223,10 +249,14 @@ def test_wipe_by_kind(node: Daemon, registry: Registry) -> None:
     told = crio(node, "wipe", "--images")
     assert told.returncode == 0, told.stderr
     assert "kept image" in told.stdout
+    before = held(node)
     dry = crio(node, "wipe", "-f", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "would remove container" in dry.stdout
     assert "would remove image" in dry.stdout
+    for kind in ("--containers", "--images", "--all"):
+        assert crio(node, "wipe", kind, "--dry-run").returncode == 0
+    assert held(node) == before
     assert crio(node, "wipe", "--containers").returncode == 0
     assert os.listdir(node.root / "rootfs") == []
     assert crio(node, "wipe", "--images").returncode == 0
@@ -364,9 +394,9 @@ def test_an_archive_in_the_preload_directory_becomes_a_pinned_image_until_it_is_
     wait_for(lambda: named(node, "example.com/second:1"))
 
     whole = write_oci_archive(node.place / "third.tar", {"example.com/third:1": make_image([[file("third")]])}).read_bytes()
-    (there / "third.tar").write_bytes(whole[:4500])
+    put_at_once(there / "third.tar", whole[:4500])
     wait_for(lambda: "archive not preloaded" in node.log())
-    (there / "third.tar").write_bytes(whole)
+    put_at_once(there / "third.tar", whole)
     wait_for(lambda: named(node, "example.com/third:1"))
     assert node.log().count("archive not preloaded") == 1
 
@@ -396,6 +426,13 @@ def test_what_the_policy_rejects_is_not_preloaded(node: Daemon) -> None:
     wait_for(lambda: "archive not preloaded" in node.log())
     assert not named(node, "rejected.example/app:1")
     assert "rejected.example" in node.log().partition("archive not preloaded")[2].splitlines()[0]
+
+
+def put_at_once(path: Path, content: bytes) -> None:
+    """Nobody sees the half of it, however slowly this machine writes."""
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_bytes(content)
+    hidden.rename(path)
 
 
 def named(node: Daemon, name: str) -> list[Any]:

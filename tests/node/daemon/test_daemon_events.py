@@ -56,9 +56,13 @@ class Listener:
 @pytest.fixture
 def listener(daemon: Daemon) -> Iterator[Listener]:
     made = Listener(daemon)
-    pod = daemon.run_pod()  # events of this one tell that the server has heard of the client
-    wait_for(lambda: made.kinds(pod))
-    daemon.remove_pod(pod)
+
+    def hears() -> bool:
+        """Of pods that come and go, from the first one after the server has heard of the client."""
+        daemon.remove_pod(daemon.run_pod())
+        return bool(made.events)
+
+    wait_for(hears)
     yield made
     made.close()
 

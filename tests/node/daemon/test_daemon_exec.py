@@ -34,17 +34,20 @@ class Background:
 
 
 def test_a_command_in_the_pods_pid_namespace_ends_with_its_container(daemon: Daemon, image: str) -> None:
-    config = daemon.container_config(image, "sh", "-c", "trap '' TERM; while true; do sleep 1; done")
+    config = daemon.container_config(image, "sh", "-c", "trap 'echo heard' TERM; echo ready; while true; do sleep 0.05; done")
     config.linux.security_context.namespace_options.pid = pb.NODE
     pod_config = daemon.pod_config()
     pod_config.linux.security_context.namespace_options.pid = pb.NODE
     pod = daemon.run_pod(pod_config)
     container = daemon.run_container(pod, config)
+    wait_for(lambda: "ready" in daemon.container_log(container))
     command = ["sh", "-c", "echo begun > /tmp/begun; sleep 1000"]
     running = Background(daemon, "ExecSync", pb.ExecSyncRequest(container_id=container, cmd=command, timeout=0))
     wait_for(lambda: daemon.exec(container, "test", "-e", "/tmp/begun").exit_code == 0)
-    stopping = Background(daemon, "StopContainer", pb.StopContainerRequest(container_id=container, timeout=3))
+    stopping = Background(daemon, "StopContainer", pb.StopContainerRequest(container_id=container, timeout=1000))
+    wait_for(lambda: "heard" in daemon.container_log(container))
     assert daemon.output(container, "echo", "still here") == "still here\n"  # in the grace time
+    daemon.stop_container(container)
     running.join()
     stopping.join()
     assert stopping.error is None

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from support.cri import pb
 from support.daemon import CNI_BIN, CRIO, Daemon, running_daemon, wait_for
+from support.dead_mount import dead_mount, needs_fuse
 from support.registry import Registry
 
 FAILING = """#!/bin/sh
@@ -140,25 +141,19 @@ def test_plugin_that_hangs_is_named_while_it_hangs(daemon: Daemon) -> None:
     os.unlink(fifo)
 
 
+@needs_fuse
 def test_volume_source_that_hangs_is_named_with_its_path(daemon: Daemon, image: str) -> None:
     hung = daemon.place / "hung"
-    hung.mkdir()
-    device = os.open("/dev/fuse", os.O_RDWR)
-    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
-    subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "hung", str(hung)], check=True, pass_fds=[device])
     config = daemon.container_config(image, "true", name="stuck")
     config.mounts.add(container_path="/data", host_path=str(hung / "data"))
     pod = daemon.run_pod()
-    call = daemon.cri.begin(
-        "CreateContainer",
-        pb.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=daemon.pod_config()),
-    )
-    try:
+    with dead_mount(hung):
+        call = daemon.cri.begin(
+            "CreateContainer",
+            pb.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=daemon.pod_config()),
+        )
         wait_for(lambda: str(hung) in crio_explain(daemon, "stuck").stdout)
         [waiting] = explain(daemon, "stuck")["waiting"]
-    finally:
-        os.close(device)  # who waits for it gets an error
-        subprocess.run(["umount", "-l", str(hung)], check=True)
     assert waiting["work"] == "create container"
     assert waiting["stage"] == "container volume configuration"
     assert waiting["step"]["name"] == f"look at volume source {hung}/data"

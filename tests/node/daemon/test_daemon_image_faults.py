@@ -51,11 +51,11 @@ from support.images import (
     tar_of,
     whiteout,
 )
-from support.registry import Registry, free_port
+from support.registry import DEAD_HOST, Registry
 
 pytestmark = pytest.mark.node
 
-PROGRESS_S = 4
+PROGRESS_S = 10
 Code = grpc.StatusCode
 
 
@@ -381,7 +381,7 @@ def test_a_device_for_a_passwd_file_is_never_opened(daemon: Daemon, bad: BadRegi
 
 
 def test_a_dead_registry_is_named(daemon: Daemon) -> None:
-    host = f"127.0.0.1:{free_port()}"
+    host = DEAD_HOST
     told = refused(daemon, f"{host}/team/app:v1", Code.UNKNOWN)
     assert told.startswith(f"RegistryUnavailable: cannot reach registry {host}: connection refused; check that it runs")
 

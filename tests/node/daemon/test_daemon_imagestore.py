@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import leaks
-from support.daemon import Daemon, place, running_daemon, wait_for, warm_up
+from support.daemon import Daemon, place, wait_for
 from support.image_node import images, pull, remove
 from support.registry import Registry
+from support.warm import warm_daemon
 
 pytestmark = pytest.mark.node
 
@@ -22,16 +22,11 @@ def imagestore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def daemon(registry: Registry, imagestore: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    before = leaks.snapshot()
     settings = {"crio.imagestore": str(imagestore)}
     directory = Path(tmp_path_factory.mktemp("node"))
-    with running_daemon(directory, registries=registry.registries_conf(), settings=settings) as running:
-        pull(running, registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
-        running.remove_everything()
+    with warm_daemon(directory, registry, settings=settings) as running:
         remove(running, registry.reference("busybox"))
         yield running
-    assert leaks.leaked(before) == {}
 
 
 @pytest.fixture

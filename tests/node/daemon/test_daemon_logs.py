@@ -77,7 +77,7 @@ def test_a_log_is_reopened_while_its_container_is_being_stopped(daemon: Daemon, 
     stop = daemon.cri.begin("StopContainer", pb.StopContainerRequest(container_id=container, timeout=1000))
     wait_for(lambda: "heard" in path.read_text())
     path.rename(path.with_suffix(".1"))
-    daemon.cri.call("ReopenContainerLog", pb.ReopenContainerLogRequest(container_id=container), timeout_s=10)
+    daemon.cri.call("ReopenContainerLog", pb.ReopenContainerLogRequest(container_id=container), timeout_s=60)
     wait_for(lambda: "line" in path.read_text())
     assert not stop.done()
     daemon.stop_container(container)

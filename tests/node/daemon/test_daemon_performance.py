@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
-from support import leaks
 from support.cri import pb, told
-from support.daemon import Daemon, running_daemon, wait_for, warm_up
+from support.daemon import Daemon, wait_for
 from support.registry import Registry
+from support.warm import warm_daemon
 
 from criollo.linux.cgroup import Hierarchies, Version, of_process
 from criollo.linux.knobs import parse_mask
@@ -32,16 +32,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    before = leaks.snapshot()
     place = tmp_path_factory.mktemp("node")
     settings: dict[str, Any] = {f"crio.runtime.runtimes.{name}.allowed_annotations": list(NAMES) for name in ("crun", "runc")}
     settings["crio.runtime.irqbalance_config_file"] = str(place / "irqbalance")
     settings["crio.runtime.irqbalance_config_restore_file"] = str(place / "banned")
-    with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
-        running.pull(registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
+    with warm_daemon(place, registry, settings=settings) as running:
         yield running
-    assert leaks.leaked(before) == {}
 
 
 @pytest.fixture(autouse=True)

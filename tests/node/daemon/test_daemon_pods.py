@@ -10,6 +10,7 @@ import grpc
 import pytest
 from support.cri import pb
 from support.daemon import CGROUPS, Daemon, wait_for
+from support.registry import free_port
 
 pytestmark = pytest.mark.node
 
@@ -165,19 +166,20 @@ def test_shared_memory_is_shared_within_the_pod_and_bounded(daemon: Daemon, imag
 
 
 def test_a_host_port_reaches_the_container(daemon: Daemon, image: str) -> None:
-    mapping = pb.PortMapping(protocol=pb.TCP, container_port=8080, host_port=38080)
+    port = free_port()
+    mapping = pb.PortMapping(protocol=pb.TCP, container_port=8080, host_port=port)
     pod = daemon.run_pod(daemon.pod_config(port_mappings=[mapping]))
     serve = daemon.container_config(image, "sh", "-c", "mkdir /w; echo served > /w/index.html; httpd -f -p 8080 -h /w")
     container = daemon.run_container(pod, serve)
     wait_for(lambda: daemon.exec(container, "wget", "-qO-", "http://127.0.0.1:8080/").exit_code == 0)
     gateway = daemon.net + "1"
     other = daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
-    assert daemon.output(other, "wget", "-qO-", f"http://{gateway}:38080/") == "served\n"
+    assert daemon.output(other, "wget", "-qO-", f"http://{gateway}:{port}/") == "served\n"
     rules = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, text=True, check=True).stdout
-    assert "38080" in rules
+    assert str(port) in rules
     daemon.remove_pod(pod)
     rules = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, text=True, check=True).stdout
-    assert "38080" not in rules
+    assert str(port) not in rules
 
 
 def test_lists_filter_by_state_label_and_id(daemon: Daemon) -> None:

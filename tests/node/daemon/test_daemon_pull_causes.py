@@ -56,10 +56,10 @@ def test_image_that_is_not_there_is_told_in_the_registrys_own_word(daemon: Daemo
 
 
 def test_refused_connection_is_told_as_such(daemon: Daemon) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert fail(daemon, f"127.0.0.1:{port}/app:v1") == "CONNECTION_REFUSED"
+    with socket.socket() as reserved:  # nobody listens on it, and nobody else can
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        assert fail(daemon, f"127.0.0.1:{port}/app:v1") == "CONNECTION_REFUSED"
 
 
 def test_port_that_speaks_no_tls_is_told_as_such(daemon: Daemon, registry: Registry) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import pytest
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for, warm_up
+from support.daemon import Daemon, wait_for
 from support.registry import Registry
+from support.warm import warm_daemon
 
 from criollo.linux.cgroup import Hierarchies, Version
 
@@ -46,9 +47,7 @@ def daemon(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "skip-gomaxprocs.crio.io",
         ],
     }
-    with running_daemon(directory, registries=registry.registries_conf(), settings=settings) as running:
-        running.pull(registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
+    with warm_daemon(directory, registry, settings=settings) as running:
         yield running
 
 

@@ -4,19 +4,18 @@ import json
 import re
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from support import leaks
 from support.artifacts import make_artifact, push_artifact
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for, warm_up
+from support.daemon import Daemon, wait_for
 from support.images import busybox_layer, make_image, push
 from support.registry import Registry
+from support.warm import passable, warm_daemon
 
 pytestmark = pytest.mark.node
 
@@ -34,25 +33,19 @@ def refusing(*names: str, action: str = "SCMP_ACT_ERRNO", code: int | None = Non
 
 @pytest.fixture(scope="module")
 def daemon(registry: Registry) -> Iterator[Daemon]:
-    """A daemon whose run state has a short path, as a real one's: sockets below it have names of 64 letters."""
-    before = leaks.snapshot()
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
-    settings = {
+    with passable() as place, warm_daemon(place, registry, settings=settings_of(place)) as running:
+        (running.place / "privileged.json").write_bytes(refusing("mkdir", "mkdirat"))
+        yield running
+
+
+def settings_of(place: Path) -> dict[str, Any]:
+    return {
         "crio.runtime.privileged_seccomp_profile": str(place / "privileged.json"),
         "crio.runtime.runtimes.crun.allowed_annotations": ALLOWED,
         "crio.runtime.runtimes.runc.allowed_annotations": ALLOWED,
         "crio.runtime.runtimes.strict.runtime_path": shutil.which("crun"),
         "crio.runtime.runtimes.strict.runtime_root": str(place / "run/strict"),
     }
-    try:
-        with running_daemon(place, registries=registry.registries_conf(), settings=settings) as running:
-            (place / "privileged.json").write_bytes(refusing("mkdir", "mkdirat"))
-            running.pull(registry.reference("busybox"))
-            warm_up(running, registry.reference("busybox"))
-            yield running
-    finally:
-        place.rmdir()
-    assert leaks.leaked(before) == {}
 
 
 def run(daemon: Daemon, image: str, handler: str, kind: int | None, *, ref: str = "", annotations: Any = None) -> str:

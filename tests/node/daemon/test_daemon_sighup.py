@@ -12,9 +12,10 @@ import grpc
 import pytest
 from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, wait_for, warm_up
+from support.daemon import Daemon, running_daemon, wait_for
 from support.image_node import pull, remove, status
 from support.registry import Registry
+from support.warm import warm_daemon
 
 from criollo.linux.cgroup import Hierarchies, Version, of_process
 
@@ -161,13 +162,8 @@ def throttle(daemon: Daemon, image: str) -> str:
 @pytest.fixture
 def warm(registry: Registry, tmp_path: Path) -> Iterator[Daemon]:
     """One that has run a container before."""
-    before = leaks.snapshot()
-    with running_daemon(tmp_path / "warm", registries=registry.registries_conf()) as running:
-        pull(running, registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
+    with warm_daemon(tmp_path / "warm", registry) as running:
         yield running
-        running.remove_everything()
-    assert leaks.leaked(before) == {}
 
 
 def test_classes_of_block_io_are_read_again(warm: Daemon, registry: Registry) -> None:

@@ -13,10 +13,11 @@ from support import leaks
 from support.containers_storage import HandmadeStore, skopeo_copy, skopeo_delete
 from support.cri import pb, told
 from support.daemon import Daemon, running_daemon, wait_for, warm_up
-from support.dead_mount import dead_mount
+from support.dead_mount import dead_mount, needs_fuse
 from support.image_node import images, layers, remove, status
 from support.images import busybox_layer, directory, file, make_image, opaque, whiteout
 from support.signing import Gpg
+from support.warm import passable
 
 pytestmark = pytest.mark.node
 
@@ -60,8 +61,7 @@ def daemon(store: Path, signer: tuple[Path, str], tmp_path_factory: pytest.TempP
     os.chmod(hostile.root, 0o777)
     conf = store.with_name("storage.conf")
     conf.write_text(f"[storage.options]\nadditionalimagestores = {json.dumps([str(hostile.root), str(store)])}\n")
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))  # users of a pod may pass it, pytest's they may not
-    with pytest.MonkeyPatch.context() as patch, running_daemon(place) as running:
+    with pytest.MonkeyPatch.context() as patch, passable() as place, running_daemon(place) as running:
         running.stop()
         patch.setenv("CONTAINERS_STORAGE_CONF", str(conf))
         policy = {
@@ -81,7 +81,6 @@ def daemon(store: Path, signer: tuple[Path, str], tmp_path_factory: pytest.TempP
         warm_up(running, NAME)
         skopeo_delete(store, NAME)
         yield running
-    place.rmdir()
     assert leaks.leaked(before) == {}
 
 
@@ -260,7 +259,7 @@ def test_a_store_that_others_may_write_is_left_out(daemon: Daemon, store: Path, 
     wait_for(lambda: f"{hostile} belongs to user 0 and has mode 0777" in daemon.log())
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="the kernel has no FUSE")
+@needs_fuse
 def test_a_store_that_hangs_keeps_neither_lists_nor_containers_nor_a_start(daemon: Daemon, store: Path, image: str) -> None:
     pod = daemon.run_pod()
     running = daemon.run_container(pod, daemon.container_config(image, "sleep", "1000"))

@@ -94,18 +94,20 @@ def test_failed_call_is_an_error(daemon: Daemon, collector: Collector) -> None:
 
 
 def test_collector_that_is_away_holds_nobody_and_gets_the_spans_later(tmp_path: Path) -> None:
-    with running_collector() as reserved:
-        port = reserved.port
-    settings = {
-        "crio.tracing.enable_tracing": True,
-        "crio.tracing.tracing_endpoint": f"127.0.0.1:{port}",
-        "crio.tracing.tracing_sampling_rate_per_million": 1_000_000,
-    }
-    with running_daemon(tmp_path, settings=settings) as daemon:
-        for _ in range(3000):
-            daemon.cri.call("Version", pb.VersionRequest())
-        wait_for(lambda: "spans cannot be sent" in daemon.log())
-        with running_collector(port) as collector:
-            wait_for(lambda: len(collector.spans) >= 2048, 90)
-            wait_for(lambda: "takes spans again" in daemon.log())
+    with socket.socket() as reserved:  # nobody else gets the port, and nobody answers there
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # but gRPC's server, which asks for it so
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        settings = {
+            "crio.tracing.enable_tracing": True,
+            "crio.tracing.tracing_endpoint": f"127.0.0.1:{port}",
+            "crio.tracing.tracing_sampling_rate_per_million": 1_000_000,
+        }
+        with running_daemon(tmp_path, settings=settings) as daemon:
+            for _ in range(3000):
+                daemon.cri.call("Version", pb.VersionRequest())
+            wait_for(lambda: "spans cannot be sent" in daemon.log())
+            with running_collector(port) as collector:
+                wait_for(lambda: len(collector.spans) >= 2048, 90)
+                wait_for(lambda: "takes spans again" in daemon.log())
     assert len({span.trace_id for span in collector.spans}) == len(collector.spans)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import pytest
 from support import leaks
 from support.artifacts import make_artifact, push_artifact
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, warm_up
+from support.daemon import Daemon
 from support.images import busybox_layer, directory, file, make_image, push, whiteout
 from support.registry import Registry
+from support.warm import passable, warm_daemon
 
 pytestmark = pytest.mark.node
 
@@ -27,14 +27,8 @@ handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
 @pytest.fixture(scope="module")
 def daemon(registry: Registry) -> Iterator[Daemon]:
     """A daemon in a place that users of a pod may pass: pytest's own directories are closed to them."""
-    before = leaks.snapshot()
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
-    with running_daemon(place, registries=registry.registries_conf()) as running:
-        running.pull(registry.reference("busybox"))
-        warm_up(running, registry.reference("busybox"))
+    with passable() as place, warm_daemon(place, registry) as running:
         yield running
-    place.rmdir()
-    assert leaks.leaked(before) == {}
 
 
 @pytest.fixture(scope="module")

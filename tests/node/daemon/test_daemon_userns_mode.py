@@ -1,17 +1,16 @@
 """User namespaces that an annotation asks for, with ranges of the node."""
 
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from support import leaks
 from support.cri import pb
-from support.daemon import Daemon, running_daemon, warm_up
+from support.daemon import Daemon
 from support.registry import Registry
+from support.warm import passable, warm_daemon
 
 pytestmark = pytest.mark.node
 
@@ -22,18 +21,9 @@ handlers = pytest.mark.parametrize("handler", ["crun", "runc"])
 
 @pytest.fixture(scope="module")
 def daemon(registry: Registry) -> Iterator[Daemon]:
-    before = leaks.snapshot()
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
     settings = {f"crio.runtime.runtimes.{name}.allowed_annotations": [KEY] for name in ("crun", "runc")}
-    conf = registry.registries_conf()
-    try:
-        with running_daemon(place, registries=conf, settings=settings, tuned={"first_subid": FIRST}) as running:
-            running.pull(registry.reference("busybox"))
-            warm_up(running, registry.reference("busybox"))
-            yield running
-    finally:
-        place.rmdir()
-    assert leaks.leaked(before) == {}
+    with passable() as place, warm_daemon(place, registry, settings=settings, tuned={"first_subid": FIRST}) as running:
+        yield running
 
 
 def run_pod(daemon: Daemon, mode: str, *, handler: str = "", user: int | None = None, key: str = KEY) -> str:
@@ -116,26 +106,21 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(daemon: Daemon, mode: str)
 
 
 def test_configured_mappings_are_those_of_every_pod(registry: Registry) -> None:
-    place = Path(tempfile.mkdtemp(prefix="criollo-", dir="/var/tmp"))
     settings = {
         "crio.runtime.uid_mappings": "0:5000:1000",
         "crio.runtime.gid_mappings": "0:6000:1000",
         "crio.runtime.minimum_mappable_uid": 4000,
     }
-    try:
-        with running_daemon(place, registries=registry.registries_conf(), settings=settings) as daemon:
-            image = registry.reference("busybox")
-            daemon.pull(image)
-            container = run(daemon, image, daemon.run_pod())
-            assert maps(daemon, container) == ([0, 5000, 1000], [0, 6000, 1000])
-            own = daemon.pod_config()
-            own.linux.security_context.run_as_user.value = 7
-            options = own.linux.security_context.namespace_options.userns_options
-            options.mode = pb.POD
-            for ids in (options.uids, options.gids):
-                ids.add(host_id=3000, container_id=0, length=1000)
-            with pytest.raises(grpc.RpcError) as error:
-                daemon.run_pod(own)
-            assert "minimum_mappable_uid" in str(error.value.details())
-    finally:
-        place.rmdir()
+    with passable() as place, warm_daemon(place, registry, settings=settings) as daemon:
+        image = registry.reference("busybox")
+        container = run(daemon, image, daemon.run_pod())
+        assert maps(daemon, container) == ([0, 5000, 1000], [0, 6000, 1000])
+        own = daemon.pod_config()
+        own.linux.security_context.run_as_user.value = 7
+        options = own.linux.security_context.namespace_options.userns_options
+        options.mode = pb.POD
+        for ids in (options.uids, options.gids):
+            ids.add(host_id=3000, container_id=0, length=1000)
+        with pytest.raises(grpc.RpcError) as error:
+            daemon.run_pod(own)
+        assert "minimum_mappable_uid" in str(error.value.details())

@@ -6,12 +6,13 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from support import leaks, netleaks
+from support.waiting import run
 
 from criollo.aio import threads
 from criollo.errors import ToolFailed
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.node
 
 T = TypeVar("T")
 PLUGINS = Path("/usr/lib/cni")
-LIMIT_S = 60
 
 
 class Node:
@@ -110,17 +110,6 @@ def node(tmp_path: Path) -> Iterator[Node]:
             mount.unmount(path, detach=True)
         netleaks.delete_link(made.name)
         netleaks.delete_rules(made.name)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    async def limited() -> T:
-        async with asyncio.timeout(LIMIT_S):
-            return await work
-
-    try:
-        return asyncio.run(limited())
-    finally:
-        threads.close()
 
 
 async def inside(attachment: Attachment, function: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ import pytest
 from support.image_store import add_image, image_store
 
 from criollo.admin.upkeep import upkeep_routes
-from criollo.aio.http_server import Request
+from criollo.aio.http_server import Request, WithClient
 from criollo.errors import CriolloError, Invalid, NotFound
 from criollo.images.context import Images
 
@@ -80,3 +80,8 @@ def test_what_makes_no_sense_is_refused(
         add_image(images, ID, names=[NAME])
         with pytest.raises(error):
             call(images, method, path, query, body)
+
+
+def test_an_import_ends_with_its_client(tmp_path: Path) -> None:
+    with image_store(tmp_path) as images:
+        assert isinstance(upkeep_routes(images)["POST", "/images/import"], WithClient)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -315,6 +316,16 @@ def test_too_many_drop_ins_are_refused(tmp_path: Path) -> None:
 
 def test_drop_in_that_vanished_is_skipped(tmp_path: Path) -> None:
     assert read_toml(tmp_path / "gone") is None
+
+
+def test_directory_of_drop_ins_that_vanishes_while_others_are_read_is_skipped(tmp_path: Path) -> None:
+    for place in ("d/1", "d/2/file", "d/3"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    reading = drop_ins(tmp_path / "d")
+    assert next(reading) == tmp_path / "d/1"
+    shutil.rmtree(tmp_path / "d/2")  # as the update of a mounted ConfigMap does
+    assert list(reading) == [tmp_path / "d/3"]
 
 
 def test_unknown_override_is_refused() -> None:

@@ -78,6 +78,11 @@ def test_sysctl_refuses_spaces_second_entries_and_host_wide_names(text: str) -> 
         values.parse_sysctl(text)
 
 
+def test_a_long_name_of_a_sysctl_is_refused_at_once() -> None:
+    with pytest.raises(Invalid):
+        values.parse_sysctl("a" + ".a" * 200 + "!=1")  # each way to split it would be tried, and there are 2 ** 200
+
+
 @pytest.mark.parametrize(
     ("text", "device"),
     [

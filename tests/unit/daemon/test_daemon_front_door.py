@@ -1,6 +1,7 @@
 """One socket, two protocols, and everything that is neither."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import Lingering
 
 from criollo.aio.http_server import HttpServer, Reply, Request
 from criollo.cri.client import connect
@@ -56,7 +58,7 @@ async def _say(path: Path, *chunks: bytes) -> bytes:
             writer.write(chunk)
             await writer.drain()
             await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await reader.read()
     except ConnectionResetError:
         return b""
@@ -180,6 +182,33 @@ def test_stopping_lets_open_connections_end_on_their_own(tmp_path: Path) -> None
         return str(reply.version)
 
     assert asyncio.run(main()) == "0.1.0"
+
+
+def test_who_comes_while_it_ends_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        troubles: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, trouble: troubles.append(trouble))
+        slow = Lingering()
+        door = FrontDoor(tmp_path / "s", grpc=slow.serve, http=slow.serve)
+        door.open()
+        running = loop.create_task(door.run())
+        with socket.socket(socket.AF_UNIX) as early, socket.socket(socket.AF_UNIX) as late:
+            early.connect(str(door.path))
+            early.sendall(b"GET / HTTP/1.1")
+            await slow.begun.wait()
+            late.connect(str(door.path))
+            late.setblocking(False)
+            running.cancel()
+            async with asyncio.timeout(60):
+                with contextlib.suppress(ConnectionResetError):
+                    assert await loop.sock_recv(late, 1) == b""
+            assert not door.path.exists()
+            slow.may_end.set()
+            await asyncio.wait([running])
+        assert (troubles, door.open_connections) == ([], 0)
+
+    asyncio.run(main())
 
 
 def test_failing_protocol_does_not_close_the_door(tmp_path: Path) -> None:

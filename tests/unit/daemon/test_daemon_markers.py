@@ -1,5 +1,7 @@
 """daemon.markers: what the files of the last daemon say, as for CRI-O."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,13 +19,21 @@ def markers(tmp_path: Path) -> Markers:
     )
 
 
+@pytest.fixture
+def store(markers: Markers) -> Iterator[int]:
+    opened = markers.open_store()
+    assert opened is not None
+    yield opened
+    os.close(opened)
+
+
 def test_a_first_start_is_no_unclean_end(markers: Markers) -> None:
     assert markers.read() == Last(rebooted=True, upgraded=True, unclean=False, wiped=False)
 
 
-def test_after_a_clean_end_nothing_is_due(markers: Markers) -> None:
+def test_after_a_clean_end_nothing_is_due(markers: Markers, store: int) -> None:
     markers.begin()
-    markers.end()
+    markers.end(store)
     assert markers.read() == Last(rebooted=False, upgraded=False, unclean=False, wiped=False)
 
 
@@ -52,12 +62,20 @@ def test_only_another_minor_version_is_an_upgrade(markers: Markers, text: str, d
 def test_what_is_not_configured_says_nothing() -> None:
     markers = Markers(None, None, None, Path("/nowhere"))
     assert markers.read() == Last(rebooted=False, upgraded=False, unclean=False, wiped=False)
+    assert markers.open_store() is None
     markers.begin()
-    markers.end()
+    markers.end(None)
 
 
-def test_a_wipe_is_noted_until_the_next_start(markers: Markers) -> None:
-    markers.wiped()
+def test_a_store_that_is_not_made_yet_will_be_where_its_parent_is(tmp_path: Path) -> None:
+    fd = Markers(None, None, tmp_path / "clean", tmp_path / "not/made/yet").open_store()
+    assert fd is not None
+    assert os.fstat(fd).st_ino == tmp_path.stat().st_ino
+    os.close(fd)
+
+
+def test_a_wipe_is_noted_until_the_next_start(markers: Markers, store: int) -> None:
+    markers.wiped(store)
     assert markers.read() == Last(rebooted=False, upgraded=False, unclean=False, wiped=True)
     markers.begin()
     assert not markers.read().wiped

@@ -11,10 +11,17 @@ from support.waiting import until
 
 from criollo.aio import threads
 from criollo.aio.background import Background
+from criollo.daemon import tracing
 from criollo.daemon.selfsigned import make
 from criollo.daemon.tracing import BATCH, Exporter, trusted
 from criollo.telemetry.otlp import Span, span_bytes
 from criollo.telemetry.tracer import Tracer
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy may take longer than a daemon waits at its end."""
+    monkeypatch.setattr(tracing, "_FLUSH_S", 60.0)
 
 
 def fill(tracer: Tracer, count: int) -> None:

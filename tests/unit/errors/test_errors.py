@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from criollo.errors import CriolloError, Exhausted, HostFailed, Invalid, ToolFailed, Unsupported, explain
+from criollo.errors import CriolloError, Exhausted, HostFailed, Invalid, NotFound, ToolFailed, Unsupported, explain
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,7 @@ def test_names_that_are_not_utf_8_do_not_get_into_a_text(kind: type[CriolloError
     with pytest.raises(HostFailed) as caught, explain("remove \udcfe"):
         raise OSError(errno.EBUSY, "busy", "/rootfs/\udcff")
     assert str(caught.value) == "cannot remove \\udcfe: busy (/rootfs/\\udcff)"
+
+
+def test_an_empty_name_is_seen() -> None:
+    assert str(NotFound("image", "", "kpod images lists them")) == "image '' not found: kpod images lists them"

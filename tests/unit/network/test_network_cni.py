@@ -7,19 +7,21 @@ import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
+from support import leaks
+from support.waiting import run, skip_ahead_when
 
-from criollo.aio import threads
+from criollo.aio.together import together
 from criollo.errors import CriolloError, Invalid, NotFound, TimedOut, ToolFailed, Unavailable
 from criollo.model.pod import PortMapping, Protocol
 from criollo.network.attachment import Attachment
 from criollo.network.cni import NOT_READY, Cni, CniOptions
 
-T = TypeVar("T")
 POD, OTHER = "a" * 64, "b" * 64
+LIMIT_S = 20  # of plugins that hang; less than that of `run`
 RESULT = '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.5/16", "gateway": "10.1.0.1"}], "dns": {}}'
 PLUGIN = """#!/bin/sh
 here={here}
@@ -30,17 +32,6 @@ number=$(ls $here/log | wc -l)
 [ $CNI_COMMAND = ADD ] && echo '{result}'
 exit 0
 """
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    async def limited() -> T:
-        async with asyncio.timeout(60):
-            return await work
-
-    try:
-        return asyncio.run(limited())
-    finally:
-        threads.close()
 
 
 class Node:
@@ -99,6 +90,12 @@ def node(tmp_path: Path) -> Node:
 def pod(pod_id: str = POD, **more: object) -> Attachment:
     fields = {"pod_id": pod_id, "netns": "/run/netns/none", "name": "web", "namespace": "default", "uid": "u", **more}
     return Attachment(**fields)  # type: ignore[arg-type]
+
+
+async def add_that_hangs(node: Node) -> None:
+    """ADD of plugins one of which makes the file `hangs` when it has done all else: its limit passes then, and not before."""
+    adding: Coroutine[Any, Any, object] = (await node.cni(plugin_s=LIMIT_S)).add(pod())
+    await together([adding, skip_ahead_when((node.root / "hangs").exists, LIMIT_S)])
 
 
 async def attached(node: Node, *kinds: str, **more: object) -> Cni:
@@ -294,9 +291,9 @@ def test_a_plugin_that_answers_nonsense_fails_the_add_and_is_undone(node: Node, 
 def test_a_hanging_plugin_is_killed_with_its_children_and_named(node: Node) -> None:
     async def work() -> TimedOut:
         node.chain("one")
-        node.make("ADD", "one", f"sleep 1000 & echo $! > {node.root}/pid; wait")
+        node.make("ADD", "one", f"sleep 1000 & echo $! > {node.root}/pid; touch {node.root}/hangs; wait")
         with pytest.raises(TimedOut) as caught:
-            await (await node.cni(plugin_s=0.5)).add(pod())
+            await add_that_hangs(node)
         return caught.value
 
     assert "plugin one" in str(run(work()))
@@ -544,15 +541,15 @@ def test_check_tells_what_is_broken(node: Node) -> None:
     [
         "echo 'password=S3CRET https://u:S3CRET@host/' >&2; exit 1",
         """echo '{"code": 7, "msg": "no lease", "details": "token: S3CRET"}'; exit 1""",
-        "echo 'token=S3CRET' >&2; exec sleep 1000",
+        "echo 'token=S3CRET' >&2; touch {root}/hangs; exec sleep 1000",
     ],
 )
 def test_secrets_in_a_plugins_words_stay_there(node: Node, script: str) -> None:
     async def work() -> None:
         node.chain("one")
-        node.make("ADD", "one", script)
+        node.make("ADD", "one", script.replace("{root}", str(node.root)))
         with pytest.raises(CriolloError) as caught:
-            await (await node.cni(plugin_s=1)).add(pod())
+            await (add_that_hangs(node) if "hangs" in script else (await node.cni()).add(pod()))
         assert "***" in str(caught.value)
         assert "S3CRET" not in "".join((str(caught.value), *getattr(caught.value, "__notes__", ())))
 
@@ -660,22 +657,17 @@ def test_pods_are_attached_in_parallel(node: Node) -> None:
     assert len(node.kept) == 3
 
 
-def descriptors() -> list[str]:
-    paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    return sorted(os.readlink(path) for path in paths if os.path.lexists(path))
-
-
 @pytest.mark.parametrize("script", ["exit 1", "echo; exit 0", ""])
 def test_no_descriptor_is_left(node: Node, script: str) -> None:
     async def work() -> None:
         cni = await attached(node, "one")
         await cni.delete(pod())
         node.make("ADD", "one", script)
-        before = descriptors()
+        before = leaks.descriptors()
         with contextlib.suppress(CriolloError):
             await cni.add(pod())
         await cni.delete(pod())
-        assert descriptors() == before
+        assert leaks.new_descriptors(before) == []
 
     run(work())
 

@@ -8,7 +8,7 @@ from criollo.network.turns import Turns
 def test_sharers_run_together() -> None:
     async def work() -> None:
         turns = Turns()
-        async with asyncio.timeout(10), turns.shared(), turns.shared():
+        async with asyncio.timeout(60), turns.shared(), turns.shared():
             pass
 
     asyncio.run(work())
@@ -27,7 +27,7 @@ def test_alone_waits_for_sharers_and_keeps_new_ones_out() -> None:
 
     async def work() -> None:
         turns = Turns()
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group, turns.shared():
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group, turns.shared():
             group.create_task(alone(turns))
             await asyncio.sleep(0)
             group.create_task(sharer(turns))
@@ -46,7 +46,7 @@ def test_a_cancelled_waiter_blocks_nobody() -> None:
 
     async def work() -> None:
         turns = Turns()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with turns.shared(), asyncio.TaskGroup() as group:
                 waiter = group.create_task(wait_alone(turns))
                 await asyncio.sleep(0)

@@ -21,7 +21,7 @@ def busy() -> Iterator[threading.Event]:
     threads = [threading.Thread(target=spin), threading.Thread(target=stop.wait)]
     for thread in threads:
         thread.start()
-    assert turning.wait(10)
+    assert turning.wait(60)
     yield stop
     stop.set()
     for thread in threads:
@@ -47,5 +47,5 @@ def test_run_ends_when_it_is_stopped(busy: threading.Event) -> None:
     while "at work" in sampler.text() and " 0 stacks" in sampler.text():
         busy.wait(0.001)
     sampler.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()

@@ -5,6 +5,8 @@ import gc
 import threading
 import tracemalloc
 
+from support.waiting import until
+
 from criollo.telemetry.stacks import heap_text, stacks_text
 
 
@@ -38,8 +40,8 @@ def test_threads_are_shown_with_their_names_and_tasks_only_when_asked() -> None:
     thread = threading.Thread(target=gate.wait, name="files_3")
     thread.start()
 
-    async def main() -> str:
-        return stacks_text(tasks=False)
+    async def main() -> str:  # a thread has started before it waits
+        return await until(lambda: text if "threading.Event.wait:" in (text := stacks_text(tasks=False)) else "")
 
     try:
         found = asyncio.run(main())
@@ -47,7 +49,6 @@ def test_threads_are_shown_with_their_names_and_tasks_only_when_asked() -> None:
         gate.set()
         thread.join()
     assert "[files_3]:" in found
-    assert "threading.Event.wait:" in found
     assert "goroutine task" not in found
 
 
