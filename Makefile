@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check node crash vm peers bench demo docs lock
+.PHONY: help setup test check node crash vm bench demo docs lock
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,7 +16,7 @@ setup: ## packages, .venv with pinned libraries, the mounts tests need; quick wh
 
 test: setup ## all checks and all tests that this machine can run
 	@$(MAKE) --no-print-directory check
-	$(PYTEST) -m "not peer and not vm"
+	$(PYTEST) -m "not vm"
 
 check: ## format, lint, types, import contracts, spelling, shell scripts
 	$(BIN)/ruff format --check .
@@ -34,14 +34,6 @@ crash: setup ## only the tests that kill the daemon
 
 vm: setup ## the tests that want systemd, cgroup v2, AppArmor or quotas, in a virtual machine; TESTS=tests/vm/FILE for one (root)
 	$(BIN)/python tests/vm/machine test $(TESTS)
-
-peers: setup ## critest and crictl against our daemon
-	@if [ -d tests/peers ] && command -v critest >/dev/null && command -v crictl >/dev/null; then \
-	  $(PYTEST) -m peer tests/peers; \
-	else \
-	  echo "peers: critest or crictl is not in PATH, or tests/peers is not there yet."; \
-	  echo "Build both from kubernetes-sigs/cri-tools (make critest crictl), put them into PATH, and run 'make peers' again."; \
-	fi
 
 bench: ## the table of docs/performance.md: ours against containerd, interleaved (root)
 	@PYTHON="$(PYTHON)" scripts/setup.sh --bench

@@ -14,11 +14,12 @@ packages=(
   catatonit busybox-static                        # infra containers; the test image
   gpg gpg-agent gpgconf                           # signatures of images; the agent and gpgconf for tests that sign
   iptables nftables iproute2                      # host ports, test networks
+  mount tzdata                                    # what a minimal Debian lacks
   e2fsprogs btrfs-progs xfsprogs                  # small disks for the tests
   python3-venv make shellcheck ca-certificates
 )
 command -v npm >/dev/null || packages+=(nodejs npm)  # a SPDY peer for the tests; other vendors' nodejs brings npm along
-[[ "${1:-}" == "--bench" ]] && packages+=(isal)
+[[ "${1:-}" == "--bench" ]] && packages+=(isal curl zstd)
 
 say() { printf 'setup: %s\n' "$*"; }
 
