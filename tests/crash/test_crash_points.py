@@ -25,6 +25,7 @@ RUN_POD = [
     "criollo.pods.cgroups:ensure:after",
     "criollo.pods.namespaces:pin_pod:before",
     "criollo.pods.namespaces:pin_pod:after",
+    "criollo.linux.files:write_all:after",  # within the first file that is replaced: what is known of the network
     "criollo.network.cni:Cni.announce:after",
     "criollo.network.cni:Cni.add:before",
     "criollo.network.plugins:execute_for_result:before",

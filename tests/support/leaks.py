@@ -113,9 +113,14 @@ def descriptors() -> frozenset[str]:
     return frozenset(found)
 
 
-def new_descriptors(before: frozenset[str]) -> list[str]:
+def opened(before: frozenset[str]) -> list[str]:
     """What is open now and was not. What earlier tests let go of meanwhile is nobody's leak."""
     return sorted(descriptors() - before)
+
+
+def new_descriptors(before: frozenset[str], *, limit_s: float = 10) -> list[str]:
+    """What was opened and stays so: a thread that works meanwhile, such as one that empties a trash, is waited for."""
+    return settled(lambda: {"new": new} if (new := opened(before)) else {}, limit_s).get("new", [])
 
 
 def fork_servers() -> list[int]:

@@ -4,16 +4,19 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from criollo.errors import Invalid
 from criollo.linux import libc
 
 IN_ROOT = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS
 BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
+_UNFINISHED: Final = re.compile(r"\.(.+)\.[0-9a-f]{8}", re.DOTALL)
 
 
 def open_directory(path: str | Path) -> int:
@@ -100,7 +103,7 @@ def read_limited(source: int | str | Path, limit_bytes: int, *, name: str = "") 
 def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
     """Replace a file: readers see the old one or the new one, never half. `durable` survives a power cut."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # `unfinished` knows the form
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         try:
@@ -121,6 +124,12 @@ def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def unfinished(name: str) -> str:
+    """The name of the file that a killed `write_atomic` has left this in place of; empty for any other name."""
+    found = _UNFINISHED.fullmatch(name)
+    return found[1] if found else ""
 
 
 PASS = 0o011  # a directory that others may pass through, but not list

@@ -4,21 +4,21 @@
 
 An entry is written before the first plugin runs, without a result, and again with it: so DEL, CHECK and GC use the
 configuration and the arguments of the ADD, whatever the network directory says by then. Other runtimes may share the
-directory; `runtime` marks what is ours, and only that is collected. Blocking: call through `aio.threads.files`.
+directory; `runtime` marks what is ours, and only that is collected. An entry whose writer was killed is left under another
+name, in a form that is ours alone; if its writer lives after all, it writes again. Blocking: call through `aio.threads.files`.
 
 Source: CNI SPEC 1.1.0, section 3 (the result must be stored persistently); libcni, cached results.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from criollo.errors import Invalid
-from criollo.linux.files import make_directory, read_limited, write_atomic
+from criollo.linux.files import make_directory, read_limited, unfinished, write_atomic
 from criollo.network.attachment import INTERFACE, Json
 
 KIND: Final = "cniCacheV1"
@@ -62,26 +62,36 @@ class Cache:
             write_atomic(path, content)
 
     def find(self, container_id: str) -> list[tuple[Path, Entry | None]]:
-        """What is kept for one id, on any network; None for a file that cannot be read as an entry."""
+        """What is kept for one id, on any network; None for a file that cannot be read as an entry, or was never finished."""
         ending = f"-{container_id}-{INTERFACE}"
-        return [(path, _read(path)) for path in self._paths() if path.name.endswith(ending)]
+        kept: list[tuple[Path, Entry | None]] = []
+        for name in self._names():
+            path = self._directory / name
+            if name.endswith(ending) and not name.startswith("."):
+                kept.append((path, _read(path)))
+            elif unfinished(name).endswith(ending):
+                kept.append((path, None))
+        return kept
 
     def entries(self) -> list[Entry]:
         """All that can be read, of every runtime."""
-        return [entry for path in self._paths() if (entry := _read(path)) is not None]
+        paths = [self._directory / name for name in self._names() if not name.startswith(".")]
+        return [entry for path in paths if (entry := _read(path)) is not None]
+
+    def unfinished(self) -> list[tuple[str, str]]:
+        """Entries whose writer was killed, or still writes: the id and the name of each, for `remove`."""
+        meant = [(unfinished(name).split("-")[-2:], name) for name in self._names()]
+        return [(parts[0], name) for parts, name in meant if parts[1:] == [INTERFACE]]
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._directory / name)
 
-    def _paths(self) -> Iterator[Path]:
+    def _names(self) -> list[str]:
         try:
-            names = sorted(os.listdir(self._directory))
+            return sorted(os.listdir(self._directory))
         except FileNotFoundError:
-            return
-        for name in names:
-            if not name.startswith("."):
-                yield self._directory / name
+            return []
 
 
 def _read(path: Path) -> Entry | None:

@@ -229,6 +229,9 @@ class Cni:
                 if self._told.get(entry.container_id) != str(error):
                     log.warning("leftover network attachment stays", pod=entry.container_id, error=error)
             self._told = failed
+            for container_id, name in await threads.files(self._cache.unfinished):
+                if container_id not in valid:
+                    await threads.files(self._cache.remove, name)
         if verb and (network := self._loaded.network) and not network.disable_gc and network.speaks("1.1.0"):
             async with self._turns.alone():
                 await self._gc_plugins(network, await threads.files(self._cache.entries))

@@ -105,7 +105,7 @@ def test_closing_frees_the_descriptor(tmp_path: Path) -> None:
         before = leaks.descriptors()
         async with aclosing(changes([tmp_path])) as rounds:
             await anext(rounds)
-            assert len(leaks.new_descriptors(before)) == 1
+            assert len(leaks.opened(before)) == 1
         return leaks.new_descriptors(before)
 
     assert asyncio.run(work()) == []
@@ -196,6 +196,6 @@ def test_closing_lets_go_of_what_remembers(tmp_path: Path) -> None:
     before = leaks.descriptors()
     known, _ = remembered(tmp_path)
     known.get()
-    assert len(leaks.new_descriptors(before)) == 1
+    assert len(leaks.opened(before)) == 1
     known.close()
     assert leaks.new_descriptors(before) == []

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -94,6 +96,50 @@ def test_an_entry_of_libcni_is_read(tmp_path: Path) -> None:
     (tmp_path / "results" / f"net-{POD}-eth0").write_text(json.dumps({**document, "result": {"ips": []}, "new": 1}))
     (found,) = Cache(tmp_path, "criollo").entries()
     assert (found.config, found.runtime) == (b"{}", "")
+
+
+def unfinished(root: Path, **more: object) -> str:
+    """The name of what is left by a writer that ends, and cannot clean up, before the entry has its name."""
+    cache = Cache(root, "criollo")
+    with pytest.MonkeyPatch.context() as patch:
+        for verb in ("rename", "unlink"):
+            patch.setattr(os, verb, mock.Mock(side_effect=PermissionError))
+        with pytest.raises(PermissionError):
+            cache.write(entry(**more))
+    (name,) = os.listdir(root / "results")
+    return name
+
+
+def test_an_entry_that_was_never_finished_is_found_to_be_removed(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, "criollo")
+    name = unfinished(tmp_path, network_name="my-net")
+    assert cache.find(POD) == [(tmp_path / "results" / name, None)]
+    assert (cache.unfinished(), cache.entries(), cache.find("b" * 64)) == ([(POD, name)], [], [])
+    cache.remove(name)
+    assert os.listdir(tmp_path / "results") == []
+
+
+@pytest.mark.parametrize("name", [f".net-{POD}-eth0", f".net-{POD}-eth1.01234567", ".01234567", f".{POD}.0123456", ".swp"])
+def test_files_of_others_are_not_unfinished_entries(tmp_path: Path, name: str) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / name).touch()
+    cache = Cache(tmp_path, "criollo")
+    assert (cache.unfinished(), cache.find(POD), cache.entries()) == ([], [], [])
+
+
+def test_an_entry_is_written_again_when_it_was_swept_as_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path, "criollo")
+    cache.write(entry(result=None))
+    rename = os.rename
+
+    def swept_before(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        os.unlink(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", swept_before)
+    cache.write(entry())
+    assert [found for _, found in cache.find(POD)] == [entry()]
 
 
 def test_removing_twice_is_fine(tmp_path: Path) -> None:

@@ -597,6 +597,19 @@ def test_gc_deletes_what_belongs_to_no_pod(node: Node) -> None:
     assert node.kept == [f"net-{OTHER}-eth0"]
 
 
+def test_gc_forgets_what_was_never_finished(node: Node) -> None:
+    async def work() -> None:
+        cni = await attached(node, "one")
+        for each in (POD, OTHER):
+            (node.cache / f"results/.net-{each}-eth0.0123abcd").touch()
+        await cni.gc({POD})
+        assert node.kept == [f".net-{POD}-eth0.0123abcd", f"net-{POD}-eth0"]
+        await cni.delete(pod())
+
+    run(work())
+    assert node.kept == []
+
+
 def test_gc_leaves_other_runtimes_alone(node: Node) -> None:
     async def work() -> None:
         await attached(node, "one")
