@@ -9,7 +9,6 @@ then bytes, so that SPDY and WebSocket are between kubectl and the daemon.
 """
 
 import contextlib
-import http.server
 import json
 import re
 import socket
@@ -22,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import grpc
 from support.cri import Cri, pb
-from support.registry import serving
+from support.serving import Quiet, serving
 
 NAMESPACE = "default"
 _POD = re.compile(rf"/api/v1/namespaces/{NAMESPACE}/pods(?:/([^/]+)(?:/(exec|attach|portforward))?)?")
@@ -101,7 +100,7 @@ def run_api_server(node: Node) -> Iterator[ApiServer]:
     """Serve on a free loopback port; all connections have ended afterwards."""
     server = ApiServer(node)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
         rbufsize = 0  # what follows an upgrade's head belongs to the daemon
 
@@ -147,15 +146,7 @@ def run_api_server(node: Node) -> Iterator[ApiServer]:
             self._answer(code, {**status, "reason": reason, "message": message})
 
         def _answer(self, code: int, document: Mapping[str, Any]) -> None:
-            body = json.dumps(document).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
+            self.answer(code, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
     with serving(Handler) as port:
         server.url = f"http://127.0.0.1:{port}"

@@ -10,7 +10,6 @@ Names of hosts that do not exist lead to servers of ours by a proxy; nothing lea
 
 import contextlib
 import functools
-import http.server
 import os
 import select
 import socket
@@ -29,7 +28,7 @@ from support.asking import ask
 from support.bad_registry import BadRegistry, Handler, Reply, Request
 from support.containerd import Containerd
 from support.images import Image, Layer
-from support.registry import serving
+from support.serving import Quiet, serving
 
 from criollo.errors import CriolloError
 from criollo.oci import image_spec
@@ -258,7 +257,7 @@ def _context(directory: Path, name: str, *, is_guarded: bool) -> ssl.SSLContext:
 def _run_proxy(names: dict[str, str]) -> Iterator[int]:
     """A proxy that leads names to servers of this node, and others nowhere."""
 
-    class Proxy(http.server.BaseHTTPRequestHandler):
+    class Proxy(Quiet):
         timeout = _PATIENCE_S
 
         def do_CONNECT(self) -> None:
@@ -270,9 +269,6 @@ def _run_proxy(names: dict[str, str]) -> Iterator[int]:
                 self.send_response(200)
                 self.end_headers()
                 _relay(self.connection, there)
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     with serving(Proxy) as port:
         yield port

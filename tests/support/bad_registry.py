@@ -12,16 +12,14 @@ A fault is a function of (handler, reply): it may answer by itself and return No
 
 import contextlib
 import hashlib
-import http.server
 import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from support.images import Image, Index, make_image
-from support.registry import serving
+from support.serving import Quiet, serving
 
 EMPTY_IMAGE = make_image([[]])
 
@@ -132,7 +130,7 @@ class BadRegistry:
         return Reply(206, headers, whole[start:], whole)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Quiet):
     protocol_version = "HTTP/1.1"
     registry: BadRegistry
 
@@ -167,9 +165,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Hold the connection until the test lets go; it ends then."""
         self.registry.released.wait()
         self.cut()
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ with run_registry(auth="token") as registry:
 import base64
 import contextlib
 import http.client
-import http.server
 import json
 import os
 import secrets
@@ -18,12 +17,13 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+from support.serving import Quiet, serving
 
 PROGRAM = "docker-registry"
 USERNAME = "alice"
@@ -223,7 +223,7 @@ def run_token_server(root: Path) -> Iterator[TokenServer]:
     subprocess.run([*argv, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     tokens = TokenServer(certificate, key)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -234,62 +234,11 @@ def run_token_server(root: Path) -> Iterator[TokenServer]:
 
         def _reply(self, asked: dict[str, list[str]]) -> None:
             status, document = tokens.answer(self.command, asked, self.headers.get("Authorization", ""))
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
+            self.answer(status, json.dumps(document).encode())
 
     with serving(Handler) as port:
         tokens.realm = f"http://127.0.0.1:{port}/token"
         yield tokens
-
-
-@contextlib.contextmanager
-def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve with one thread per connection on a free loopback port; all threads have ended afterwards."""
-    server = _Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.drop_connections()
-        server.server_close()
-        thread.join()
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = False  # server_close joins them
-
-    def __init__(self, *args: object) -> None:
-        self._sockets: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def get_request(self) -> tuple[socket.socket, object]:
-        sock, address = super().get_request()
-        with self._lock:
-            self._sockets.add(sock)
-        return sock, address
-
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
-        with self._lock:
-            self._sockets.discard(request)
-        super().shutdown_request(request)
-
-    def drop_connections(self) -> None:
-        with self._lock:
-            for sock in self._sockets:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a peer that went away is what these tests are about
 
 
 def _url64(content: bytes) -> str:

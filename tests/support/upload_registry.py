@@ -8,14 +8,13 @@ with run_upload_registry() as taking:
 
 import contextlib
 import hashlib
-import http.server
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from support.registry import serving
+from support.serving import Quiet, serving
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def run_upload_registry() -> Iterator[UploadRegistry]:
         yield taking
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet):
     protocol_version = "HTTP/1.1"
     taking: UploadRegistry
 
@@ -136,6 +135,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         listed = ",".join(f'"{tag}"' for tag in pages[page]) if pages else ""
         more = {"Link": f'</v2/x/tags/list?page={page + 1}>; rel="next"'} if page + 1 < len(pages) else {}
         return 200, {"body": f'{{"name":"x","tags":[{listed}]}}', "Content-Type": "application/json", **more}
-
-    def log_message(self, *_: object) -> None:
-        pass

@@ -10,14 +10,14 @@ import os
 import random
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from support.as_skopeo import skopeo_gets, we_get
+from support.serving import Quiet, serving
 
 from criollo.errors import CriolloError
 from criollo.oci.digest import Digest
@@ -77,41 +77,19 @@ class Node:
 
 
 def handler(node: Node) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             if self.path == "/v2/":  # skopeo asks this first, we do not
-                self._reply(200, b"{}")
+                self.answer(200, b"{}")
                 return
             repository = self.path.removeprefix("/v2/").partition("/manifests/")[0]
             place = f"{self.headers['Host']}/{repository}"
             node.asked.append(f"{self.headers['Host']}{self.path}")
             has = place in node.have
-            self._reply(200 if has else 404, MANIFEST if has else b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"x"}]}')
-
-        def _reply(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", MEDIA_TYPE)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
+            body = MANIFEST if has else b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"x"}]}'
+            self.answer(200 if has else 404, body, {"Content-Type": MEDIA_TYPE})
 
     return Handler
-
-
-@contextmanager
-def running(address: tuple[str, int], of: type[http.server.BaseHTTPRequestHandler]) -> Iterator[None]:
-    server = http.server.ThreadingHTTPServer(address, of)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +101,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             try:
                 for host in made.hosts.values():
                     for port in (80, 5000):
-                        stack.enter_context(running((host, port), handler(made)))
+                        stack.enter_context(serving(handler(made), (host, port)))
             except OSError:  # somebody listens at such a port of all addresses, or at this one
                 continue
             yield made

@@ -1,7 +1,6 @@
 """Auth files mean here what they mean to skopeo: the same files lead to the same user at the registry's door."""
 
 import base64
-import http.server
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.as_skopeo import skopeo_gets, we_get
-from support.registry import serving
+from support.serving import Quiet, serving
 
 from criollo.oci.reference import Reference
 from criollo.registry.auth_files import find_auth_files
@@ -78,7 +77,7 @@ class Door:
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     shown: set[str] = set()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -87,16 +86,8 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
             shown.add(user)
             known = user != NOBODY
             body = MANIFEST if known and "manifests" in self.path else b"{}"
-            self.send_response(200 if known else 401)
-            if not known:
-                self.send_header("WWW-Authenticate", 'Basic realm="test"')
-            self.send_header("Content-Type", MEDIA_TYPE)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
+            headers = {"Content-Type": MEDIA_TYPE} | ({} if known else {"WWW-Authenticate": 'Basic realm="test"'})
+            self.answer(200 if known else 401, body, headers)
 
     with serving(Handler) as port:
         yield Door(tmp_path_factory.mktemp("door"), f"127.0.0.1:{port}", shown)

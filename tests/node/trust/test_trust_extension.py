@@ -2,13 +2,12 @@
 
 import base64
 import dataclasses
-import http.server
 import json
 import urllib.error
 import urllib.request
 
 import pytest
-from support.registry import serving
+from support.serving import Quiet, serving
 from support.signing import payload, policy, put_signature, write_json
 from support.trusting import REPOSITORY, Place
 
@@ -26,31 +25,21 @@ class Front:
     def handler(self):
         front = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(Quiet):
             def do_GET(self):
                 front.asked.append(self.path)
                 if self.path.startswith("/extensions/v2/"):
                     raw = json.dumps({"signatures": front.lists.get(self.path.rpartition("/")[2], [])}).encode()
-                    return self.say(front.status, raw, {"Content-Type": "application/json"})
+                    return self.answer(front.status, raw, {"Content-Type": "application/json"})
                 more = {"X-Registry-Supports-Signatures": front.announced} if front.announced and self.path == "/v2/" else {}
                 request = urllib.request.Request(
                     front.behind.url + self.path, headers={"Accept": self.headers["Accept"] or "*/*"}
                 )
                 try:
                     with urllib.request.urlopen(request, timeout=60) as answer:
-                        self.say(answer.status, answer.read(), {**answer.headers, **more})
+                        self.answer(answer.status, answer.read(), {**answer.headers, **more})
                 except urllib.error.HTTPError as error:
-                    self.say(error.code, error.read(), more)
-
-            def say(self, status, body, headers):
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
+                    self.answer(error.code, error.read(), more)
 
         return Handler
 

@@ -1,12 +1,11 @@
 """Where signatures are looked for: files, web servers that lie and stall, mirrors, several files of registries.d."""
 
 import base64
-import http.server
 import json
 import threading
 
 import pytest
-from support.registry import serving
+from support.serving import Quiet, serving
 from support.signing import SIGSTORE, SigstoreKey, attach, payload, policy, put_signature, write_json
 from support.trusting import REPOSITORY
 
@@ -17,31 +16,21 @@ pytestmark = pytest.mark.node
 
 
 class Web:
-    """A web server over a directory; `answer` says what it does instead."""
+    """A web server over a directory; `does` says what it does instead."""
 
     def __init__(self, root):
-        self.root, self.answer, self.asked = root, None, []
+        self.root, self.does, self.asked = root, None, []
 
     def handler(self):
         web = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(Quiet):
             def do_GET(self):
                 web.asked.append(self.path)
-                if web.answer is not None:
-                    return web.answer(self)
+                if web.does is not None:
+                    return web.does(self)
                 path = web.root / self.path.lstrip("/")
-                return self.say(200, path.read_bytes()) if path.is_file() else self.say(404)
-
-            def say(self, status, body=b"", **headers):
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
+                return self.answer(200, path.read_bytes()) if path.is_file() else self.answer(404)
 
         return Handler
 
@@ -66,7 +55,7 @@ def verdict(place, keys, web, tmp_path):
         place.write_places(lookaside=web.url, attachments=False)
         digest, name = place.image()
         put_signature(web.root / "sigs", REPOSITORY, digest, keys.sign(payload(digest, name), keys.good))
-        web.answer = answer
+        web.does = answer
         rules = write_json(tmp_path / "policy.json", policy(rule or by(keys)))
         return place.verdict(rules, name, tmp_path / f"store{len(list(tmp_path.iterdir()))}")
 
@@ -80,12 +69,12 @@ def test_a_lookaside_on_the_web(verdict, web):
 
 
 def test_nothing_there(verdict):
-    assert isinstance(verdict(lambda handler: handler.say(404)), Denied)
+    assert isinstance(verdict(lambda handler: handler.answer(404)), Denied)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_server_that_fails_is_asked_again_and_then_named(verdict, web, status):
-    error = verdict(lambda handler: handler.say(status))
+    error = verdict(lambda handler: handler.answer(status))
     assert isinstance(error, Unavailable)
     assert f"it answers {status}" in str(error)
     assert len(web.asked) > 1
@@ -93,15 +82,15 @@ def test_a_server_that_fails_is_asked_again_and_then_named(verdict, web, status)
 
 @pytest.mark.parametrize("status", [403, 204, 418])
 def test_a_server_that_says_something_else(verdict, web, status):
-    error = verdict(lambda handler: handler.say(status))
+    error = verdict(lambda handler: handler.answer(status))
     assert isinstance(error, Unavailable)
     assert len(web.asked) == 1
 
 
 def test_a_server_that_fails_once_is_forgiven(verdict, web):
     def once(handler):
-        web.answer = None
-        handler.say(503)
+        web.does = None
+        handler.answer(503)
 
     assert verdict(once) is None
 
@@ -138,22 +127,22 @@ def test_a_server_that_stalls(verdict):
 
 
 def test_signatures_without_end(verdict, web):
-    error = verdict(lambda handler: handler.say(200, b"\x90x"))
+    error = verdict(lambda handler: handler.answer(200, b"\x90x"))
     assert isinstance(error, Invalid)
     assert len(web.asked) <= 130
 
 
 def test_redirects_are_followed_but_not_for_ever(verdict, web):
     def once(handler):
-        web.answer = None
-        handler.say(302, Location=handler.path)
+        web.does = None
+        handler.answer(302, headers={"Location": handler.path})
 
     assert verdict(once) is None
-    assert isinstance(verdict(lambda handler: handler.say(302, Location=handler.path)), Unavailable)
+    assert isinstance(verdict(lambda handler: handler.answer(302, headers={"Location": handler.path})), Unavailable)
 
 
 def test_a_redirect_to_a_file_is_not_followed(verdict):
-    assert isinstance(verdict(lambda handler: handler.say(302, Location="file:///etc/passwd")), Unavailable)
+    assert isinstance(verdict(lambda handler: handler.answer(302, headers={"Location": "file:///etc/passwd"})), Unavailable)
 
 
 def test_an_accepting_policy_asks_nobody(verdict, web):

@@ -1,13 +1,13 @@
 """Connections that are kept: whose they are, what happens when their server gave them up, and when nobody needs them."""
 
 import contextlib
-import http.server
 import ssl
 
 import pytest
 from support.asking import ask
 from support.bad_registry import EMPTY_IMAGE, cut_at_once, run_bad_registry_of
-from support.registry import make_certificate, serving
+from support.registry import make_certificate
+from support.serving import Quiet, serving
 
 from criollo.oci.reference import Reference
 from criollo.registry import connections
@@ -104,21 +104,16 @@ def test_what_has_a_body_is_its_owners_to_send_again(known, lifeline):
     """It may be a pipe, and nobody knows how much of it was taken."""
     asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_PUT(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             asked.append(self.client_address)
             if len(asked) == 1:
-                self.send_response(201)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.answer(201)
             else:
                 self.close_connection = True
-
-        def log_message(self, *_):
-            pass
 
     with serving(Handler) as port:
         assert whole(get(known, f"http://127.0.0.1:{port}/", "PUT", b"x")) == b""
@@ -134,7 +129,7 @@ def tls_server(directory, asked):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(make_certificate(directory, "server"), directory / "server.key")
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         protocol_version = "HTTP/1.1"
 
         def setup(self):
@@ -149,13 +144,7 @@ def tls_server(directory, asked):
             asked.append(self.client_address)
             self.close_connection = asked.count(self.client_address) == 2
             if not self.close_connection:
-                self.send_response(200)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-        def log_message(self, *_):
-            pass
+                self.answer(200, b"ok")
 
     with serving(Handler) as port:
         yield f"https://127.0.0.1:{port}/"

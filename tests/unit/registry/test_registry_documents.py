@@ -1,10 +1,9 @@
 """registry.documents: one small document of a server, and what a server may not do."""
 
-import http.server
-
 import pytest
 from support.asking import ask
-from support.registry import DEAD_HOST, serving
+from support.registry import DEAD_HOST
+from support.serving import Quiet, serving
 
 from criollo.errors import Invalid, Unavailable
 from criollo.registry.connections import Limits
@@ -13,7 +12,7 @@ from criollo.registry.hosts import Hosts
 QUICK = Limits(rounds=2, backoff_s=0.01, longest_wait_s=1)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Quiet):
     """`/<status>` answers so; `/to/<rest>` redirects there; `/text` is five bytes."""
 
     asked: list[tuple[str, dict[str, str]]] = []
@@ -21,16 +20,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.asked.append((self.path, dict(self.headers)))
         status = int(self.path[1:]) if self.path[1:].isdecimal() else 302 if self.path.startswith("/to/") else 200
-        self.send_response(status)
-        if status == 302:
-            self.send_header("Location", self.path.removeprefix("/to/"))
-        body = b"hello" if status == 200 else b""
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        headers = {"Location": self.path.removeprefix("/to/")} if status == 302 else {}
+        self.answer(status, b"hello" if status == 200 else b"", headers)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import time
 import pytest
 from support.asking import ask
 from support.bad_registry import EMPTY_IMAGE, challenge, flip, redirect, run_bad_registry_of, status
-from support.registry import DEAD_HOST, basic, make_certificate, serving
+from support.registry import DEAD_HOST, basic, make_certificate
+from support.serving import Quiet, serving
 
 from criollo.errors import Damaged, Invalid, NotFound, Unauthenticated, Unavailable
 from criollo.oci.digest import Digest
@@ -308,14 +309,9 @@ def test_a_probe_tells_the_failure_and_does_not_insist(bad, fault, error):
 # Certificates ---------------------------------------------------------------------------------------------------------
 
 
-class _Hello(http.server.BaseHTTPRequestHandler):
+class _Hello(Quiet):
     def do_HEAD(self):
-        self.send_response(200)
-        self.send_header("Docker-Content-Digest", (self.connection.getpeercert() and "known") or "unknown")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+        self.answer(200, headers={"Docker-Content-Digest": (self.connection.getpeercert() and "known") or "unknown"})
 
 
 @contextlib.contextmanager
@@ -424,7 +420,7 @@ def connect_proxy(to):
     """A proxy that leads every CONNECT to one place; yields its address and what it was asked."""
     asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_CONNECT(self):
             asked.append((self.path, self.headers.get("Proxy-Authorization", "")))
             self.send_response(200)
@@ -435,9 +431,6 @@ def connect_proxy(to):
                 pipe(self.connection, there)
                 back.join()
             self.close_connection = True
-
-        def log_message(self, *_):
-            pass
 
     def pipe(source, sink):
         with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@ told with the time they were held against."""
 
 import contextlib
 import datetime
-import http.server
 import itertools
 import ssl
 import time
@@ -17,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from support.asking import ask
 from support.bad_registry import challenge, run_bad_registry, status
 from support.images import make_image
-from support.registry import DEAD_HOST, serving
+from support.registry import DEAD_HOST
+from support.serving import Quiet, serving
 
 from criollo.errors import Unavailable
 from criollo.oci.reference import Reference
@@ -180,7 +180,7 @@ def tls_server(directory):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "server.crt", directory / "server.key")
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def handle(self):
             with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as wrapped:
                 wrapped.recv(1)
