@@ -70,6 +70,7 @@ class Flush:
             raise
         self._rows.flushed(row.name for row in rows if self._rows.layer(row.name) is row)  # not one that came anew meanwhile
         await threads.databases(self._rows.flush)
+        log.debug("images are on the disk", layers=len(names))
 
     def waiting(self) -> Collection[str]:
         """The layers of this boot that a flush is still to come for; it comes too late for those of another."""
