@@ -18,7 +18,7 @@ from criollo.containers.context import Containers
 from criollo.containers.rootfs import Ground, Prepared, prepare
 from criollo.containers.shape import Asked, Shape, applied, shape_of
 from criollo.containers.storage_limit import limit_of
-from criollo.containers.teardown import tear_down
+from criollo.containers.teardown import remove, tear_down
 from criollo.containers.views import image_defaults, log_path, mapped_for, pod_view
 from criollo.containers.watch import watch
 from criollo.errors import Exists, Invalid, NotFound, WrongState, explain
@@ -53,13 +53,15 @@ async def create_container(
 ) -> ContainerId:
     """Make a container of a ready pod: rootfs mounted, monitor running, first process waiting for StartContainer.
 
-    A repeated request for one that was created and not started returns its id. `in_privileged_pod`: the client says that the
-    pod is privileged by now, as kubelet does when a privileged container comes to debug one that was not (decision 13).
+    A repeated request for one that was created and not started returns its id. One of the same name that is being removed, and
+    may have waited for room on a disk, is removed first. `in_privileged_pod`: the client says that the pod is privileged by
+    now, as kubelet does when a privileged container comes to debug one that was not (decision 13).
 
     Raises:
         NotFound: no such pod or image.
         WrongState: the pod is not ready.
         Exists: the name is taken.
+        CriolloError: what has the name cannot be removed.
         Invalid: the request or the image asks for what cannot be; the message names the field. Privileged in a pod that is not.
     Source: CRI v1, CreateContainer.
     """
@@ -70,6 +72,7 @@ async def create_container(
         raise Invalid("config.linux.security_context.privileged", True, expected)
     name = container_name(config.name, config.attempt, pod.config.name, pod.config.namespace, pod.config.uid)
     key = _job_name(pod.id, name)
+    await _vacate(containers, key, name)
     if containers.creates.get(key) is None and (taken := containers.state.containers.by_name(name)) is not None:
         if taken.state is not ContainerState.CREATED or taken.pod_id != pod.id:
             raise Exists("container", name, f"container {taken.id} ({taken.state}) of pod sandbox {taken.pod_id}")
@@ -82,6 +85,12 @@ async def create_container(
         tear_down=functools.partial(tear_down, containers),
     )
     return await uncollected.join(containers.creates, key, lambda job: _create(containers, job, pod, config, name))
+
+
+async def _vacate(containers: Containers, key: str, name: str) -> None:
+    taken = containers.state.containers.by_name(name)
+    if containers.creates.get(key) is None and taken is not None and taken.state is ContainerState.REMOVING:
+        await remove(containers, taken.id)
 
 
 async def abandon_creates(containers: Containers, pod_id: PodId) -> None:

@@ -17,23 +17,26 @@ from criollo.model.pod import NamespaceMode, Pod, PodConfig, PodState
 from criollo.pods import cgroups, connection, files, infra, namespaces
 from criollo.pods.context import Pods
 from criollo.pods.shm import shm_bytes
-from criollo.pods.teardown import tear_down
+from criollo.pods.teardown import remove_pod, tear_down
 from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
 
 async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
-    """Make a pod sandbox ready; a repeated request for one that is ready returns its id.
+    """Make a pod sandbox ready; a repeated request for one that is ready returns its id. One of the same name that is being
+    removed, and may have waited for room on a disk, is removed first.
 
     Raises:
         NotFound: no such runtime handler.
         Exists: the name is taken by a pod that is not ready.
+        CriolloError: what has the name cannot be removed.
         Invalid: the request asks for what cannot be; the message names the field.
     Source: CRI v1, RunPodSandbox.
     """
     pods.containers.handlers.get(handler)
     name = pod_name(config.name, config.namespace, config.uid, config.attempt)
+    await _vacate(pods, name)
     if pods.runs.get(name) is None and (taken := pods.state.pods.by_name(name)) is not None:
         if taken.state is not PodState.READY:
             raise Exists("pod sandbox", name, f"pod sandbox {taken.id} ({taken.state})")
@@ -43,6 +46,12 @@ async def run_pod(pods: Pods, config: PodConfig, handler: str) -> PodId:
         pods.state.pods.uncollected, pods.tasks, keep_s=pods.uncollected_s, tear_down=functools.partial(tear_down, pods)
     )
     return await uncollected.join(pods.runs, name, lambda job: _run(pods, job, config, name, handler=handler))
+
+
+async def _vacate(pods: Pods, name: str) -> None:
+    taken = pods.state.pods.by_name(name)
+    if pods.runs.get(name) is None and taken is not None and taken.state is PodState.REMOVING:
+        await remove_pod(pods, taken.id)
 
 
 async def _run(pods: Pods, job: Job[PodId], config: PodConfig, name: str, *, handler: str) -> PodId:
