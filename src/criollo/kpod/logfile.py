@@ -1,25 +1,33 @@
 """A container's log file, read as it is written: from the beginning or the last lines, across rotation, to the end.
 
 Rotation renames the file, then the monitor opens a new one under the old name; what was read before belongs to the old
-file, and is read to its end before the new one is opened. A file that got shorter is read anew.
+file, and is read to its end before the next one is opened. Whoever reads our output may take his time, and the log be rotated
+more than once meanwhile: the next one is the first of those that begin later than ours, by the times in them. Kubelets
+compress all rotated ones but the last. A file that got shorter is read anew.
 """
 
 import asyncio
 import contextlib
+import gzip
 import os
+import re
 import stat
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from criollo.errors import CriolloError, NotFound, explain
+from criollo.errors import CriolloError, NotFound, from_os
 from criollo.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
 from criollo.wire.crilog import LogEntry, LogReader, format_entry, parse
 
 POLL_S: Final = 0.2  # file systems without inotify, and ends of containers
 ASK_S: Final = 0.1  # the end is not asked for more often
 _CHUNK: Final = 64 << 10
+_HEAD_BYTES: Final = 4096  # what surely holds the time of the first entry, also compressed
+_ROTATED: Final = r"\.[0-9-]+(?:\.gz)?"  # what kubelets append: a time, and what they do to it later
+_GZIP: Final = b"\x1f\x8b"
 
 Ended = Callable[[], Awaitable[bool]]
 """Whether the writer has ended, so that the file is complete."""
@@ -43,8 +51,7 @@ async def entries(path: Path, *, tail: int | None = None, ended: Ended | None = 
             for data in source.new_bytes():
                 for entry in reader.receive(data):
                     yield entry
-            if replaced:
-                source.open()
+            if replaced and source.open_next():
                 reader = LogReader()
             elif over:
                 return
@@ -57,8 +64,10 @@ class _Source:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = -1
-        self.open()
+        try:
+            self._fd = _opened(path)
+        except FileNotFoundError:
+            raise NotFound("log", str(path), "its file was removed") from None
 
     def __enter__(self) -> "_Source":
         return self
@@ -66,21 +75,25 @@ class _Source:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
-    def open(self) -> None:
-        """Open what the name means now, in place of what was open."""
+    def open_next(self) -> bool:
+        """Open the file after ours in its place; False when there is none, in the midst of a rotation."""
+        found: list[int] = []
         try:
-            with explain(f"read log {self._path}"):
-                fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        except CriolloError:
-            if not self._path.exists():
-                raise NotFound("log", str(self._path), "its file was removed") from None
-            raise
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise CriolloError(f"cannot read log {self._path}: it is no regular file")
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = fd
+            with contextlib.suppress(FileNotFoundError):
+                found.append(_opened(self._path))
+            fallback = found[:1]
+            for path in self._rotated():  # after the name was opened: what lost it meanwhile is among them
+                with contextlib.suppress(FileNotFoundError, CriolloError):
+                    found.append(_opened(path))
+            chosen = self._first_after_ours(found) or fallback
+            if chosen:
+                found.remove(chosen[0])
+                found.append(self._fd)
+                self._fd = chosen[0]
+        finally:
+            for fd in found:
+                os.close(fd)
+        return bool(chosen)
 
     def skip_to(self, tail: int | None) -> None:
         if tail is not None:
@@ -99,7 +112,61 @@ class _Source:
 
     def new_bytes(self) -> Iterator[bytes]:
         """What was written since, in pieces."""
+        if os.pread(self._fd, len(_GZIP), 0) == _GZIP:
+            yield from _inflated(self._fd)
+            return
         while data := os.read(self._fd, _CHUNK):
+            yield data
+
+    def _rotated(self) -> list[Path]:
+        """Files that had the name before."""
+        try:
+            names = os.listdir(self._path.parent)
+        except OSError:
+            return []
+        ours = re.compile(re.escape(self._path.name) + _ROTATED)
+        return [self._path.with_name(name) for name in names if ours.fullmatch(name)]
+
+    def _first_after_ours(self, fds: Sequence[int]) -> list[int]:
+        """Of the files that begin later than ours the first; empty when there is none, or ours has no beginning."""
+        ours = _begin_ns(self._fd)
+        if ours is None:
+            return []
+        later = [(begin, fd) for fd in fds if (begin := _begin_ns(fd)) is not None and begin > ours]
+        return [fd for _, fd in sorted(later)[:1]]
+
+
+def _opened(path: Path) -> int:
+    """A log file, open. Raises FileNotFoundError; CriolloError when it cannot be read, or is no regular file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise from_os(error, f"cannot read log {path}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CriolloError(f"cannot read log {path}: it is no regular file")
+    return fd
+
+
+def _begin_ns(fd: int) -> int | None:
+    """The time of a file's first entry; None when it has none."""
+    head = os.pread(fd, _HEAD_BYTES, 0)
+    if head.startswith(_GZIP):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
+        except zlib.error:
+            return None
+    entry = parse(head.split(b"\n", 1)[0])
+    return entry.at_ns if entry is not None else None
+
+
+def _inflated(fd: int) -> Iterator[bytes]:
+    """What a compressed file holds, of a damaged one as much as can be had."""
+    damage = contextlib.suppress(EOFError, OSError, zlib.error)
+    with open(fd, "rb", closefd=False) as raw, gzip.GzipFile(fileobj=raw) as file, damage:
+        while data := file.read1(_CHUNK):
             yield data
 
 
