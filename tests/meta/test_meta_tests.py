@@ -24,7 +24,7 @@ WITHOUT: dict[str, str] = {
     "engine": "containers opening pods",
     "images": "adopt context examine imported load packed pull remove savedforms scrub",
     "kpod": (
-        "answers containerspec credentials images importing inspect interactive layers lifecycle logins logs names "
+        "answers containerspec credentials images importing inspect layers lifecycle logins logs names "
         "outcome places play pods pull push remoteimage run session signing space stats"
     ),
     "linux": "fsmount idmap libc mount namespaces netlink proctree quota",

@@ -37,7 +37,7 @@ def check_attach(containers: Containers, session: AttachSession) -> Container:
 
 
 async def attach(containers: Containers, session: AttachSession, streams: Streams) -> None:
-    """Pass on what the container says from now on, and what the client types, until the container has ended.
+    """Pass on what the container says from now on, and what the client types, until the container has ended, as its row says.
 
     Where its stdin outlives its clients and is no terminal, the end of the client's stdin ends the attach, too.
     `streams` are left open. Going away does the container no harm, but see `monitor.attach` for stdin_once.
@@ -56,4 +56,7 @@ async def attach(containers: Containers, session: AttachSession, streams: Stream
     )
     ending = asyncio.Event()
     with containers.sessions.open(container.id, ending.set):
-        await monitor.attach(target, streams, ending=ending)
+        has_ended = await monitor.attach(target, streams, ending=ending)
+    recorded = containers.ended.get(container.id)
+    if has_ended and recorded is not None:
+        await recorded.wait()  # a client that asks how it ended, after this, is told

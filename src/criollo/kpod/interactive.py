@@ -10,7 +10,7 @@ import click
 
 from criollo.cri.pb import api_pb2 as pb
 from criollo.errors import TimedOut
-from criollo.kpod import ends, launch, rawmode, remote, signals
+from criollo.kpod import ends, launch, logs, rawmode, remote, signals
 from criollo.kpod.detach import DEFAULT, parse_keys
 from criollo.kpod.inspect import told
 from criollo.kpod.lookup import everything, require_container
@@ -18,7 +18,6 @@ from criollo.kpod.session import Options, Session, work
 from criollo.kpod.upgrade import target_of
 
 HUNG_UP: Final = 129  # as shells say of a command that lost its terminal
-_LAST_S: Final = 5.0  # between the end of the output and the exit in the record
 
 
 class Manner(NamedTuple):
@@ -98,10 +97,8 @@ async def attend(session: Session, container_id: str, manner: Manner) -> int:
         return ended.status
     except remote.Detached:
         return 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LAST_S):
-            return int((await launch.wait_exit(session, container_id)).exit_code)
-    return 0
+    found = await logs.status(session, container_id)  # of one that has ended it says so before its streams end
+    return int(found.exit_code) if logs.is_over(found) else 0
 
 
 @contextlib.asynccontextmanager

@@ -107,7 +107,7 @@ async def wait_exit(session: Session, container_id: str) -> pb.ContainerStatus:
     """The status of a container once it has ended. Raises NotFound when it is removed meanwhile."""
     while True:
         found = await logs.status(session, container_id)
-        if found.state in (pb.CONTAINER_EXITED, pb.CONTAINER_UNKNOWN):
+        if logs.is_over(found):
             return found
         await asyncio.sleep(POLL_S)
 

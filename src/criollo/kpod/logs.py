@@ -60,6 +60,11 @@ async def status(session: Session, container_id: str) -> pb.ContainerStatus:
 async def has_ended(session: Session, container_id: str) -> bool:
     """Whether a container runs no more, or is gone."""
     try:
-        return (await status(session, container_id)).state in (pb.CONTAINER_EXITED, pb.CONTAINER_UNKNOWN)
+        return is_over(await status(session, container_id))
     except NotFound:
         return True
+
+
+def is_over(found: pb.ContainerStatus) -> bool:
+    """Whether a container runs no more."""
+    return found.state in (pb.CONTAINER_EXITED, pb.CONTAINER_UNKNOWN)

@@ -48,10 +48,11 @@ class Target(NamedTuple):
     stdin_once: bool = False
 
 
-async def attach(target: Target, streams: Streams, *, ending: asyncio.Event) -> None:
+async def attach(target: Target, streams: Streams, *, ending: asyncio.Event) -> bool:
     """Pass bytes on until the container's output has ended and arrived. `streams` are left open.
 
     The end of the client's stdin ends the attach too, where the container's stdin goes on without us and is no terminal.
+    True when the monitor has ended, and the container with it.
     `ending` says that the container is being killed or has ended.
 
     Raises:
@@ -68,6 +69,7 @@ async def attach(target: Target, streams: Streams, *, ending: asyncio.Event) -> 
             output.stalled(target.container_id),
             _unbound(output, ending),
         )
+        return output.has_ended
     finally:
         output.close()
         connection.close()
@@ -113,12 +115,12 @@ class _Output:
         self._connection = connection
         self._packets: deque[bytes] = deque()
         self._held_bytes, self._limit_bytes = 0, BUFFER_BYTES
-        self._is_listening = self._has_ended = False
+        self._is_listening = self.has_ended = False
         self._news, self._gave_up = asyncio.Event(), asyncio.Event()
         self._patience: asyncio.TimerHandle | None = None
 
     def listen(self) -> None:
-        if not self._is_listening and not self._has_ended:
+        if not self._is_listening and not self.has_ended:
             self._is_listening = True
             asyncio.get_running_loop().add_reader(self._connection, self._receive)
         self._rest()
@@ -142,7 +144,7 @@ class _Output:
     async def take(self) -> list[tuple[int, bytes]]:
         """All that is there, by stream, in order; empty at the end."""
         while True:
-            while not self._packets and not self._has_ended:
+            while not self._packets and not self.has_ended:
                 self._news.clear()
                 await self._news.wait()
             taken, self._packets, self._held_bytes = self._packets, deque(), 0
@@ -159,7 +161,7 @@ class _Output:
             except OSError:  # the monitor was killed with bytes of ours unread
                 packet = b""
             if not packet:
-                self._has_ended = True
+                self.has_ended = True
                 self._pause()
                 break
             self._keep(packet)

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kpod_node import Kpod
@@ -197,6 +199,19 @@ def test_one_can_attach_and_leave_and_come_back(kpod: Kpod) -> None:
         assert kpod("exec", "box", "--", "kill", "-USR1", "1").status == 0
         rest, _ = process.communicate(timeout=60)
         assert (rest.endswith("bye\n"), process.returncode) == (True, 4)
+    assert kpod("rm", "-f", "box").status == 0
+
+
+@two_at_once
+def test_the_end_of_stdin_ends_an_attach_and_the_container_goes_on(kpod: Kpod, tmp_path: Path) -> None:
+    container = {"name": "box", "image": kpod.image, "imagePullPolicy": "IfNotPresent", "stdin": True}
+    container["command"] = ["sh", "-c", "read word; echo got $word; sleep 1000"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "box"}, "spec": {"containers": [container]}}
+    manifest = tmp_path / "pod.json"
+    manifest.write_text(json.dumps(pod))
+    assert kpod("play", manifest).status == 0
+    assert kpod("attach", "box", stdin=b"word\n").status == 0
+    wait_for(lambda: kpod("logs", "box").out == "got word\n")
     assert kpod("rm", "-f", "box").status == 0
 
 

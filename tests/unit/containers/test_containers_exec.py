@@ -1,6 +1,7 @@
 """Exec and attach: who may, and what a session is told when its container goes away."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.waiting import run
 
 from criollo.aio import threads
 from criollo.aio.streams import Streams
 from criollo.containers import exec as verb
-from criollo.containers.attach import check_attach
+from criollo.containers.attach import attach, check_attach
 from criollo.containers.exec import KILLED, check_exec, exec_stream, exec_sync
 from criollo.containers.processes import FirstProcesses
 from criollo.containers.sessions import Sessions
@@ -71,8 +73,10 @@ def make(tmp_path: Path) -> Callable[..., Any]:
     spec = runtime_spec.Spec(oci_version="1.0.2", process=process)
     (tmp_path / "config.json").write_bytes(runtime_spec.encode(spec))
 
-    def made(state: ContainerState = ContainerState.RUNNING, *, tty: bool = False, hangs: bool = False) -> Any:
-        config = ContainerConfig(name="c", image=ImageSpec(image="i"), tty=tty)
+    def made(
+        state: ContainerState = ContainerState.RUNNING, *, tty: bool = False, stdin: bool = False, hangs: bool = False
+    ) -> Any:
+        config = ContainerConfig(name="c", image=ImageSpec(image="i"), tty=tty, stdin=stdin)
         row = Container(id=ID, pod_id=PodId("p"), name="c", config=config, handler="", state=state, created_ns=1)
 
         def find(container_id: str) -> Container:
@@ -84,6 +88,7 @@ def make(tmp_path: Path) -> Callable[..., Any]:
         return SimpleNamespace(
             state=SimpleNamespace(containers=SimpleNamespace(find=find)),
             sessions=Sessions(),
+            ended={},
             first_processes=FirstProcesses(),
             places=SimpleNamespace(bundle=lambda container_id: tmp_path),
             handlers=SimpleNamespace(get=lambda name: runtime),
@@ -200,3 +205,66 @@ def test_attach_needs_a_container_that_has_not_ended(make: Callable[..., Any]) -
     for state in GONE:
         with pytest.raises((WrongState, NotFound)):
             check_attach(make(state), attachment())
+
+
+class Monitor:
+    """Conmon's attach socket, with one client."""
+
+    def __init__(self, bundle: Path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._listener.bind(str(bundle / "attach"))
+        self._listener.listen()
+
+    async def end(self) -> None:
+        """Say the last words and end; returns when the client has gone."""
+        loop = asyncio.get_running_loop()
+        client, _ = await loop.sock_accept(self._listener)
+        with self._listener, client:
+            await loop.sock_sendall(client, b"\x02last words")
+            client.shutdown(socket.SHUT_WR)
+            while await loop.sock_recv(client, 1):
+                pass
+
+
+class Ended:
+    """A client's end of stdin, at once."""
+
+    async def read(self) -> bytes:
+        return b""
+
+    def drop(self) -> None:
+        pass
+
+
+def test_an_attach_to_a_container_that_ends_is_over_when_its_row_says_so(make: Callable[..., Any], tmp_path: Path) -> None:
+    told: list[str] = []
+    containers = make()
+
+    async def attaching() -> None:
+        await attach(containers, attachment(), Streams())
+        told.append("attach")
+
+    async def scenario() -> None:
+        monitor, recorded = Monitor(tmp_path), asyncio.Event()
+        containers.ended[ID] = recorded
+        async with asyncio.TaskGroup() as group:
+            group.create_task(attaching())
+            await monitor.end()
+            told.append("row")
+            recorded.set()
+
+    run(scenario())
+    assert told == ["row", "attach"]
+
+
+def test_an_attach_that_its_client_ends_waits_for_no_row(make: Callable[..., Any], tmp_path: Path) -> None:
+    containers = make(stdin=True)
+
+    async def scenario() -> None:
+        containers.ended[ID] = asyncio.Event()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(tmp_path / "attach"))
+            listener.listen()
+            await attach(containers, attachment(stdin=True), Streams(stdin=Ended()))
+
+    run(scenario())
