@@ -48,6 +48,8 @@ CHUNK_BYTES: Final = 128 << 10  # measured best with http.client's read1
 _MAX_ADDRESSES: Final = 4
 # How the end of a connection shows itself, in plain and in TLS.
 _ENDED: Final = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+# A certificate and the key of another: while both are renewed, one after the other, it is so for a moment.
+_NO_PAIR: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 _MAX_POOLS: Final = 32
 _BARE: Final = {"redirect": False, "retries": False, "preload_content": False, "decode_content": False}
 _NO_END: Final = "its answer has headers or framing without end; check what answers there"
@@ -123,6 +125,7 @@ class Connections:
         Raises:
             Unreachable, NoTls: no answer; the message says why and what to look at.
             Invalid: a file that `tls` names cannot be used.
+            Retryable: the key that it names is not the certificate's.
             Aborted: the transfer was ended.
         """
         there = origin(url)
@@ -353,7 +356,9 @@ def _context(trust: str, tls: Tls) -> ssl.SSLContext | None:
         if tls.certificate:
             name = tls.certificate
             context.load_cert_chain(tls.certificate, tls.key, password="")
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, ssl.SSLError) and error.reason in _NO_PAIR:
+            raise Retryable(f"cannot use {name}: {tls.key} is not its key; install a certificate with its key") from None
         raise Invalid(name, "no certificate with its key", "PEM, and a key without a password") from None
     return context
 

@@ -19,10 +19,12 @@ from criollo.errors import Damaged, Invalid, NotFound, Unauthenticated, Unavaila
 from criollo.oci.digest import Digest
 from criollo.oci.image_spec import OCI_LAYER, Descriptor
 from criollo.oci.reference import Reference
+from criollo.registry.answers import Question
 from criollo.registry.auth import Credentials
 from criollo.registry.blobs import Route
 from criollo.registry.connections import Limits
 from criollo.registry.hosts import Hosts
+from criollo.registry.lifeline import Lifeline
 from criollo.registry.registries_conf import Mirror, Rule
 from criollo.registry.turnstile import Limited
 
@@ -397,6 +399,49 @@ def test_a_client_certificate_is_shown_and_renewed_without_a_restart(tmp_path):
             return (await client.probe(ref, endpoint)).digest
 
         assert using(Hosts(directories=[tmp_path / "certs"]), work) == "known"
+
+
+def half_renewed(tmp_path, host, authority, *, renewed):
+    """A directory of certificates where the certificate is that of `renewed`, and the key still another one's."""
+    place = tmp_path / "certs" / host
+    place.mkdir(parents=True)
+    (place / "ca.crt").write_bytes(authority.read_bytes())
+    (place / "me.cert").write_bytes(renewed.read_bytes())
+    (place / "me.key").write_bytes(make_certificate(tmp_path, "before").with_suffix(".key").read_bytes())
+    return place
+
+
+def hello(host):
+    """Says whether the host knows our certificate; what may pass is waited for."""
+
+    def talk(exchange, endpoint):
+        answer = exchange.ask(Question(endpoint=endpoint, path="", method="HEAD"))
+        answer.close()
+        return answer.headers["Docker-Content-Digest"]
+
+    return lambda client: client.converse(Reference.parse(f"{host}/x"), talk)
+
+
+def test_a_key_that_is_renewed_a_moment_after_its_certificate_is_waited_for(tmp_path, monkeypatch):
+    clients = make_certificate(tmp_path, "client")
+    with tls_server(tmp_path, clients=clients) as (host, authority):
+        place = half_renewed(tmp_path, host, authority, renewed=clients)
+        pause = Lifeline.pause
+
+        def meanwhile(lifeline, seconds):
+            (place / "me.key").write_bytes(clients.with_suffix(".key").read_bytes())
+            pause(lifeline, seconds)
+
+        monkeypatch.setattr(Lifeline, "pause", meanwhile)
+        assert using(Hosts(directories=[tmp_path / "certs"]), hello(host)) == "known"
+
+
+def test_a_key_that_stays_another_ones_is_named(tmp_path):
+    clients = make_certificate(tmp_path, "client")
+    with tls_server(tmp_path, clients=clients) as (host, authority):
+        half_renewed(tmp_path, host, authority, renewed=clients)
+        with pytest.raises(Unavailable, match=r"me\.cert: .*me\.key is not its key; install"):
+            using(Hosts(directories=[tmp_path / "certs"]), hello(host))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", None])
