@@ -19,7 +19,7 @@ from criollo.oci.reference import Reference
 from criollo.oci.signature import MAX_SIGNATURES, Signature, SignatureKind, parse_blob
 from criollo.telemetry.log import get_logger
 from criollo.trust.places import FilePlace
-from criollo.trust.policies import Policies, Stamp, stamp_of
+from criollo.trust.policies import Policies, Stamp, look
 from criollo.trust.policy import Policy
 from criollo.trust.requirements import ACCEPT, REJECT, SIGNED_BY, SIGSTORE_SIGNED, Requirement
 
@@ -112,16 +112,23 @@ class Judge:
         if all(each.type == ACCEPT for each in scope.requirements):
             return
         self._refuse_outright(case, scope)
-        key = _key(case, scope)
+        stamps, are_settled = _look_at_keys(scope)
+        key = (scope.policy.fingerprint, scope.name, case.reference, case.place, stamps, case.fingerprints)  # all it depends on
         verdict = self._verdicts.get(key)
         if verdict is None or not verdict.holds:
             verdict = await self._found(case, scope)
-            self._verdicts[key] = verdict
-            if len(self._verdicts) > _MAX_VERDICTS:
-                self._verdicts.popitem(last=False)
-        self._verdicts.move_to_end(key)
+            if are_settled:
+                self._remember(key, verdict)
+        else:
+            self._verdicts.move_to_end(key)
         if verdict.refusal:
             raise Denied(verdict.refusal)
+
+    def _remember(self, key: tuple[object, ...], verdict: _Verdict) -> None:
+        self._verdicts[key] = verdict
+        self._verdicts.move_to_end(key)
+        if len(self._verdicts) > _MAX_VERDICTS:
+            self._verdicts.popitem(last=False)
 
     def judge_file(self, place: FilePlace) -> None:
         """Let images be loaded from a file or directory, or refuse it.
@@ -298,16 +305,15 @@ def _kinds(requirements: Sequence[Requirement]) -> frozenset[SignatureKind]:
     return frozenset(each.signed_with for each in requirements if each.signed_with is not None)
 
 
-def _key(case: Case, scope: _Scope) -> tuple[object, ...]:
-    """All that a verdict depends on."""
-    paths = sorted({path for each in scope.requirements for path in each.paths})
-    stamps: list[Stamp | None] = []
-    for path in paths:
+def _look_at_keys(scope: _Scope) -> tuple[tuple[Stamp | None, ...], bool]:
+    """The stamps of the files that the demands name, and whether these tell every change from now on."""
+    found: list[tuple[Stamp | None, bool]] = []
+    for path in sorted({path for each in scope.requirements for path in each.paths}):
         try:
-            stamps.append(stamp_of(path))
+            found.append(look(path))
         except OSError:
-            stamps.append(None)
-    return (scope.policy.fingerprint, scope.name, case.reference, case.place, tuple(stamps), case.fingerprints)
+            found.append((None, True))
+    return tuple(stamp for stamp, _ in found), all(is_settled for _, is_settled in found)
 
 
 def _prefix(case: Case, scope: _Scope) -> str:

@@ -105,7 +105,7 @@ class Policies:
 
     def _load(self, path: Path) -> Policy | None:
         """The policy of a file, read anew if that changed; None if there is no file."""
-        looked_ns, stamp = time.time_ns(), stamp_of(path)
+        stamp, is_settled = look(path)
         if stamp is None:
             self._read.pop(path, None)
             return None
@@ -122,8 +122,15 @@ class Policies:
             policy = known.policy
         if len(self._read) >= _MAX_KEPT:
             self._read.clear()
-        self._read[path] = _Read(policy, stamp, looked_ns - max(stamp[3], stamp[4]) > _SETTLED_NS)
+        self._read[path] = _Read(policy, stamp, is_settled)
         return policy
+
+
+def look(path: str | Path) -> tuple[Stamp | None, bool]:
+    """The stamp of a file, and whether another content would have another one: not so of one that changed just now."""
+    looked_ns = time.time_ns()
+    stamp = stamp_of(path)
+    return stamp, stamp is None or looked_ns - max(stamp[3], stamp[4]) > _SETTLED_NS
 
 
 def stamp_of(path: str | Path) -> Stamp | None:

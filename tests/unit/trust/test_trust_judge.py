@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from criollo.errors import Denied
 from criollo.oci.digest import Digest
 from criollo.oci.reference import Reference
 from criollo.oci.signature import MAX_BYTES, SignatureKind, sigstore, simple
-from criollo.trust import judge
+from criollo.trust import judge, policies
 from criollo.trust import sigstore as child
 from criollo.trust.judge import Case, Evidence, Judge
 from criollo.trust.places import FilePlace
@@ -122,6 +123,33 @@ def test_a_changed_key_file_counts(court):
     assert "key.pem" in court.ask(GOOD)
     path.write_bytes(KEY.pem)
     assert court.ask(GOOD) == ""
+
+
+def test_a_key_file_that_changes_twice_within_one_tick_of_the_clock_counts(court, monkeypatch):
+    """Its second content has the stamp of the first."""
+    path, stat = court.root / "key.pem", os.stat
+    path.write_bytes(KEY.pem)
+    court.rule({"type": "sigstoreSigned", "keyPath": str(path)})
+    first = stat(path)
+    monkeypatch.setattr(os, "stat", lambda file, **options: first if file == str(path) else stat(file, **options))
+    monkeypatch.setattr(policies, "time", SimpleNamespace(time_ns=lambda: first.st_ctime_ns + 1_000_000))
+    assert court.ask(GOOD) == ""
+    path.write_bytes(SigstoreKey.ecdsa().pem)
+    assert "by no key" in court.ask(GOOD)
+
+
+def test_the_verdict_by_a_key_file_is_kept_once_its_stamp_tells_changes(court, monkeypatch):
+    path = court.root / "key.pem"
+    path.write_bytes(KEY.pem)
+    court.rule({"type": "sigstoreSigned", "keyPath": str(path)})
+    clock = SimpleNamespace(now_ns=os.stat(path).st_ctime_ns + 1_000_000)
+    monkeypatch.setattr(policies, "time", SimpleNamespace(time_ns=lambda: clock.now_ns))
+    counts = []
+    for _ in range(4):
+        assert court.ask(GOOD) == ""
+        counts.append(court.checked)
+        clock.now_ns += 40_000_000
+    assert counts == [1, 2, 3, 3]
 
 
 def test_all_requirements_must_hold_for_one_manifest(court):
