@@ -128,6 +128,7 @@ class Remembered(Generic[T]):
         self._watcher: Inotify | None = None
         self._watches: frozenset[int] = frozenset()
         self._known: list[T] = []
+        self._is_closed = False
 
     def get(self) -> T:
         """What is there now; what `read` raises is raised, and it is read again next time."""
@@ -142,8 +143,9 @@ class Remembered(Generic[T]):
             return found
 
     def close(self) -> None:
-        """Let go of the watches; a later `get` takes new ones."""
+        """Let go of the watches for good: a thread that still holds this, and calls `get`, has it read each time."""
         with self._lock:
+            self._is_closed = True
             self._known.clear()
             self._watches = frozenset()
             if self._watcher is not None:
@@ -159,6 +161,8 @@ class Remembered(Generic[T]):
 
     def _watch(self) -> bool:
         """Stand before the first look, so that what happens in between is seen later."""
+        if self._is_closed:
+            return False
         try:
             self._watcher = self._watcher or Inotify()
             self._watches = _arm(self._watcher, self._directories, self._watches)

@@ -86,7 +86,14 @@ async def _socket_in(pod: Pod, family: socket.AddressFamily) -> socket.socket:
 
     if pod.host_network:
         return make()
-    return await threads.fresh(namespaces.run_in, Path(pod.namespaces["net"]), make)
+    made: list[socket.socket] = []
+    try:
+        await threads.fresh(namespaces.run_in, Path(pod.namespaces["net"]), lambda: made.append(make()))
+    except BaseException:  # whoever was cancelled meanwhile cannot have it, and it would keep the namespace
+        for each in made:
+            each.close()
+        raise
+    return made[0]
 
 
 def _check_ready(pod: Pod) -> None:

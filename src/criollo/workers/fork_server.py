@@ -113,12 +113,12 @@ class ForkServer:
             self._timer.cancel()
         self._drop()
         for pidfd, ended in list(self._living.items()):
-            try:
-                async with asyncio.timeout(KILL_LIMIT_S):
-                    await asyncio.shield(ended)
-            except TimeoutError:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                await asyncio.shield(ended)
+            try:  # no asyncio.timeout: before Python 3.11.3 it raises no TimeoutError in a task that is being cancelled
+                await asyncio.wait([ended], timeout=KILL_LIMIT_S)
+            finally:
+                if not ended.done():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await asyncio.shield(ended)
 
     def _reap(self, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from support import leaks
+from support.waiting import cancelled_within, run
 
 from criollo.aio import threads
 from criollo.errors import Denied, Invalid, NotFound, Unavailable, WrongState
@@ -191,3 +192,19 @@ def test_a_pod_that_goes_while_its_socket_is_made_gets_no_connection(netns: Path
     with listen(netns, "127.0.0.1") as listener:
         pods = asyncio.run(main(listener.getsockname()[1]))
     assert not pods.forwards._sockets
+
+
+def test_a_caller_who_is_cancelled_while_his_socket_is_made_leaves_none(netns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+
+    class Noted(socket.socket):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    async def main() -> None:
+        monkeypatch.setattr(forward.socket, "socket", Noted)
+        await cancelled_within(monkeypatch, namespaces, "run_in", dial(pods_of(netns), session(80), 80))
+
+    run(main())
+    assert [each.fileno() for each in made] == [-1]

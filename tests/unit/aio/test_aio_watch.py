@@ -199,3 +199,14 @@ def test_closing_lets_go_of_what_remembers(tmp_path: Path) -> None:
     assert len(leaks.opened(before)) == 1
     known.close()
     assert leaks.new_descriptors(before) == []
+
+
+def test_who_still_holds_what_is_closed_gets_its_content_and_no_watch(tmp_path: Path) -> None:
+    before = leaks.descriptors()
+    known, reads = remembered(tmp_path)
+    known.get()
+    known.close()
+    (tmp_path / "a").touch()
+    assert [known.get(), known.get()] == [["a"]] * 2
+    assert len(reads) == 3
+    assert leaks.new_descriptors(before) == []
