@@ -123,8 +123,13 @@ class FrontDoor:
                 log.warning("connection refused: too many are open", limit=self.limits.connections, times=times)
             return False
         self.open_connections += 1
-        self._group.create_task(self._greet(greeting))
+        self._group.create_task(self._greet(greeting)).add_done_callback(lambda _: self._ended(greeting))
         return True
+
+    def _ended(self, greeting: "_Greeting") -> None:
+        """Let a connection go, also one whose task was cancelled before its first step."""
+        greeting.transport.close()
+        self.open_connections -= 1
 
     async def _greet(self, greeting: "_Greeting") -> None:
         transport = greeting.transport
@@ -134,14 +139,13 @@ class FrontDoor:
         except TimeoutError:
             log.debug("connection closed: it said nothing that tells gRPC from HTTP", bytes=len(greeting.first))
             speaks = Speaks.NEITHER
+        if speaks is Speaks.NEITHER:
+            transport.abort()
+            return
         try:
-            if speaks in self._handovers:
-                await self._handovers[speaks](transport, bytes(greeting.first))
+            await self._handovers[speaks](transport, bytes(greeting.first))
         except Exception:  # the border of a connection: one that fails must not close the door for all
             log.exception("connection ended by an error of our own", speaks=speaks.value)
-        finally:
-            transport.abort() if speaks is Speaks.NEITHER else transport.close()
-            self.open_connections -= 1
 
 
 class _Greeting(asyncio.Protocol):

@@ -111,8 +111,13 @@ class Listener:
                 log.warning("connection refused: too many are open", what=self.what, limit=self._limit, times=times)
             return False
         self.open_connections += 1
-        self._group.create_task(self._one(arrival))
+        self._group.create_task(self._one(arrival)).add_done_callback(lambda task: self._ended(arrival, task))
         return True
+
+    def _ended(self, arrival: "_Arrival", task: asyncio.Task[None]) -> None:
+        self.open_connections -= 1
+        if task.cancelled():  # maybe before its first step
+            arrival.transport.abort()
 
     async def _one(self, arrival: "_Arrival") -> None:
         transport = arrival.transport
@@ -123,15 +128,11 @@ class Listener:
         except (OSError, TimeoutError) as error:  # ssl.SSLError among them
             log.debug("streaming connection refused", cause=error)
             arrival.transport.abort()
-        except asyncio.CancelledError:
-            arrival.transport.abort()
-            raise
         except Exception:  # the border of a connection: one that fails must not close the port for all
             log.exception("streaming connection ended by an error of our own")
             arrival.transport.abort()
         finally:
             transport.close()
-            self.open_connections -= 1
 
     def _host(self, name: str) -> str:
         return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"

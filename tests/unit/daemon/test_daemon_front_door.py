@@ -211,6 +211,26 @@ def test_who_comes_while_it_ends_is_refused(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_who_was_taken_in_the_moment_it_ends_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = _door(tmp_path / "s")
+    admit = door.admit
+
+    async def main() -> None:
+        door.open()
+        running = asyncio.get_running_loop().create_task(door.run())
+
+        def ends(greeting: Any) -> bool:
+            running.cancel()
+            return admit(greeting)
+
+        monkeypatch.setattr(door, "admit", ends)
+        assert await _say(door.path) == b""
+        await asyncio.wait([running])
+
+    asyncio.run(main())
+    assert door.open_connections == 0
+
+
 def test_failing_protocol_does_not_close_the_door(tmp_path: Path) -> None:
     async def broken(transport: asyncio.Transport, first: bytes) -> None:
         raise ZeroDivisionError

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import leaks
 from support.waiting import Lingering
 from test_streaming_tls import certificate
 
@@ -123,6 +123,27 @@ def test_too_many_connections_are_refused() -> None:
     asyncio.run(main())
 
 
+def test_who_was_taken_in_the_moment_it_ends_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener("127.0.0.1", 0, serve=HttpServer({}).serve)
+    admit = listener.admit
+
+    async def main() -> None:
+        listener.open()
+        running = asyncio.get_running_loop().create_task(listener.run())
+
+        def ends(arrival: Any) -> bool:
+            running.cancel()
+            return admit(arrival)
+
+        monkeypatch.setattr(listener, "admit", ends)
+        with contextlib.suppress(ConnectionError):
+            assert await get(listener) == b""
+        await asyncio.wait([running])
+
+    asyncio.run(main())
+    assert listener.open_connections == 0
+
+
 def test_end_of_the_listener_leaves_no_descriptor() -> None:
     async def main() -> None:
         async with listening() as listener:
@@ -133,9 +154,9 @@ def test_end_of_the_listener_leaves_no_descriptor() -> None:
             writer.close()
 
     asyncio.run(main())
-    before = len(os.listdir("/proc/self/fd"))
+    before = leaks.descriptors()
     asyncio.run(main())
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert leaks.new_descriptors(before) == []
 
 
 def test_who_comes_while_it_ends_is_refused() -> None:
