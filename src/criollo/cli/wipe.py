@@ -35,7 +35,7 @@ KINDS: Final = (CONTAINERS, IMAGES)
 _LIVING: Final = (ContainerState.CREATED, ContainerState.RUNNING)
 _OURS: Final = frozenset(  # below root, imagestore and runroot; what others keep there is not touched
     "ballast images.db images.db-shm images.db-wal images.db.new state.db state.db-shm state.db-wal state.db.new "
-    "layers rootfs staging trash seals retired trees driver cni pods containers trust".split()
+    "layers rootfs staging trash seals retired trees driver preload.json kpod cni pods containers seccomp trust".split()
 )
 
 
