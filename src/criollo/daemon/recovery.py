@@ -74,11 +74,15 @@ async def check_networks(pods: Pods) -> None:
 
 
 async def _end_strays(pods: Pods) -> None:
-    """Monitors of containers that were being made when the daemon was killed: their rows have no pid yet."""
+    """Monitors of containers that were being made when the daemon was killed: their rows have no pid yet. Plugins that
+    attached pods then, or detached some.
+    """
     monitors = {each.monitor_pid for each in pods.state.containers}
     monitors |= {each.infra.monitor_pid for each in pods.state.pods if each.infra is not None}
     for container_id in await threads.spawning(kill_strays, pods.containers.places.bundles, monitors):
         log.info("ended a monitor without a container", container=container_id)
+    if half := {each.id for each in pods.state.pods if each.state in (PodState.CREATING, PodState.REMOVING)}:
+        await pods.network.end_strays(half)
 
 
 async def _drop_broken_container(pods: Pods, row: BrokenRow) -> None:

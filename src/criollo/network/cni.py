@@ -30,6 +30,7 @@ from criollo.network.cache import KIND, Cache, Entry
 from criollo.network.conflist import Loaded, Network
 from criollo.network.plugins import PluginFailed
 from criollo.network.results import CONTAINER_UNKNOWN, decode_result, pod_addresses
+from criollo.network.strays import kill_strays
 from criollo.network.turns import Turns
 from criollo.telemetry.log import get_logger
 
@@ -186,6 +187,11 @@ class Cni:
                 raise errors[0]
             for path, _ in kept:
                 await threads.files(self._cache.remove, path.name)
+
+    async def end_strays(self, pods: Container[str]) -> None:
+        """Before pods are detached whose daemon was killed: nothing works for them any more."""
+        for pod_id in await threads.spawning(kill_strays, pods):
+            log.info("ended a network plugin without a daemon", pod=pod_id)
 
     async def check(self, attachment: Attachment) -> None:
         """Ask every plugin whether the attachment is still as ADD left it.
