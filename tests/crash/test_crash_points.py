@@ -25,7 +25,7 @@ RUN_POD = [
     "criollo.pods.cgroups:ensure:after",
     "criollo.pods.namespaces:pin_pod:before",
     "criollo.pods.namespaces:pin_pod:after",
-    "criollo.linux.files:write_all:after",  # within the first file that is replaced: what is known of the network
+    "criollo.linux.files:_fill:after",  # within the first file that is replaced: what is known of the network
     "criollo.network.cni:Cni.announce:after",
     "criollo.network.cni:Cni.add:before",
     "criollo.network.plugins:execute_for_result:before",
@@ -317,6 +317,17 @@ def test_a_failing_step_of_a_removal_can_be_repeated(daemon: Daemon, image: str,
     daemon.remove_container(container)
     assert containers(daemon) == []
     assert left(daemon, before) == {}
+
+
+def test_a_name_whose_removal_failed_is_free_at_once(daemon: Daemon, image: str) -> None:
+    """As on a disk that was full until now: the client's next try need not wait for the sweeper."""
+    pod_config = everything(daemon)
+    pod, config = daemon.run_pod(pod_config), sleeping(daemon, image)
+    container = daemon.run_container(pod, config)
+    failed(daemon, "criollo.state.records:ContainerRows.delete:before", lambda: daemon.remove_container(container))
+    assert_works(daemon, daemon.run_container(pod, config))
+    failed(daemon, "criollo.state.records:PodRows.delete:before", lambda: daemon.remove_pod(pod))
+    assert_works(daemon, daemon.run_container(daemon.run_pod(pod_config), config))
 
 
 @pytest.mark.parametrize("point", [*REMOVE, *REMOVE_POD])

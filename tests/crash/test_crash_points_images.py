@@ -25,17 +25,20 @@ KEEP = [
     "criollo.state.images:ImageRows.add_layer:after",
     *ADD,
 ]
+SEAL = ["criollo.images.seals:begin:after", "criollo.images.seals:keep:after"]
 PULL = [
     "criollo.registry.client:Registry.manifest:after",
     "criollo.registry.client:Registry.blob:before",
     "criollo.registry.client:Registry.blob:after",
     "criollo.images.pull:_fetch_config:after",
     "criollo.images.progress:Progress.arrived:after",
+    *SEAL,
     *KEEP,
 ]
 FLUSH = ["criollo.storage.layers:Layers.sync:before", "criollo.storage.layers:Layers.sync:after"]
 READ_LAYOUT = ["criollo.images.load:load_found:before", "criollo.images.load:load_found:after"]
-LOAD = [*READ_LAYOUT, *KEEP]
+WORKPLACE = "criollo.images.workplace:Workplace.open:after"
+LOAD = [*READ_LAYOUT, *SEAL, *KEEP]
 IMPORT = ["criollo.images.imported:_commit:before", "criollo.images.imported:_commit:after", *KEEP]
 UNTAG = ["criollo.state.images:ImageRows.untag:before", "criollo.state.images:ImageRows.untag:after"]
 REMOVE = [
@@ -47,7 +50,7 @@ REMOVE = [
     "criollo.state.images:ImageRows.drop_layers:after",
     "criollo.images.remove:collect_layers:after",
 ]
-POINTS = sorted({*PULL, *FLUSH, *LOAD, *IMPORT, *UNTAG, *REMOVE})
+POINTS = sorted({*PULL, *FLUSH, *LOAD, WORKPLACE, *IMPORT, *UNTAG, *REMOVE})
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +82,7 @@ def assert_whole(daemon: Daemon) -> None:
     kept = set(os.listdir(daemon.root / "layers")) - {"empty"}
     assert len(kept) == len(daemon.cri.call("ListImages").images)
     assert os.listdir(daemon.root / "staging") == []
+    assert kept.issuperset(os.listdir(daemon.root / "seals"))
 
 
 def assert_runs(daemon: Daemon, image: str) -> None:
@@ -137,6 +141,12 @@ def test_killed_while_a_root_filesystem_is_imported(daemon: Daemon, point: str, 
     assert_whole(daemon)
     kpod(daemon, "import", tmp_path / "root.tar", NAME)
     assert_runs(daemon, NAME)
+
+
+def test_killed_while_an_image_is_saved(daemon: Daemon, image: str, tmp_path: Path) -> None:
+    killed(daemon, WORKPLACE, lambda: kpod(daemon, "save", "-o", tmp_path / "saved.tar", image))
+    kpod(daemon, "save", "-o", tmp_path / "saved.tar", image)  # beside it lay what was cut: the directory is not ours
+    assert os.listdir(tmp_path) == ["saved.tar"]
 
 
 @pytest.mark.parametrize("point", ADD)

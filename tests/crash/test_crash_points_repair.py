@@ -17,6 +17,7 @@ POINTS = [
     "criollo.images.repair:stage_layer:after",
     "criollo.storage.layers:Layers.sync:after",
     "criollo.images.retired:exchange:before",
+    "criollo.linux.files:_fill:after",  # of who uses the damaged layer
     "criollo.images.retired:exchange:after",
     "criollo.state.images:ImageRows.add_layer:before",
     "criollo.state.images:ImageRows.add_layer:after",

@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -317,9 +318,18 @@ def test_a_network_is_deleted_by_the_configuration_it_was_added_with(daemon: Dae
 # What does not start
 
 
-def refused(daemon: Daemon, *, tune: Callable[[str], str] = lambda text: text) -> str:
+@pytest.fixture
+def other(daemon: Daemon) -> Iterator[Path]:
+    """Where another daemon has its own."""
+    path = daemon.place / "other"
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def refused(daemon: Daemon, other: Path, *, tune: Callable[[str], str] = lambda text: text) -> str:
     """Start another daemon with a changed configuration; what it says when it gives up."""
-    path = daemon.place / "other.conf"
+    path = other / "crio.conf"
     path.write_text(tune((daemon.place / "crio.conf").read_text()))
     ended = subprocess.run([CRIO, "-c", path, "-d", ""], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1, ended.stderr
@@ -340,13 +350,13 @@ def refused(daemon: Daemon, *, tune: Callable[[str], str] = lambda text: text) -
     ids=["half", "garbage", "a header", "zeros", "zeros after the first page", "not to be written", "nothing"],
 )
 @pytest.mark.parametrize("name", ["state.db", "images.db"])
-def test_a_damaged_database_is_named(daemon: Daemon, damage: Callable[[bytes], bytes], name: str) -> None:
+def test_a_damaged_database_is_named(daemon: Daemon, other: Path, damage: Callable[[bytes], bytes], name: str) -> None:
     daemon.stop()
     path = daemon.root / name
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     try:
-        said = refused(daemon)
+        said = refused(daemon, other)
     finally:
         for suffix in ("-wal", "-shm"):
             (daemon.root / f"{name}{suffix}").unlink(missing_ok=True)
@@ -373,28 +383,28 @@ def test_a_log_of_the_database_that_is_lost_costs_what_was_in_it_alone(daemon: D
     daemon.run_container(pod, daemon.container_config(image, "sleep", "1000", name="lost"))
 
 
-def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon) -> None:
-    said = refused(daemon)
+def test_a_second_daemon_on_the_same_root_is_refused(daemon: Daemon, other: Path) -> None:
+    said = refused(daemon, other)
     assert f"process {daemon.pid} owns it" in said
 
 
-def test_a_second_daemon_on_the_same_run_state_is_refused(daemon: Daemon, image: str) -> None:
+def test_a_second_daemon_on_the_same_run_state_is_refused(daemon: Daemon, other: Path, image: str) -> None:
     container = daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
-    said = refused(daemon, tune=lambda text: text.replace(f'root = "{daemon.root}"', f'root = "{daemon.place}/root2"'))
+    said = refused(daemon, other, tune=lambda text: text.replace(f'root = "{daemon.root}"', f'root = "{other}/root"'))
     assert f"process {daemon.pid} owns it" in said
     assert daemon.output(container, "echo", "unharmed") == "unharmed\n"
 
 
-def test_a_second_daemon_on_the_same_socket_is_refused(daemon: Daemon) -> None:
+def test_a_second_daemon_on_the_same_socket_is_refused(daemon: Daemon, other: Path) -> None:
     def elsewhere(text: str) -> str:
         listen = f'listen = "{daemon.socket}"'
         assert listen in text
-        moved = text.replace(str(daemon.root), f"{daemon.place}/root3").replace(str(daemon.runroot), f"{daemon.place}/run3")
-        return moved.replace(f'listen = "{daemon.place}/run3/crio.sock"', listen)
+        moved = text.replace(str(daemon.root), f"{other}/root").replace(str(daemon.runroot), f"{other}/run")
+        return moved.replace(f'listen = "{other}/run/crio.sock"', listen)
 
-    assert "served by another daemon" in refused(daemon, tune=elsewhere)
+    assert "served by another daemon" in refused(daemon, other, tune=elsewhere)
     daemon.cri.call("Version")
-    subprocess.run(["umount", str(daemon.place / "run3/netns")], check=True)
+    subprocess.run(["umount", str(other / "run/netns")], check=True)
 
 
 # Clients that go away

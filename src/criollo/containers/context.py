@@ -56,7 +56,7 @@ class Places:
 
     def __init__(self, root: Path, runroot: Path, *, namespaces: Path) -> None:
         self.root, self.runroot, self.namespaces = root, runroot, namespaces
-        self.bundles, self.pods = runroot / "containers", runroot / "pods"
+        self.bundles, self.pods, self.notifiers = runroot / "containers", runroot / "pods", runroot / "seccomp"
 
     def bundle(self, container_id: str) -> Path:
         """config.json, pid files; on a tmpfs, because conmon and the runtime fsync here."""
@@ -71,7 +71,7 @@ class Places:
 
     def notifier(self, container_id: str) -> Path:
         """Where a runtime hands over the seccomp listeners of a container."""
-        return self.runroot / "seccomp" / container_id
+        return self.notifiers / container_id
 
 
 class Containers:

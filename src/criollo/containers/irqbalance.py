@@ -4,6 +4,7 @@ Its configuration outlives a reboot, and the pods that changed it do not: what i
 Source: irqbalance(1).
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -49,16 +50,26 @@ async def _restarted(path: str) -> bool:
 
 
 async def restore(config: str, kept: str, *, root: str = "") -> None:
-    """At start: keep what the configuration bans, or after a reboot put back what was kept.
+    """At start: keep what the configuration bans, or after a reboot put back what was kept. What a killed daemon has left
+    unfinished of the two files goes.
 
     Raises:
         HostFailed, Invalid: one of the files cannot be read or written, or holds no mask.
     """
-    if kept.strip().lower() == NO_RESTORE:
+    is_kept = kept.strip().lower() != NO_RESTORE
+    await threads.files(_sweep, [Path(config), *([Path(kept)] if is_kept else [])])
+    if not is_kept:
         return
     if await threads.files(_restore, Path(config), Path(kept), root):
         log.info("irqbalance bans again what it did before the node was rebooted", file=config)
         await rebalance(config, frozenset())
+
+
+def _sweep(written: list[Path]) -> None:
+    for file in written:
+        with explain(f"sweep beside {file}"):
+            for place in {file, Path(os.path.realpath(file))}:
+                files.remove_unfinished(place.parent, place.name.__eq__)
 
 
 def _restore(config: Path, kept: Path, root: str) -> bool:

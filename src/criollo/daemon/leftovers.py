@@ -6,9 +6,12 @@
 Namespaces are found by the run state of their pod only: the directory they are pinned in is shared with others.
 """
 
+import contextlib
 import os
+import re
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -29,6 +32,8 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
+_CONSOLE: Final = re.compile(r"exec-[0-9a-f]{16}")  # runtimes.ends
+
 
 async def sweep_leftovers(pods: Pods) -> None:
     """Take away what no row owns; what resists is told and stays until the next start."""
@@ -41,6 +46,7 @@ async def sweep_leftovers(pods: Pods) -> None:
         from criollo.containers.tuning import sweep  # few containers have CPUs of their own
 
         await _tell(sweep(containers), "CPU settings")
+    await _tell(threads.files(_sweep_sockets, containers), "sockets")
     await _tell(sweep_layers(containers.images), "layers")
     await _tell(_sweep_work(containers), "directories of work")
     await _tell(pods.network.gc(pods.state.pods), "networks")
@@ -57,6 +63,18 @@ async def _sweep_work(containers: Containers) -> None:
         for each in found:
             with explain(f"sweep {each}"):
                 await threads.files(sweep, each)
+
+
+def _sweep_sockets(containers: Containers) -> None:
+    """Those of seccomp notifiers whose containers are gone, and of terminals that a killed daemon was waiting for."""
+    for container_id in _ids_in(containers.places.notifiers):
+        if container_id not in containers.state.containers:
+            with explain(f"remove the seccomp socket of {container_id}"):
+                containers.places.notifier(container_id).unlink(missing_ok=True)
+    for bundle in map(containers.places.bundle, _ids_in(containers.places.bundles)):
+        with explain(f"sweep {bundle}"), contextlib.suppress(FileNotFoundError):
+            for name in filter(_CONSOLE.fullmatch, os.listdir(bundle)):
+                (bundle / name).unlink(missing_ok=True)
 
 
 def _has_work(parent: Path) -> bool:

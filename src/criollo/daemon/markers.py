@@ -72,6 +72,7 @@ class Markers(NamedTuple):
         Raises:
             CriolloError: a file cannot be written.
         """
+        self._sweep()
         for path in (self.version, self.persist):
             if path is not None:
                 _write(path, __version__.encode(), durable=path == self.persist)
@@ -107,6 +108,14 @@ class Markers(NamedTuple):
             with explain(f"flush {self.root}"):
                 libc.syncfs(store)
             _write(self.clean, b"", durable=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process has left of these files: they may be in directories of others."""
+        clean = (self.clean, Path(f"{self.clean}{_SUPPORTED}")) if self.clean is not None else ()
+        for path in (self.version, self.version and self.version.with_name(DONE), self.persist, *clean):
+            if path is not None:
+                with explain(f"sweep {path.parent}"):
+                    files.remove_unfinished(path.parent, path.name.__eq__)
 
     def wiped(self, store: int | None) -> None:
         """Note that `crio wipe` has done what these files asked for. Blocking. Raises CriolloError."""

@@ -17,6 +17,7 @@ from criollo.images.context import Images
 from criollo.images.foreign import ForeignImages
 from criollo.linux.home import with_home
 from criollo.pods.context import Pods
+from criollo.registry import namespaced
 from criollo.registry.auth_files import find_auth_files
 from criollo.registry.certs import find_directories
 from criollo.registry.client import Registry
@@ -208,11 +209,21 @@ def settle_images(settings: Settings, environ: Mapping[str, str], images: Images
     images.signatures_conf = find_directory(environ)
     namespaced = settings.image.namespaced_auth_dir
     images.namespaced_auth_dir = Path(namespaced) if namespaced else None
+    if images.namespaced_auth_dir is not None:
+        _forget_taken(images.namespaced_auth_dir)
     apply_image_settings(settings, images)
     big_files = settings.image.big_files_temporary_dir
     images.big_files = Path(big_files) if big_files else None
     images.mounts_artifacts = settings.image.oci_artifact_mount_support
     images.progress_timeout_s = settings.image.pull_progress_timeout.seconds
+
+
+def _forget_taken(directory: Path) -> None:
+    """Nobody pulls yet: what is in use is of a daemon that was killed."""
+    try:
+        namespaced.forget(directory)
+    except CriolloError as error:
+        log.error("credentials that a killed daemon had in use stay on the disk", error=error)
 
 
 def _users_of(state: State, image_id: str) -> list[str]:

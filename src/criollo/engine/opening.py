@@ -20,7 +20,7 @@ from criollo.errors import Unavailable, explain
 from criollo.images.context import Images
 from criollo.images.scrub import Plan, Scrub
 from criollo.linux.cgroup import Driver
-from criollo.linux.files import PASS, make_directory, try_lock
+from criollo.linux.files import PASS, make_directory, remove_unfinished, try_lock
 from criollo.linux.home import with_home
 from criollo.network.cni import Cni
 from criollo.pods import cgroups
@@ -38,6 +38,7 @@ from criollo.workers.pool import Workers
 log = get_logger(__name__)
 
 LOCK: Final = "lock"
+PRIVATE_SOCKET: Final = "kpod.sock"  # in the run state: where a kpod that owns it serves itself
 
 
 class InForce:
@@ -144,6 +145,10 @@ def _own_ground(stack: contextlib.AsyncExitStack, settings: Settings, environ: M
     image_root = _image_root(settings, places)
     for directory in dict.fromkeys((places.root.resolve(), image_root.resolve(), places.runroot.resolve())):
         _own(stack, directory)
+        with explain(f"sweep {directory}"):
+            remove_unfinished(directory)  # before anybody writes one
+    with explain(f"sweep {places.runroot}"):
+        (places.runroot / PRIVATE_SOCKET).unlink(missing_ok=True)
     ballast = image_ballast = Ballast(places.root / "ballast")
     if image_root != places.root:
         image_ballast = Ballast(image_root / "ballast")

@@ -6,6 +6,7 @@ dir        has its name when it is whole and on the disk; it alone has a place f
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,7 +28,10 @@ from criollo.oci.digest import Digest
 from criollo.oci.image_spec import MAX_INDEX_ENTRIES, MAX_MANIFEST_BYTES, OCI_INDEX, Descriptor
 
 LAYOUT_FILE: Final = "oci-layout"
+INDEX_FILE: Final = "index.json"
 LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+_REPLACED: Final = (LAYOUT_FILE, INDEX_FILE)
+_DOCUMENT: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 
 
 class LayoutTarget:
@@ -105,12 +109,13 @@ def opened_layout_target(path: Path, *names: str) -> Iterator[LayoutTarget]:
             os.mkdir(path, 0o755)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if not files.try_lock(lock):
+            raise Unavailable(f"cannot write {path}: another copy does; wait for it")
         with explain(f"write {path}"):
+            _sweep(path)
             is_free = (path / LAYOUT_FILE).exists() or not os.listdir(lock)
         if not is_free:
             raise Invalid("destination", str(path), "an OCI layout, an empty directory, or a path where nothing is yet")
-        if not files.try_lock(lock):
-            raise Unavailable(f"cannot write {path}: another copy does; wait for it")
         yield LayoutTarget(path, *names)
     finally:
         os.close(lock)
@@ -151,6 +156,12 @@ def refuse_signatures(nodes: Sequence[Gathered], what: str) -> None:
         )
 
 
+def _sweep(path: Path) -> None:
+    """Remove what a killed copy has left of files that it was replacing; of blobs it leaves one to write over, or nothing."""
+    for directory in (path, path / "blobs/sha256", path / "blobs/sha512"):
+        files.remove_unfinished(directory, lambda name: name in _REPLACED or _DOCUMENT.fullmatch(name) is not None)
+
+
 def _lay_out(path: Path) -> None:
     with explain(f"write {path}"):
         if not (path / LAYOUT_FILE).exists():
@@ -161,15 +172,15 @@ def _enter(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     """Add an image's entries to index.json, in place of those of their names, or of the same image without one."""
     names, digests = [_name_of(each) for each in entries], [each["digest"] for each in entries]
     with explain(f"write {path}"), files.opened_directory(path) as directory:
-        raw = files.read_in_root(directory, "index.json", MAX_MANIFEST_BYTES)
-        found = {} if raw is None else document.parse_object(raw, what="index.json", limit_bytes=MAX_MANIFEST_BYTES)
+        raw = files.read_in_root(directory, INDEX_FILE, MAX_MANIFEST_BYTES)
+        found = {} if raw is None else document.parse_object(raw, what=INDEX_FILE, limit_bytes=MAX_MANIFEST_BYTES)
         listed = found.get("manifests", [])
         if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
             raise Invalid("index.json manifests", type(listed).__name__, "a list of descriptors")
         kept = [each for each in listed if not _is_replaced(each, names, digests)]
         if len(kept) + len(entries) > MAX_INDEX_ENTRIES:
             raise Invalid("index.json", f"{len(kept)} images", f"fewer than {MAX_INDEX_ENTRIES}; copy into another layout")
-        files.write_atomic(path / "index.json", encode_index([*kept, *entries], found), 0o644, durable=True)
+        files.write_atomic(path / INDEX_FILE, encode_index([*kept, *entries], found), 0o644, durable=True)
 
 
 def _is_replaced(entry: dict[str, Any], names: Sequence[object], digests: Sequence[object]) -> bool:

@@ -16,7 +16,7 @@ import os
 import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from criollo.config.files import find_default
 from criollo.config.load import Loaded, load
@@ -27,8 +27,6 @@ from criollo.telemetry import log
 
 if TYPE_CHECKING:
     from criollo.cri.client import Client
-
-PRIVATE_SOCKET: Final = "kpod.sock"
 
 
 class Options(NamedTuple):
@@ -114,7 +112,7 @@ async def _own_engine(loaded: Loaded) -> AsyncIterator[Path]:
     from criollo.aio import threads
     from criollo.config.host import Host, settle_on_host
     from criollo.daemon.serving import serve_on
-    from criollo.engine.opening import open_engine
+    from criollo.engine.opening import PRIVATE_SOCKET, open_engine
 
     os.umask(0o022)  # as the daemon: what is made for containers is readable by them
     settled = settle_on_host(loaded, Host.here(os.environ))

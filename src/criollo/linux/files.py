@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -107,10 +107,7 @@ def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         try:
-            os.fchmod(fd, mode)
-            write_all(fd, content)
-            if durable:
-                os.fsync(fd)
+            _fill(fd, content, mode, durable=durable)
         finally:
             os.close(fd)
         os.rename(temporary, path)
@@ -126,10 +123,28 @@ def write_atomic(path: str | Path, content: bytes, mode: int = 0o600, *, durable
             os.close(directory)
 
 
+def _fill(fd: int, content: bytes, mode: int, *, durable: bool) -> None:
+    os.fchmod(fd, mode)
+    write_all(fd, content)
+    if durable:
+        os.fsync(fd)
+
+
 def unfinished(name: str) -> str:
     """The name of the file that a killed `write_atomic` has left this in place of; empty for any other name."""
     found = _UNFINISHED.fullmatch(name)
     return found[1] if found else ""
+
+
+def remove_unfinished(directory: str | Path, is_meant: Callable[[str], bool] = lambda name: True) -> None:
+    """Remove what killed writers have left of `write_atomic` in a directory, of the files that are meant: all, where it is
+    ours alone. Nobody may be writing one meanwhile. Absence is success.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            if (meant := unfinished(name)) and is_meant(meant):
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    os.unlink(os.path.join(directory, name))
 
 
 PASS = 0o011  # a directory that others may pass through, but not list

@@ -1,10 +1,10 @@
 """Credentials of one Kubernetes namespace for one image: a file that a credential provider writes before a pull.
 
     <dir>/<namespace>-<sha256 of the image's name>.json      auth.json, written by the provider
-    <dir>/in-use/...                                         while we read it
+    <dir>/in-use/….json                                       while we read it
 
-A file serves one pull: it is taken away before it is read, so nothing stays on the disk, whatever becomes of us. It replaces
-all other auth files for that pull, and may name no programs.
+A file serves one pull: it is taken away before it is read. What a daemon had in use that was killed goes when the next one
+starts. It replaces all other auth files for that pull, and may name no programs.
 
 Source: CRI-O's configuration, namespaced_auth_dir; crio-credential-provider.
 """
@@ -28,6 +28,7 @@ log = get_logger(__name__)
 
 TAKEN: Final = "Using auth file for namespace"  # CRI-O's words; people look for them in logs
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,251}[a-z0-9])?")  # a DNS label; one more kind of name is no harm
+_IN_USE: Final = "in-use"
 _MAX_FILE_BYTES: Final = 4 << 20
 
 
@@ -41,7 +42,7 @@ def take(directory: Path, namespace: str, image: str) -> Logins | None:
     path = place(directory, namespace, image)
     if path is None or not path.exists():
         return None
-    in_use = directory / "in-use"
+    in_use = directory / _IN_USE
     taken = in_use / f"{path.stem}-{secrets.token_hex(8)}.json"
     with explain(f"take {path}"):
         files.make_directory(in_use, 0o700)
@@ -60,6 +61,18 @@ def take(directory: Path, namespace: str, image: str) -> Logins | None:
                 taken.unlink()
     log.info(TAKEN, namespace=namespace, image=image, file=path)
     return Logins(given=auth_files.parse(raw, where=str(path)))
+
+
+def forget(directory: Path) -> None:
+    """Remove what a daemon was killed with between taking a file and reading it; blocking. Absence is success.
+
+    Raises:
+        HostFailed: it cannot be removed.
+    """
+    with explain(f"remove credentials in {directory / _IN_USE}"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(directory / _IN_USE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(directory / _IN_USE / name)
 
 
 def look(directory: Path, namespace: str, image: str) -> Logins | None:

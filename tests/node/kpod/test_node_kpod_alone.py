@@ -28,3 +28,18 @@ def test_the_daemon_takes_over_what_kpod_left_running(kpod: Kpod) -> None:
     finally:
         assert kpod.daemon.stop() == 0
     assert subprocess.run(["test", "-e", kpod.daemon.socket], check=False).returncode == 1
+
+
+def test_a_daemon_removes_the_socket_of_a_kpod_that_was_killed(kpod: Kpod) -> None:
+    socket = kpod.daemon.runroot / "kpod.sock"
+    with kpod.start("run", "--rm", "--name", "web", kpod.image, "sh", "-c", "echo up; exec sleep 1000") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+    assert socket.exists()
+    kpod.daemon.start()
+    try:
+        assert not socket.exists()
+        assert kpod("rm", "-f", "web").status == 0
+    finally:
+        assert kpod.daemon.stop() == 0

@@ -106,3 +106,14 @@ def test_nothing_is_kept_where_nobody_wants_it(node: Node, kept: str) -> None:
 def test_a_node_without_it_is_left_alone(node: Node) -> None:
     node.restore()
     assert not node.kept.exists()
+
+
+def test_what_a_killed_daemon_left_of_both_files_goes(node: Node) -> None:
+    node.write(node.root / "real/irqbalance", CONFIG.format("1"))
+    node.config.symlink_to("real/irqbalance")
+    for left in ("real/.irqbalance.0123abcd", ".irqbalance.89abcdef", ".kept.01234567"):
+        node.write(node.root / left, "half")
+    node.write(node.root / "real/.other.01234567", "somebody's")
+    node.restore()
+    assert sorted(os.listdir(node.root)) == ["bin", "irqbalance", "kept", "proc", "real", "sys"]
+    assert sorted(os.listdir(node.root / "real")) == [".other.01234567", "irqbalance"]

@@ -88,3 +88,13 @@ def test_files_at_their_usual_paths_follow_another_root() -> None:
     assert (moved.version, moved.clean) == (Path("/s/version"), Path("/r/clean.shutdown"))
     named = Markers.of(msgspec.structs.replace(usual, root="/r", clean_shutdown_file="/x/clean"))
     assert named.clean == Path("/x/clean")
+
+
+def test_a_start_removes_what_a_killed_daemon_was_writing(markers: Markers, tmp_path: Path) -> None:
+    names = (".clean.shutdown.01234567", ".clean.shutdown.supported.01234567", ".persist.01234567", ".version.01234567")
+    for left in (*names, "run/.version.01234567", "run/.crio-wipe-done.01234567"):
+        (tmp_path / left).parent.mkdir(exist_ok=True)
+        (tmp_path / left).touch()
+    markers.begin()
+    assert sorted(os.listdir(tmp_path)) == [".version.01234567", "clean.shutdown.supported", "persist", "run"]
+    assert os.listdir(tmp_path / "run") == ["version"]

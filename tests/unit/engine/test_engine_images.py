@@ -92,6 +92,15 @@ def test_directories_that_are_not_set_are_none(tmp_path: Path) -> None:
     assert (found.namespaced_auth_dir, found.big_files) == (None, None)
 
 
+def test_credentials_that_a_killed_daemon_had_in_use_are_forgotten(tmp_path: Path) -> None:
+    taken = tmp_path / "auth/in-use/shop-0123.json"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("{}")
+    image = accepting(tmp_path) | {"namespaced_auth_dir": str(tmp_path / "auth")}
+    settled(settings(runroot=str(tmp_path), image=image), tmp_path)
+    assert not taken.exists()
+
+
 def test_a_policy_that_cannot_be_used_does_not_let_us_start(tmp_path: Path) -> None:
     image = accepting(tmp_path)
     Path(image["signature_policy"]).write_text("{}")

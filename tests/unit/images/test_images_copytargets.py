@@ -191,3 +191,15 @@ def test_who_leaves_while_a_file_is_begun_leaves_no_descriptor(tmp_path: Path, m
 
     assert asyncio.run(main()) == []
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_copy_was_replacing_goes_with_the_next(tmp_path: Path) -> None:
+    source, layout = write_dir(tmp_path / "dir", make_image([[file("a", "1")]])), tmp_path / "layout"
+    layout.mkdir()
+    (layout / ".oci-layout.01234567").touch()  # nothing else is there yet
+    into_layout(source, layout)
+    for left in (".index.json.01234567", f"blobs/sha256/.{'a' * 64}.01234567", ".mine.01234567"):
+        (layout / left).touch()
+    into_layout(source, layout)
+    assert sorted(os.listdir(layout)) == [".mine.01234567", "blobs", "index.json", "oci-layout"]
+    assert [name for name in os.listdir(layout / "blobs/sha256") if name.startswith(".")] == []

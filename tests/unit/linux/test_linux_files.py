@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -74,3 +75,32 @@ def test_a_directory_is_held_by_one_until_it_lets_go(tmp_path: Path) -> None:
         assert not files.try_lock(second)
     with files.opened_directory(tmp_path) as third:
         assert files.try_lock(third)
+
+
+def killed_within(path: Path) -> None:
+    """Write a file as who is killed before it has its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        for verb in ("rename", "unlink"):
+            patch.setattr(os, verb, mock.Mock(side_effect=PermissionError))
+        with pytest.raises(PermissionError):
+            files.write_atomic(path, b"half")
+
+
+def test_what_a_killed_writer_left_is_removed_of_the_files_that_are_meant(tmp_path: Path) -> None:
+    for name in ("one", ".two", "three.deadbeef"):
+        files.write_atomic(tmp_path / name, b"whole")
+        killed_within(tmp_path / name)
+        killed_within(tmp_path / name)
+    files.remove_unfinished(tmp_path, "one".__eq__)
+    assert len(os.listdir(tmp_path)) == 7
+    files.remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".two", "one", "three.deadbeef"]
+
+
+@pytest.mark.parametrize("name", [".deadbeef", "one.deadbeef", ".one.deadbee", ".one.DEADBEEF", ".one.deadbeef.swp", ".one"])
+def test_what_others_keep_is_not_taken_for_unfinished(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / ".directory.deadbeef").mkdir()
+    files.remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([".directory.deadbeef", name])
+    files.remove_unfinished(tmp_path / "absent")

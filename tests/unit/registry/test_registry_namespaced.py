@@ -4,12 +4,13 @@ import base64
 import hashlib
 import json
 import os
+from unittest import mock
 
 import pytest
 
 from criollo.errors import CriolloError, Invalid
 from criollo.registry.endpoints import Endpoint
-from criollo.registry.namespaced import look, place, take
+from criollo.registry.namespaced import forget, look, place, take
 
 CONTENT = json.dumps({"auths": {"r.example": {"auth": base64.b64encode(b"alice:hunter2").decode()}}})
 
@@ -82,3 +83,16 @@ def test_a_link_or_pipe_is_not_followed(tmp_path, write):
 def test_a_missing_directory_is_no_error(tmp_path):
     assert take(tmp_path / "absent", "shop", "r.example/app") is None
     assert not (tmp_path / "absent").exists()
+
+
+def test_what_a_killed_daemon_had_in_use_is_forgotten(tmp_path, write):
+    waiting = write(CONTENT)
+    forget(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", mock.Mock(side_effect=PermissionError))
+        with pytest.raises(CriolloError):
+            take(tmp_path, "shop", "r.example/team/app:v1")
+    assert len(left(tmp_path)) == 1
+    forget(tmp_path)
+    assert left(tmp_path) == []
+    assert not waiting.exists()
