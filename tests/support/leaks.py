@@ -127,7 +127,7 @@ def fork_servers() -> list[int]:
     """Children of this process that are servers of workers; a registry of another test's fixture is a child, too."""
     found = []
     for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
             found += [int(word) for word in Path(f"/proc/self/task/{task}/children").read_text().split()]
     return [pid for pid in found if _is_fork_server(pid)]
 

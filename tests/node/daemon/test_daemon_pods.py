@@ -176,10 +176,10 @@ def test_a_host_port_reaches_the_container(daemon: Daemon, image: str) -> None:
     other = daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
     assert daemon.output(other, "wget", "-qO-", f"http://{gateway}:{port}/") == "served\n"
     rules = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, text=True, check=True).stdout
-    assert str(port) in rules
+    assert f"--dport {port} " in rules
     daemon.remove_pod(pod)
     rules = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, text=True, check=True).stdout
-    assert str(port) not in rules
+    assert f"--dport {port} " not in rules
 
 
 def test_lists_filter_by_state_label_and_id(daemon: Daemon) -> None:

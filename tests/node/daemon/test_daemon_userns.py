@@ -10,10 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
-from support import leaks
 from support.artifacts import make_artifact, push_artifact
 from support.cri import pb
-from support.daemon import Daemon
+from support.daemon import Daemon, wait_for
 from support.images import busybox_layer, directory, file, make_image, push, whiteout
 from support.registry import Registry
 from support.warm import passable, warm_daemon
@@ -403,8 +402,7 @@ def test_stop_and_remove_leave_nothing(daemon: Daemon, image: str, handler: str)
     assert not (daemon.root / "rootfs" / container).exists()
     daemon.remove_pod(pod)
     assert not (daemon.runroot / "userns" / pod).exists()
-    leaks.settled(lambda: {"trash": os.listdir(daemon.root / "trash")} if os.listdir(daemon.root / "trash") else {}, 10)
-    assert os.listdir(daemon.root / "trash") == []
+    wait_for(lambda: os.listdir(daemon.root / "trash") == [])
 
 
 @handlers

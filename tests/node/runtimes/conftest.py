@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from handmade import PARENT, Node
+from support import leaks
 
 from criollo.aio import threads
 from criollo.linux import procfs
@@ -48,7 +49,7 @@ def node() -> Iterator[Node]:
     """Fails the test that leaves a process, a descriptor, a cgroup or a file of a container behind."""
     threads.close()
     root = Path(tempfile.mkdtemp(prefix="criollo-node-", dir="/dev/shm"))
-    descriptors = set(os.listdir("/proc/self/fd"))
+    descriptors = leaks.descriptors()
     made = Node(root)
     yield made
     made.close()
@@ -64,7 +65,7 @@ def node() -> Iterator[Node]:
         "in containers": inside,
         "zombies": _zombies_of_ours(),
         "cgroups": made.hierarchies.exists(PARENT),
-        "descriptors": set(os.listdir("/proc/self/fd")) - descriptors,
+        "descriptors": leaks.new_descriptors(descriptors),
         "files": [str(path) for name in ("exits", "attach", "state") for path in (root / name).iterdir()],
         "execs": [str(path) for path in root.glob("*/exec-*")],
     }

@@ -63,11 +63,21 @@ async def bus(path: Path, play: Play) -> AsyncIterator[list[str]]:
         finally:
             writer.close()
 
-    server = await asyncio.start_unix_server(serve, str(path))
+    def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        serving.append(asyncio.get_running_loop().create_task(serve(reader, writer)))
+
+    writers: list[asyncio.StreamWriter] = []
+    serving: list[asyncio.Task[None]] = []
+    server = await asyncio.start_unix_server(arrived, str(path))
     try:
         yield called
     finally:
         server.close()
+        for writer in writers:
+            writer.close()
+        if serving:  # a task that the loop's end finds before its first step would close nothing
+            await asyncio.wait(serving)
 
 
 async def done(bus: Bus, member: str, serial: int, body: tuple[Any, ...]) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort", b"220 smtp\r\n\r\n"])
 def test_an_answer_that_is_none_is_told(tmp_path: Path, answer: bytes) -> None:
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        writer.close()
+        with contextlib.closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
 
     async def main() -> None:
         async with await asyncio.start_unix_server(reply, tmp_path / "s"):
@@ -73,12 +74,12 @@ def lines_of(path: Path, raw: bytes) -> list[bytes]:
     """The lines that a client gets of this answer, as it lies on the wire."""
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
         step = 7 if len(raw) < 1000 else 1 << 16
-        for at in range(0, len(raw), step):
-            writer.write(raw[at : at + step])
-            await writer.drain()
-        writer.close()
+        with contextlib.closing(writer):  # also when the client has left, and the loop ends, amid a long answer
+            await reader.readuntil(b"\r\n\r\n")
+            for at in range(0, len(raw), step):
+                writer.write(raw[at : at + step])
+                await writer.drain()
 
     async def main() -> list[bytes]:
         server = await asyncio.start_unix_server(reply, path)

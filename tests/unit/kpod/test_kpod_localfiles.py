@@ -1,8 +1,8 @@
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 from support.tars import END, entry
 
 from criollo.errors import CriolloError, Damaged
@@ -12,9 +12,9 @@ from criollo.workers.landing import Shape
 
 @pytest.fixture(autouse=True)
 def nothing_open() -> Iterator[None]:
-    before = os.listdir("/proc/self/fd")
+    before = leaks.descriptors()
     yield
-    assert os.listdir("/proc/self/fd") == before
+    assert leaks.new_descriptors(before) == []
 
 
 @pytest.mark.parametrize(

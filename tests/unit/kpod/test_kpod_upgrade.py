@@ -14,9 +14,9 @@ AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x
 @contextlib.asynccontextmanager
 async def answering(path: Path, answer: bytes, asked: list[bytes]) -> AsyncIterator[None]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(answer)
-        writer.close()
+        with contextlib.closing(writer):
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
 
     server = await asyncio.start_unix_server(serve, path)
     try:

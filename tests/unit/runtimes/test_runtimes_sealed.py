@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 
 from criollo.aio import process
 from criollo.runtimes.sealed import CommandLine, SealedProgram
@@ -66,9 +67,9 @@ def test_copy_that_somebody_holds_open_for_writing_keeps_nobody_from_running_the
 
 def test_program_is_copied_once(sealed: SealedProgram) -> None:
     first = sealed.path()
-    held = len(os.listdir("/proc/self/fd"))
+    held = leaks.descriptors()
     assert sealed.path() == first
-    assert len(os.listdir("/proc/self/fd")) <= held
+    assert leaks.new_descriptors(held) == []
 
 
 def test_replaced_program_is_copied_anew(sealed: SealedProgram, program: Path, tmp_path: Path) -> None:
@@ -90,12 +91,12 @@ def test_missing_program_is_left_to_who_starts_it(tmp_path: Path) -> None:
 
 
 def test_close_leaves_nothing_and_may_be_repeated(program: Path) -> None:
-    held = len(os.listdir("/proc/self/fd"))
+    held = leaks.descriptors()
     sealed = SealedProgram(program)
     first = sealed.path()
     sealed.close()
     sealed.close()
-    assert len(os.listdir("/proc/self/fd")) <= held
+    assert leaks.new_descriptors(held) == []
     assert first is not None
     assert said_by(sealed.path()) == "hello\n"
     sealed.close()

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from support import leaks
 from support import streaming as client
 from support.waiting import skip_ahead
 
@@ -104,9 +104,9 @@ def test_many_sessions_leave_nothing(work: Any) -> None:
             assert len(names) <= 3 + 60, names
 
     asyncio.run(main())
-    before = len(os.listdir("/proc/self/fd"))
+    before = leaks.descriptors()
     asyncio.run(main())
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert leaks.new_descriptors(before) == []
 
 
 def test_client_that_goes_cancels_the_work(work: Any) -> None:

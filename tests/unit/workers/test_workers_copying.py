@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import leaks
 from support.tars import END, entry, header, pax
 
 from criollo.errors import CriolloError, Damaged, HostFailed
@@ -31,9 +32,9 @@ def own() -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_open() -> Iterator[None]:
-    before = os.listdir("/proc/self/fd")
+    before = leaks.descriptors()
     yield
-    assert os.listdir("/proc/self/fd") == before
+    assert leaks.new_descriptors(before) == []
 
 
 def place(own: int, directory: Path, archive: bytes, *, keep: Keep = OWNERS, follow: bool = False, step: int = 1000) -> Placer:

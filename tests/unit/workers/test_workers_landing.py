@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import leaks
 
 from criollo.errors import CriolloError, HostFailed
 from criollo.workers.landing import Landing, Shape, land
@@ -17,9 +18,9 @@ def top(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "fl").symlink_to(tmp_path / "f")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "gone").symlink_to("d/later")
-    before = os.listdir("/proc/self/fd")
+    before = leaks.descriptors()
     yield tmp_path
-    assert os.listdir("/proc/self/fd") == before
+    assert leaks.new_descriptors(before) == []
 
 
 def where(landing: Landing) -> str:
