@@ -107,7 +107,7 @@ def descriptors() -> frozenset[str]:
     found = set()
     for number in os.listdir("/proc/self/fd"):
         try:
-            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}').removesuffix(' (deleted)')}")
         except OSError:  # the one that listed the directory
             continue
     return frozenset(found)

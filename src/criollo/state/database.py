@@ -51,7 +51,7 @@ class Database:
                 self._log_fd = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
                 self._prepare(text)
             except BaseException:
-                self._let_go()
+                self.let_go()
                 raise
 
     def _prepare(self, schema: str) -> None:
@@ -82,9 +82,10 @@ class Database:
         """Close; a write-ahead log that cannot be copied now, on a full disk, is copied after the next start."""
         with contextlib.suppress(CriolloError), self._told():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._let_go()
+        self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Close, and copy nothing."""
         fd, self._log_fd = self._log_fd, -1
         if fd >= 0:
             os.close(fd)

@@ -54,9 +54,16 @@ class ImageRows:
     def __init__(self, path: Path, *, make_room: Callable[[], bool] = lambda: False) -> None:
         self._database = Database(path, "images.sql", make_room=make_room)
         self.path = path
-        self.signatures = Signatures(self._database)
         self._images: dict[str, Image] = {}
         self._references: dict[str, ImageId] = {}
+        try:
+            self.signatures = Signatures(self._database)
+            self._read()
+        except BaseException:
+            self._database.let_go()
+            raise
+
+    def _read(self) -> None:
         self._database.execute(_UNFLUSHED)
         boots = dict(self._database.query("SELECT layer, boot FROM unflushed"))
         rows = [LayerRow(*row) for row in self._database.query("SELECT * FROM layer")]

@@ -237,8 +237,12 @@ class State:
     def __init__(self, path: Path, *, make_room: Callable[[], bool] = lambda: False) -> None:
         self._database = Database(path, "schema.sql", make_room=make_room)
         self.path = path
-        self.pods = PodRows(self._database)
-        self.containers = ContainerRows(self._database)
+        try:
+            self.pods = PodRows(self._database)
+            self.containers = ContainerRows(self._database)
+        except BaseException:
+            self._database.let_go()
+            raise
 
     def pod(self, pod_id: PodId) -> Pod:
         """A pod that must be there."""

@@ -3,12 +3,15 @@
     <root>/trash/<random>        whole trees, one per removal
 
 Emptying never follows links, never enters a mount, copes with any depth and any number of files (`linux.tree`), and is
-interrupted between two trees or at the next directory. What cannot be deleted stays and is tried again at the next start.
+interrupted between two trees or at the next directory. What cannot be deleted stays and is tried again after a while: what was
+missing may have been a descriptor.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +24,7 @@ from criollo.telemetry.log import get_logger
 
 log = get_logger(__name__)
 
+RETRY_S: Final = 20.0
 _SHOWN: Final = 3  # of the names that could not be removed
 
 
@@ -32,7 +36,7 @@ class Trash:
         self._filled = asyncio.Event()
         self._emptying = asyncio.Lock()
         self._stop = False
-        self._stuck: set[str] = set()
+        self._stuck: dict[str, float] = {}  # when to try again what could not be deleted (time.monotonic)
 
     def open(self) -> None:
         """Make the directory; what it holds from before is deleted by the next round, and may not be mounted. Blocking."""
@@ -59,13 +63,17 @@ class Trash:
         self._filled.set()
 
     async def run(self) -> None:
-        """Empty the trash whenever something was put into it, until cancelled."""
+        """Empty the trash whenever something was put into it, until cancelled; what resists again and again."""
         while True:
+            is_done = True
             try:
                 await self.empty()
             except CriolloError as error:
-                log.warning("cannot empty the trash now; trying again with what comes next", error=error)
-            await self._filled.wait()
+                is_done = False
+                log.warning("cannot empty the trash now; trying again", again_s=RETRY_S, error=error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if is_done and not self._stuck else RETRY_S):
+                    await self._filled.wait()
             self._filled.clear()
 
     async def empty(self) -> None:
@@ -86,14 +94,20 @@ class Trash:
 
     def _empty_all(self) -> None:
         with explain(f"empty {self.path}"), opened_directory(self.path) as scratch:
-            while not self._stop and (names := [name for name in os.listdir(scratch) if name not in self._stuck]):
-                kept = subvolumes.destroy_below(scratch, names[0], self._is_stopped)
-                kept += tree.remove(scratch, names[0], scratch, should_stop=self._is_stopped)
-                if kept and not self._stop:
-                    self._stuck.add(names[0])
-                    log.warning(
-                        "cannot remove everything; it stays until the next start",
-                        trash=self.path,
-                        count=len(kept),
-                        first="; ".join(kept[:_SHOWN]),
-                    )
+            while not self._is_stopped() and (name := self._next(scratch)):
+                kept = subvolumes.destroy_below(scratch, name, self._is_stopped)
+                kept += tree.remove(scratch, name, scratch, should_stop=self._is_stopped)
+                if self._is_stopped():
+                    break
+                is_news = self._stuck.pop(name, None) is None
+                if kept:
+                    self._stuck[name] = time.monotonic() + RETRY_S
+                    tell = log.warning if is_news else log.debug
+                    first = "; ".join(kept[:_SHOWN])
+                    tell("cannot remove everything; trying again", trash=self.path, count=len(kept), first=first)
+
+    def _next(self, scratch: int) -> str:
+        """Something to delete; empty when there is nothing whose time has come."""
+        names, now = os.listdir(scratch), time.monotonic()
+        self._stuck = {name: due for name, due in self._stuck.items() if name in names}
+        return next((name for name in names if self._stuck.get(name, now) <= now), "")

@@ -71,8 +71,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def damaged(path: Path, opener: Opener) -> str:
+    before = leaks.descriptors()
     with pytest.raises(Damaged, match="move the file away") as told:
         opener(path)
+    assert leaks.opened(before) == []
     assert str(path) in str(told.value)
     assert "crio check" in str(told.value)
     return str(told.value)
@@ -233,8 +235,10 @@ def test_a_name_that_is_none_is_damage(tmp_path: Path, images: bytes) -> None:
 def test_any_damage_is_told_or_harmless(tmp_path_factory: pytest.TempPathFactory, images: bytes, seed: int, kind: str) -> None:
     path = tmp_path_factory.mktemp("damaged") / "images.db"
     path.write_bytes(_spoil(images, random.Random(seed), kind))
+    before = leaks.descriptors()
     with contextlib.suppress(Damaged, Unsupported):
         open_images(path)
+    assert leaks.opened(before) == []
     findings(path)
 
 

@@ -14,6 +14,7 @@ from support.waiting import until
 from criollo.aio import threads
 from criollo.errors import Exhausted, Invalid
 from criollo.oci.digest import Digest
+from criollo.storage import trash
 from criollo.storage.layers import EMPTY, Layers, layer_name
 
 NAME = "0123456789abcdef" * 2
@@ -224,3 +225,31 @@ def test_a_trash_that_cannot_be_opened_is_emptied_with_what_comes_next(
 
     run(tmp_path, body)
     assert "cannot empty the trash now" in caplog.text
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_what_no_descriptor_is_there_for_is_deleted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: bool
+) -> None:
+    """Whether it is the trash that cannot be opened, or a tree in it; nobody has to put in more."""
+    really, refused = os.open, []
+
+    def refuse_twice(path: Any, *args: Any, **more: Any) -> int:
+        is_met = "dir_fd" in more if within else path == tmp_path / "trash"
+        if is_met and len(refused) < 2:
+            refused.append(path)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really(path, *args, **more)
+
+    async def body(layers: Layers) -> None:
+        await add(layers, NAME, "file")
+        await layers.remove(NAME)
+        monkeypatch.setattr(trash, "RETRY_S", 0.01)
+        monkeypatch.setattr(os, "open", refuse_twice)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(layers.trash.run())
+            await until(lambda: not os.listdir(layers.trash.path))
+            task.cancel()
+        assert len(refused) == 2
+
+    run(tmp_path, body)
