@@ -21,6 +21,7 @@ from criollo.linux import mount, tree
 from criollo.linux.files import make_directory, opened_directory
 from criollo.storage import subvolumes
 from criollo.telemetry.log import get_logger
+from criollo.telemetry.seldom import Seldom
 
 log = get_logger(__name__)
 
@@ -36,6 +37,7 @@ class Trash:
         self._filled = asyncio.Event()
         self._emptying = asyncio.Lock()
         self._stop = False
+        self._failures = Seldom()
         self._stuck: dict[str, float] = {}  # when to try again what could not be deleted (time.monotonic)
 
     def open(self) -> None:
@@ -70,7 +72,8 @@ class Trash:
                 await self.empty()
             except CriolloError as error:
                 is_done = False
-                log.warning("cannot empty the trash now; trying again", again_s=RETRY_S, error=error)
+                if times := self._failures.due():
+                    log.warning("cannot empty the trash now; trying again", times=times, again_s=RETRY_S, error=error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if is_done and not self._stuck else RETRY_S):
                     await self._filled.wait()
