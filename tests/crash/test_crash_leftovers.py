@@ -1,14 +1,13 @@
 """What a killed daemon was in the middle of: files that it was replacing, sockets, plugins that it had called. None stays."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.cri import pb
-from support.daemon import CRIO, Daemon, wait_for
+from support.daemon import Daemon, wait_for
 from support.faults import killed, struck
 from support.footprint import footprint, left
 from support.hooked import Hooks
@@ -40,11 +39,6 @@ def shared(registry: Registry, hooks: Hooks, preloads: Path) -> Iterator[Daemon]
     }
     with passable() as place, hooks.daemon(place, registry, {}, settings=settings, points=POINTS) as running:
         yield running
-
-
-def kpod(daemon: Daemon, *words: str) -> str:
-    argv = [str(CRIO.with_name("kpod")), "-c", str(daemon.place / "crio.conf"), "-d", "", *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_killed_while_it_starts(daemon: Daemon) -> None:
@@ -82,9 +76,9 @@ def test_killed_while_it_notes_what_the_cpus_were_set_to(daemon: Daemon, image: 
 def test_killed_while_it_waits_for_the_terminal_of_an_exec(daemon: Daemon, image: str) -> None:
     container = daemon.run_container(daemon.run_pod(), daemon.container_config(image, "sleep", "1000"))
     before = footprint(daemon)
-    killed(daemon, WAITING_FOR_TERMINAL, lambda: kpod(daemon, "exec", "-t", container, "true"))
+    killed(daemon, WAITING_FOR_TERMINAL, lambda: daemon.kpod("exec", "-t", container, "true"))
     assert left(daemon, before) == {}
-    assert kpod(daemon, "exec", "-t", container, "echo", "works").split() == ["works"]
+    assert daemon.kpod("exec", "-t", container, "echo", "works").split() == ["works"]
 
 
 def test_the_seccomp_socket_of_a_container_that_no_row_has(daemon: Daemon, image: str) -> None:

@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from support.cri import pb
-from support.daemon import CRIO, Daemon
+from support.daemon import Daemon
 from support.faults import killed, struck
 from support.images import busybox_layer, file, make_image, write_docker_archive, write_oci_archive
 
@@ -68,11 +67,6 @@ def remove(daemon: Daemon, name: str) -> None:
     daemon.cri.call("RemoveImage", pb.RemoveImageRequest(image=pb.ImageSpec(image=name)))
 
 
-def kpod(daemon: Daemon, *words: object) -> str:
-    argv = [str(CRIO.with_name("kpod")), "-c", str(daemon.place / "crio.conf"), "-d", "", *map(str, words)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
 def names(daemon: Daemon) -> list[str]:
     return sorted(name for each in daemon.cri.call("ListImages").images for name in each.repo_tags)
 
@@ -128,40 +122,40 @@ def test_killed_while_an_image_is_removed(daemon: Daemon, image: str, point: str
 )
 def test_killed_while_an_archive_is_loaded(daemon: Daemon, write: Callable[..., Path], point: str, tmp_path: Path) -> None:
     archive = write(tmp_path / "archive.tar", {NAME: make_image([busybox_layer([file("loaded", "")])])})
-    killed(daemon, point, lambda: kpod(daemon, "load", "-i", archive))
+    killed(daemon, point, lambda: daemon.kpod("load", "-i", archive))
     assert_whole(daemon)
-    kpod(daemon, "load", "-i", archive)
+    daemon.kpod("load", "-i", archive)
     assert_runs(daemon, NAME)
 
 
 @pytest.mark.parametrize("point", IMPORT)
 def test_killed_while_a_root_filesystem_is_imported(daemon: Daemon, point: str, tmp_path: Path) -> None:
     (tmp_path / "root.tar").write_bytes(busybox_layer([file("imported", "")]))
-    killed(daemon, point, lambda: kpod(daemon, "import", tmp_path / "root.tar", NAME))
+    killed(daemon, point, lambda: daemon.kpod("import", tmp_path / "root.tar", NAME))
     assert_whole(daemon)
-    kpod(daemon, "import", tmp_path / "root.tar", NAME)
+    daemon.kpod("import", tmp_path / "root.tar", NAME)
     assert_runs(daemon, NAME)
 
 
 def test_killed_while_an_image_is_saved(daemon: Daemon, image: str, tmp_path: Path) -> None:
-    killed(daemon, WORKPLACE, lambda: kpod(daemon, "save", "-o", tmp_path / "saved.tar", image))
-    kpod(daemon, "save", "-o", tmp_path / "saved.tar", image)  # beside it lay what was cut: the directory is not ours
+    killed(daemon, WORKPLACE, lambda: daemon.kpod("save", "-o", tmp_path / "saved.tar", image))
+    daemon.kpod("save", "-o", tmp_path / "saved.tar", image)  # beside it lay what was cut: the directory is not ours
     assert os.listdir(tmp_path) == ["saved.tar"]
 
 
 @pytest.mark.parametrize("point", ADD)
 def test_killed_while_an_image_is_tagged(daemon: Daemon, image: str, point: str) -> None:
-    killed(daemon, point, lambda: kpod(daemon, "tag", image, NAME))
+    killed(daemon, point, lambda: daemon.kpod("tag", image, NAME))
     assert names(daemon) in ([image], sorted([NAME, image]))
-    kpod(daemon, "tag", image, NAME)
+    daemon.kpod("tag", image, NAME)
     assert names(daemon) == sorted([NAME, image])
     assert_whole(daemon)
-    kpod(daemon, "untag", image, NAME)
+    daemon.kpod("untag", image, NAME)
 
 
 @pytest.mark.parametrize("point", UNTAG)
 def test_killed_while_a_name_is_taken_away(daemon: Daemon, image: str, point: str) -> None:
-    kpod(daemon, "tag", image, NAME)
+    daemon.kpod("tag", image, NAME)
     killed(daemon, point, lambda: remove(daemon, NAME))
     remove(daemon, NAME)
     assert names(daemon) == [image]

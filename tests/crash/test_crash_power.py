@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cri import pb
-from support.daemon import CRIO, Daemon, running_daemon, wait_for
+from support.daemon import Daemon, running_daemon, wait_for
 from support.footprint import footprint, left
 from support.registry import Registry
 from support.stores import disk
@@ -159,12 +159,11 @@ def test_the_power_goes_after_a_flush(power: Disk, registry: Registry, tmp_path:
 
 def test_the_power_goes_after_a_load(power: Disk, registry: Registry, tmp_path: Path) -> None:
     with on(power, registry, tmp_path / "node", boot=1) as daemon:
-        kpod = [CRIO.with_name("kpod"), "-c", daemon.place / "crio.conf", "-d", ""]
         image = daemon.pull(registry.reference("busybox"))
         archive = tmp_path / "archive.tar"
-        subprocess.run([*kpod, "save", "-o", archive, registry.reference("busybox")], check=True)
+        daemon.kpod("save", "-o", archive, registry.reference("busybox"))
         daemon.cri.call("RemoveImage", pb.RemoveImageRequest(image=pb.ImageSpec(image=image)))
-        subprocess.run([*kpod, "load", "-i", archive], check=True)
+        daemon.kpod("load", "-i", archive)
         cut(power, daemon)
         daemon.start()
         [loaded] = images(daemon)

@@ -250,6 +250,11 @@ class Daemon:
         assert answer.exit_code == 0, answer
         return str(answer.stdout.decode())
 
+    def kpod(self, *words: object) -> str:
+        """Standard output of a kpod that must succeed, with this daemon's configuration."""
+        argv = [CRIO.with_name("kpod"), "-c", self.place / "crio.conf", "-d", "", *words]
+        return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True, timeout=60).stdout
+
     def stop_container(self, container_id: str, timeout: int = 0) -> None:
         self.cri.call("StopContainer", pb.StopContainerRequest(container_id=container_id, timeout=timeout))
 
